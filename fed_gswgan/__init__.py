@@ -1,0 +1,1 @@
+"""Federated GS-WGAN: private synthetic images from data that never leaves its writers."""

@@ -1,0 +1,242 @@
+"""The settings of a run: frozen, one class per role, checked once, passed down by value.
+
+Every field is one key of Flower's run config, of a TOML file and of ``--set``, in kebab-case:
+``noise_stddev`` here is ``noise-stddev`` there. Keys are unique across the roles, so a config is a
+flat table. ``pyproject.toml`` documents each key under ``[tool.flwr.app.config]``.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from fed_gswgan.validation import at_least, between, non_negative, one_of, positive
+
+DATASETS = ("digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder")
+CLASS_SETS = ("digits", "letters", "all", "merged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which people's images, and how they are dealt to clients."""
+
+    dataset: str = "digits"
+    data_dir: str = ""  # empty: the folder named by FED_GSWGAN_DATA
+    classes: str = "all"  # those the data set has; merged: EMNIST's 47
+    min_images_per_writer: int = 1
+    writers_per_client: int = 1
+    max_clients: int = 0  # 0: everybody
+
+    def __post_init__(self) -> None:
+        one_of(DATASETS, dataset=self.dataset)
+        one_of(CLASS_SETS, classes=self.classes)
+        at_least(1, min_images_per_writer=self.min_images_per_writer)
+        at_least(1, writers_per_client=self.writers_per_client)
+        at_least(0, max_clients=self.max_clients)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """The generator and its optimizer; it never leaves the server."""
+
+    generator: str = "slim"
+    generator_width: int = 32
+    latent_dim: int = 10
+    latent_kind: str = "bernoulli"
+    generator_learning_rate: float = 2e-3
+    ema_halflife_rounds: float = 10.0
+
+    def __post_init__(self) -> None:
+        one_of(("slim", "dcgan", "resnet"), generator=self.generator)
+        at_least(1, generator_width=self.generator_width)
+        at_least(1, latent_dim=self.latent_dim)
+        one_of(("bernoulli", "normal"), latent_kind=self.latent_kind)
+        positive(generator_learning_rate=self.generator_learning_rate)
+        non_negative(ema_halflife_rounds=self.ema_halflife_rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticConfig:
+    """The critic, and how a client trains it in one participation; it never leaves the client."""
+
+    critic: str = "mlp"
+    critic_width: int = 256
+    critic_steps: int = 5
+    critic_learning_rate: float = 1e-3
+    gradient_penalty: float = 10.0
+    drift_penalty: float = 1e-3
+    warm_start_steps: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(("mlp", "conv"), critic=self.critic)
+        at_least(1, critic_width=self.critic_width)
+        at_least(1, critic_steps=self.critic_steps)
+        positive(critic_learning_rate=self.critic_learning_rate)
+        non_negative(gradient_penalty=self.gradient_penalty)
+        non_negative(drift_penalty=self.drift_penalty)
+        at_least(0, warm_start_steps=self.warm_start_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """The moments of both Adam optimizers."""
+
+    adam_beta1: float = 0.5
+    adam_beta2: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name.replace('_', '-')}={value} must be >= 0 and < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SanitizerConfig:
+    """What is done to a sample gradient before it may leave. Changing any of it changes privacy."""
+
+    clipping: str = "sample"  # sample: each row to C; message: the whole reply to C
+    clipping_bound: float = 1.0  # C
+    noise_stddev: float = 2.14  # on one coordinate of one row, in units of C
+    noise_source: str = "secure"  # seeded: reproducible simulations only
+
+    def __post_init__(self) -> None:
+        one_of(("sample", "message"), clipping=self.clipping)
+        positive(clipping_bound=self.clipping_bound)
+        positive(noise_stddev=self.noise_stddev)
+        one_of(("secure", "seeded"), noise_source=self.noise_source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """How the ledger is read, and when it refuses."""
+
+    neighboring_relation: str = "replace-one"
+    delta: float = 1e-5
+    max_epsilon: float = math.inf  # inf: no limit, and said so in the summary
+
+    def __post_init__(self) -> None:
+        one_of(("replace-one", "zero-out"), neighboring_relation=self.neighboring_relation)
+        between(0, 1, delta=self.delta)
+        if self.max_epsilon != math.inf:
+            positive(max_epsilon=self.max_epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohortConfig:
+    """Who is asked in a round, with how many samples, and how long the server waits."""
+
+    cohort_size: int = 14
+    sampling_method: str = "fixed-size"
+    batch_size: int = 32  # samples whose gradient a reply answers
+    critic_batches: int = 0  # further batches for the critic's steps; 0: the answered one serves
+    min_replies: int = 1
+    reply_timeout_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        at_least(1, cohort_size=self.cohort_size)
+        one_of(("fixed-size", "poisson"), sampling_method=self.sampling_method)
+        at_least(1, batch_size=self.batch_size)
+        at_least(0, critic_batches=self.critic_batches)
+        at_least(1, min_replies=self.min_replies)
+        positive(reply_timeout_seconds=self.reply_timeout_seconds)
+
+
+CODECS = ("float32", "float16", "uint8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """How a pixel and a gradient coordinate are written on the wire."""
+
+    downlink_codec: str = "float32"
+    uplink_codec: str = "float32"
+
+    def __post_init__(self) -> None:
+        one_of(CODECS, downlink_codec=self.downlink_codec)
+        one_of(CODECS, uplink_codec=self.uplink_codec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How long, from which seed, and what is written down."""
+
+    rounds: int = 240
+    seed: int = 0
+    output_dir: str = ""  # empty: runs/<dataset>-<time>
+    checkpoint_every: int = 1
+    samples_every: int = 20
+    evaluation_samples: int = 4000
+
+    def __post_init__(self) -> None:
+        at_least(1, rounds=self.rounds)
+        at_least(0, seed=self.seed)
+        at_least(1, checkpoint_every=self.checkpoint_every)
+        at_least(1, samples_every=self.samples_every)
+        at_least(1, evaluation_samples=self.evaluation_samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All roles of one run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    adam: AdamConfig = field(default_factory=AdamConfig)
+    sanitizer: SanitizerConfig = field(default_factory=SanitizerConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    cohort: CohortConfig = field(default_factory=CohortConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> "Config":
+        """Build from a flat kebab-case table; a missing key takes its default.
+
+        Raises:
+            ValueError: a key that no role has, a value of the wrong type or out of range.
+        """
+        known = cls.defaults()
+        for key, value in run_config.items():
+            if key not in known:
+                raise ValueError(f"{key}={value!r}: no such setting; known: {', '.join(known)}")
+        return cls(**{role.name: _build(role.default_factory, run_config) for role in fields(cls)})
+
+    def to_run_config(self) -> dict[str, bool | int | float | str]:
+        """Return the flat kebab-case table that builds this very config."""
+        return {
+            _key(item.name): getattr(getattr(self, role.name), item.name)
+            for role in fields(self)
+            for item in fields(getattr(self, role.name))
+        }
+
+    @classmethod
+    def defaults(cls) -> dict[str, bool | int | float | str]:
+        """Return every key with its default."""
+        return cls().to_run_config()
+
+
+Role = TypeVar("Role")
+
+
+def _build(role: type[Role], run_config: Mapping[str, Any]) -> Role:
+    values = {}
+    for item in fields(role):  # type: ignore[arg-type]
+        key = _key(item.name)
+        if key in run_config:
+            values[item.name] = _of_type(key, run_config[key], item.type)
+    return role(**values)
+
+
+def _of_type(key: str, value: Any, expected: Any) -> Any:
+    """Accept exactly the field's type, and a whole number where a float is asked."""
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise ValueError(f"{key}={value!r} must be of type {expected.__name__}")
+    return value
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
