@@ -164,6 +164,7 @@ class RunConfig:
     rounds: int = 240
     seed: int = 0
     output_dir: str = ""  # empty: runs/<dataset>-<time>
+    resume: bool = False  # go on with the run in output-dir
     checkpoint_every: int = 1
     samples_every: int = 20
     evaluation_samples: int = 4000
@@ -201,7 +202,7 @@ class Config:
         for key, value in run_config.items():
             if key not in known:
                 raise ValueError(f"{key}={value!r}: no such setting; known: {', '.join(known)}")
-        return cls(**{role.name: _build(role.default_factory, run_config) for role in fields(cls)})
+        return cls(**{r.name: _build(type(getattr(cls(), r.name)), run_config) for r in fields(cls)})
 
     def to_run_config(self) -> dict[str, bool | int | float | str]:
         """Return the flat kebab-case table that builds this very config."""

@@ -1,0 +1,1 @@
+"""What runs on a device: a relay to the guard."""

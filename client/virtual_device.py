@@ -1,0 +1,84 @@
+"""The device of a simulated client: its guard, opened from the node's partition-id."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flwr.app import Context
+
+from fed_gswgan.config import Config, DataConfig
+from fed_gswgan.data.partitions import load_partition, partition_writers
+from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.virtual_clients import (
+    SIMULATION_FOLDER,
+    create_virtual_client,
+    simulation_folder,
+    virtual_client_id,
+)
+from fed_gswgan.wire.codec import Codec
+
+
+class Device(NamedTuple):
+    """What the relay talks to."""
+
+    guard: Guard
+    codec: Codec
+
+
+def client_id_of(context: Context) -> str:
+    """Return the stable id of this node's client; it does not depend on data.
+
+    Raises:
+        ValueError: the node has no partition-id.
+    """
+    return virtual_client_id(_partition_id(context))
+
+
+def open_device(context: Context) -> Device:
+    """Return the guard of this node's virtual client and the codec of its settings.
+
+    Raises:
+        RuntimeError: this process does not simulate.
+    """
+    root = simulation_folder()
+    if root is None:
+        raise RuntimeError(
+            f"{SIMULATION_FOLDER} is not set: this app serves simulated clients; set it to a "
+            "folder for their ledgers and critics before starting the process"
+        )
+    return _open(root, _partition_id(context), tuple(sorted(context.run_config.items())))
+
+
+# Ray shares an actor between clients: this is a cache of what can be read again, never state.
+@lru_cache(maxsize=256)
+def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
+    config = Config.from_run_config(dict(settings))
+    source = _source(config.data)
+    partitions = partition_writers(
+        source.writer_ids, config.data.writers_per_client, config.data.max_clients
+    )
+    if partition_id >= len(partitions):
+        raise ValueError(
+            f"partition-id={partition_id} must be < {len(partitions)}, the number of clients that "
+            f"dataset={config.data.dataset} makes; start that many nodes"
+        )
+    users = partitions[partition_id]
+    client_id = virtual_client_id(partition_id)
+    folder = root / client_id
+    create_virtual_client(folder, users)
+    num_classes = len(source.class_names)
+    guard = Guard(client_id, lambda: load_partition(source, users), num_classes, config, folder)
+    return Device(guard, Codec(config.codec, config.sanitizer, num_classes))
+
+
+@lru_cache(maxsize=4)
+def _source(config: DataConfig) -> WriterSource:
+    return open_source(config)
+
+
+def _partition_id(context: Context) -> int:
+    partition_id = context.node_config.get("partition-id")
+    if not isinstance(partition_id, int):
+        raise ValueError(f"partition-id={partition_id!r} in the node config must be a whole number")
+    return partition_id

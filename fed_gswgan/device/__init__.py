@@ -1,0 +1,1 @@
+"""What runs where the data is: the guard, and the critic it keeps."""

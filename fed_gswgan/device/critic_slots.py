@@ -1,0 +1,116 @@
+"""A client's critic, optimizer and last reply in two memory-mapped files, so that one is always whole.
+
+Each file, a slot, holds what the client had after one round, tagged by that round. A server that
+falls back to its checkpoint asks for older rounds again and finds the critic of that time.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# round, optimizer steps, parameters, reply values, key, checksum
+_HEADER = struct.Struct("<qqqq64sI")
+_BODY_OFFSET = 128
+_EMPTY = -1
+
+
+@dataclass(frozen=True)
+class CriticState:
+    """What a critic is after a round.
+
+    Attributes:
+        server_round: the round it belongs to.
+        optimizer_steps: Adam steps taken so far.
+        parameters: float32 (3, P): weights, first moments, second moments, flat.
+        key: hash of the request it answered, 64 hexadecimal digits.
+        reply: float32, flat: the values that were released then.
+    """
+
+    server_round: int
+    optimizer_steps: int
+    parameters: np.ndarray
+    key: str
+    reply: np.ndarray
+
+
+class CriticSlots:
+    """Two slots; a write never touches the one that may still be needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = (folder / "critic-0.slot", folder / "critic-1.slot")
+
+    def before(self, server_round: int) -> CriticState | None:
+        """Return the newest state of an earlier round; None for a critic that never trained."""
+        states = [s for s in map(_read, self._paths) if s and s.server_round < server_round]
+        return max(states, key=lambda state: state.server_round, default=None)
+
+    def at(self, server_round: int) -> CriticState | None:
+        """Return the state of exactly this round, with the reply that was released."""
+        states = [s for s in map(_read, self._paths) if s and s.server_round == server_round]
+        return states[0] if states else None
+
+    def store(self, state: CriticState, checkpoint_round: int) -> None:
+        """Write a state over the slot that is not needed to fall back to ``checkpoint_round``.
+
+        The slot that is kept is the newest one not younger than the checkpoint; of the other, or of
+        both where neither qualifies, first goes what is younger than ``state`` (a future that the
+        server has left), then what is oldest.
+        """
+        rounds = [state.server_round if state else _EMPTY for state in map(_read, self._paths)]
+        fallback = [r for r in rounds if _EMPTY < r <= checkpoint_round]
+        kept = max(fallback, default=_EMPTY)
+        candidates = [i for i in (0, 1) if rounds[i] != kept or kept == _EMPTY]
+        victim = min(candidates, key=lambda i: (rounds[i] < state.server_round, rounds[i]))
+        _write(self._paths[victim], state)
+
+
+def _read(path: Path) -> CriticState | None:
+    """Return the slot's state; None if it was never written or its checksum does not match."""
+    if not path.exists() or path.stat().st_size < _BODY_OFFSET:
+        return None
+    slot = np.memmap(path, dtype=np.uint8, mode="r")
+    server_round, steps, count, reply_count, key, checksum = _HEADER.unpack(
+        slot[: _HEADER.size].tobytes()
+    )
+    size = 4 * (3 * count + reply_count)
+    if server_round == _EMPTY or len(slot) != _BODY_OFFSET + size:
+        return None
+    body = slot[_BODY_OFFSET:]
+    if zlib.crc32(body) != checksum:
+        return None
+    values = np.frombuffer(body, dtype=np.float32)
+    return CriticState(
+        server_round=server_round,
+        optimizer_steps=steps,
+        parameters=values[: 3 * count].reshape(3, count),
+        key=key.decode(),
+        reply=values[3 * count :],
+    )
+
+
+def _write(path: Path, state: CriticState) -> None:
+    """Write in the order empty tag, body, tag, so that a slot cut short reads as empty."""
+    count, reply_count = state.parameters.shape[1], len(state.reply)
+    size = _BODY_OFFSET + 4 * (3 * count + reply_count)
+    if not path.exists() or path.stat().st_size != size:
+        with open(path, "wb") as file:
+            file.truncate(size)
+    slot = np.memmap(path, dtype=np.uint8, mode="r+")
+    slot[: _HEADER.size] = _header(_EMPTY, 0, 0, 0, "", 0)
+    body = slot[_BODY_OFFSET:].view(np.float32)
+    body[: 3 * count] = state.parameters.ravel()
+    body[3 * count :] = state.reply
+    checksum = zlib.crc32(slot[_BODY_OFFSET:])
+    slot[: _HEADER.size] = _header(
+        state.server_round, state.optimizer_steps, count, reply_count, state.key, checksum
+    )
+
+
+def _header(
+    server_round: int, steps: int, count: int, reply_count: int, key: str, checksum: int
+) -> np.ndarray:
+    packed = _HEADER.pack(server_round, steps, count, reply_count, key.encode(), checksum)
+    return np.frombuffer(packed, dtype=np.uint8)

@@ -1,0 +1,100 @@
+"""The classifier of every metric: the judge when trained on real images, downstream on samples."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fed_gswgan.evaluation.augmentation import deform
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.validation import at_least
+
+FEATURES = 64
+BATCH_SIZE = 64
+READING_BATCH_SIZE = 500
+PEAK_LEARNING_RATE = 4e-3
+WEIGHT_DECAY = 1e-2
+STEPS_PER_CLASS = 30
+
+
+class ImageClassifier(nn.Module):
+    """Two convolutions and a dense layer of 64 features; small, so that 300 images are enough."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * 7 * 7, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES),
+            nn.ReLU(),
+        )
+        self.logits = nn.Linear(FEATURES, num_classes)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return logits (B, L) of images (B, 1, 28, 28) in [0, 1]."""
+        logits_BL: Tensor = self.logits(self.features(images_BCHW))
+        return logits_BL
+
+
+def train_classifier(
+    images_NCHW: Tensor, labels_N: Tensor, num_classes: int, seed: int, steps: int | None = None
+) -> ImageClassifier:
+    """Train from scratch for a fixed number of steps and return the last weights, in eval mode.
+
+    Batches are drawn with replacement and deformed a little. Nothing is selected: no step, weight
+    or setting is chosen by an accuracy. On a CPU the same seed gives the same weights, and the
+    caller's random state is left as it was.
+
+    Args:
+        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; training runs on their device.
+        labels_N: int64 in [0, ``num_classes``).
+        num_classes: number of logits.
+        seed: of the initial weights, the batches and their deformations.
+        steps: optimizer steps of 64 images; by default 30 for each class.
+    """
+    steps = STEPS_PER_CLASS * num_classes if steps is None else steps
+    at_least(2, classifier_steps=steps)
+    at_least(1, classifier_images=len(images_NCHW))
+    seeds = SeedStream(seed)
+    draws = seeds.generator("classifier batches")
+    classifier = _initialized(num_classes, seeds.torch_seed("classifier weights"))
+    classifier.to(images_NCHW.device)
+    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
+
+    with torch.enable_grad():
+        for _ in range(steps):
+            chosen = torch.from_numpy(draws.integers(len(images_NCHW), size=BATCH_SIZE))
+            chosen = chosen.to(images_NCHW.device)
+            logits_BL = classifier(deform(images_NCHW[chosen], draws))
+            loss = functional.cross_entropy(logits_BL, labels_N[chosen])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    return classifier.eval()
+
+
+@torch.no_grad()
+def predicted_labels(classifier: ImageClassifier, images_NCHW: Tensor) -> Tensor:
+    """Return the most likely class of each image, int64 (N,)."""
+    return torch.cat(
+        [classifier(batch).argmax(dim=1) for batch in torch.split(images_NCHW, READING_BATCH_SIZE)]
+    )
+
+
+def accuracy(classifier: ImageClassifier, images_NCHW: Tensor, labels_N: Tensor) -> float:
+    """Return the share of images in [0, 1] whose predicted class is their label."""
+    return (predicted_labels(classifier, images_NCHW) == labels_N).double().mean().item()
+
+
+def _initialized(num_classes: int, seed: int) -> ImageClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+        return ImageClassifier(num_classes)

@@ -1,0 +1,1 @@
+"""Networks: generators and critics, and how settings become one."""

@@ -1,0 +1,58 @@
+"""The paper's critic: strided convolutions with a projection on the class.
+
+Shape suffixes: ``B`` batch, ``C`` channels, ``H`` ``W`` image, ``P`` features.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+NEGATIVE_SLOPE = 0.2  # Source: DCGAN (arXiv 1511.06434), section 4
+
+
+class ConvCritic(nn.Module):
+    """Three 5x5 convolutions of stride 2 (28 -> 14 -> 7 -> 4), a score and a class projection.
+
+    ``score = w.h + b + <embedding(label), h>`` with ``h`` the features of the last convolution.
+    Piecewise linear in the image: its second derivative there is zero wherever it exists. Nothing
+    is normalised across the batch, so a score, and with it the gradient a client returns for a row,
+    depends on that row alone. No spectral norm either: the gradient penalty already asks for
+    slope 1, the usual clipping bound.
+
+    Source: GS-WGAN (arXiv 2006.08265), whose critic is convolutional with a projection head;
+    convolutions after Radford et al. (arXiv 1511.06434); projection from Miyato & Koyama
+    (arXiv 1802.05637), section 3.
+    """
+
+    def __init__(self, num_classes: int, width: int = 64) -> None:
+        """Build the layers, initialised from torch's global generator.
+
+        Args:
+            num_classes: Labels are 0 to ``num_classes - 1``.
+            width: Channels at 14x14; twice as many at 7x7, four times at 4x4.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.to_14x14 = nn.Conv2d(1, width, 5, stride=2, padding=2)
+        self.to_7x7 = nn.Conv2d(width, 2 * width, 5, stride=2, padding=2)
+        self.to_4x4 = nn.Conv2d(2 * width, 4 * width, 5, stride=2, padding=2)
+        features = 4 * width * 4 * 4
+        self.output = nn.Linear(features, 1)
+        self.class_embedding = nn.Embedding(num_classes, features)
+
+    def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """Score images, higher for more real; twice differentiable in image and weights.
+
+        Args:
+            images_BCHW: ``(B, 1, 28, 28)`` float32 in [0, 1], real or generated.
+            labels_B: ``(B,)`` int64 in ``[0, num_classes)``.
+
+        Returns:
+            ``(B,)`` float32, unbounded.
+        """
+        features = images_BCHW
+        for layer in (self.to_14x14, self.to_7x7, self.to_4x4):
+            features = functional.leaky_relu(layer(features), NEGATIVE_SLOPE)
+        features_BP = features.flatten(1)
+        projection_B = (self.class_embedding(labels_B) * features_BP).sum(dim=1)
+        scores_B: Tensor = self.output(features_BP).squeeze(1) + projection_B
+        return scores_B

@@ -1,0 +1,106 @@
+"""The paper's generator: up-sampling residual blocks under spectral norm.
+
+Shape suffixes: ``B`` batch, ``Z`` latent, ``C`` channels, ``H`` ``W`` image.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations
+
+from fed_gswgan.models.pixel_norm import PixelNorm
+
+MARGIN = 2  # pixels cut on each side: the blocks reach 32x32, images are 28x28
+
+
+class ResNetGenerator(nn.Module):
+    """Dense to 4x4, three residual blocks (4 -> 8 -> 16 -> 32), a convolution, the centre 28x28.
+
+    The class enters as an embedding as long as the latent, joined to it, so that neither outweighs
+    the other at the dense layer. Spectral norm is on every layer with weights except the embedding;
+    pixel norm, never batch norm, so a sample is a function of its own latent and label.
+
+    Regenerating samples. Spectral norm estimates each layer's largest singular value by one power
+    iteration, whose vectors are buffers. A forward in ``train()`` mode moves them, with or without
+    gradients, and so moves the next sample of the same latent. In ``eval()`` mode forward is pure,
+    and still differentiates through the norm. Samples sent out and samples regenerated from kept
+    latents for the step therefore agree if both forwards run in ``eval()`` mode, and the vectors
+    follow the weights by exactly one forward in ``train()`` mode after each optimizer step (one
+    row and ``no_grad`` are enough). The vectors are part of ``state_dict()``: a checkpoint or a
+    moving average of the parameters without them generates other samples.
+
+    Source: GS-WGAN (arXiv 2006.08265), which trains a class-conditional ResNet generator; blocks
+    after Gulrajani et al. (arXiv 1704.00028); spectral norm from Miyato et al. (arXiv 1802.05957),
+    algorithm 1; pixel norm from Karras et al. (arXiv 1710.10196), section 4.2.
+    """
+
+    def __init__(self, latent_dim: int, num_classes: int, width: int = 64) -> None:
+        """Build the layers, initialised from torch's global generator, in ``train()`` mode.
+
+        Args:
+            latent_dim: Numbers in a latent.
+            num_classes: Labels are 0 to ``num_classes - 1``.
+            width: A quarter of the channels, which are the same at every resolution.
+        """
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        channels = 4 * width
+        self.class_embedding = nn.Embedding(num_classes, latent_dim)
+        self.dense = _normed(nn.Linear(2 * latent_dim, channels * 4 * 4))
+        self.blocks = nn.Sequential(*(_UpsamplingBlock(channels) for _ in range(3)))
+        self.pixel_norm = PixelNorm()
+        self.to_pixels = _normed(nn.Conv2d(channels, 1, 3, padding=1))
+
+    def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
+        """Generate one sample per latent.
+
+        Args:
+            latents_BZ: ``(B, latent_dim)`` float32.
+            labels_B: ``(B,)`` int64 in ``[0, num_classes)``.
+
+        Returns:
+            ``(B, 1, 28, 28)`` float32 in [0, 1].
+        """
+        joined = torch.cat((latents_BZ, self.class_embedding(labels_B)), dim=1)
+        features_BCHW = self.blocks(self.dense(joined).unflatten(1, (-1, 4, 4)))
+        logits_BCHW = self.to_pixels(functional.relu(self.pixel_norm(features_BCHW)))
+        return torch.sigmoid(logits_BCHW[..., MARGIN:-MARGIN, MARGIN:-MARGIN])
+
+
+class _UpsamplingBlock(nn.Module):
+    """Double the resolution; two 3x3 convolutions added to a 1x1 shortcut, norm and ReLU first.
+
+    Source: Gulrajani et al. (arXiv 1704.00028), the ResNet architectures of the appendix, with
+    pixel norm in the place of batch norm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pixel_norm = PixelNorm()
+        self.first = _normed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.second = _normed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.shortcut = _normed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to ``(B, C, 2H, 2W)``."""
+        residual = _doubled(functional.relu(self.pixel_norm(features_BCHW)))
+        residual = self.second(functional.relu(self.pixel_norm(self.first(residual))))
+        # A 1x1 convolution commutes with nearest up-sampling, and costs a quarter before it.
+        upsampled_BCHW: Tensor = _doubled(self.shortcut(features_BCHW)) + residual
+        return upsampled_BCHW
+
+
+def _doubled(features_BCHW: Tensor) -> Tensor:
+    return functional.interpolate(features_BCHW, scale_factor=2.0, mode="nearest")
+
+
+def _normed(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """Put the layer's weights under spectral norm, with biases that start at zero.
+
+    The norm divides the weights and not the biases, which at torch's default would drown what the
+    dense layer makes of the latent.
+    """
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return parametrizations.spectral_norm(layer)

@@ -1,0 +1,1 @@
+"""Clipping, noise, events, accountant and ledger; knows neither models nor training."""

@@ -1,0 +1,66 @@
+"""What would bring a run's epsilon to a target: each knob by itself, all else as it was."""
+
+import math
+from dataclasses import dataclass, replace
+
+from fed_gswgan.privacy.accountant import gaussian_mu, local_epsilon
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.neighboring import NeighboringRelation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedies:
+    """Settings that reach ``epsilon``, one at a time.
+
+    Attributes:
+        epsilon: the target.
+        participations: how often a user may answer at most; 0 where a single reply costs more.
+        participations_message_clipping: the same with ``clipping = message``.
+        noise_stddev: noise, in units of C, at the same participations.
+        population_factor: how many times more users, sharing the same rounds between them.
+        honest: honest survivors in every sum under secure aggregation.
+    """
+
+    epsilon: float
+    participations: int
+    participations_message_clipping: int
+    noise_stddev: float
+    population_factor: float
+    honest: int
+
+
+def remedies(
+    event: SanitizedGradientEvent,
+    participations: int,
+    relation: NeighboringRelation,
+    delta: float,
+    epsilon: float,
+) -> Remedies:
+    """Return what would bring ``participations`` such replies to ``epsilon`` at ``delta``.
+
+    Every formula inverts mu = sqrt(participations) x sensitivity / (noise_stddev sqrt(honest)).
+    """
+    target_mu = gaussian_mu(epsilon, delta)
+    message = replace(event, clipping="message")
+    affordable = affordable_participations(event, relation, target_mu)
+    spent_mu = event.mu(relation) * math.sqrt(participations)
+    found = Remedies(
+        epsilon=epsilon,
+        participations=affordable,
+        participations_message_clipping=affordable_participations(message, relation, target_mu),
+        noise_stddev=event.noise_stddev * spent_mu / target_mu,
+        population_factor=participations / affordable if affordable else math.inf,
+        honest=math.ceil((spent_mu / target_mu) ** 2),
+    )
+    # The accountant has the last word on the rounded numbers.
+    for count, honest in ((affordable, 1), (participations, found.honest)):
+        if local_epsilon(event, count, relation, delta, honest) > epsilon * (1 + 1e-9):
+            raise AssertionError(f"calibration overshot: {count} participations, {honest} honest")
+    return found
+
+
+def affordable_participations(
+    event: SanitizedGradientEvent, relation: NeighboringRelation, target_mu: float
+) -> int:
+    """Return the largest number of such replies whose mu stays within ``target_mu``."""
+    return math.floor((target_mu / event.mu(relation)) ** 2)

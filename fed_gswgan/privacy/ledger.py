@@ -1,0 +1,88 @@
+"""The device's ledger: asked before data is touched, written before a reply leaves, never refunded."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fed_gswgan.config import BudgetConfig
+from fed_gswgan.privacy.accountant import compose, gaussian_epsilon, gaussian_mu
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger_file import LedgerFile, PrivacyBudgetExhausted
+from fed_gswgan.privacy.neighboring import NeighboringRelation
+
+
+@dataclass(frozen=True)
+class ReleaseKey:
+    """What makes a release the same release when it is asked for again.
+
+    Attributes:
+        experiment_id: of the experiment; a resumed run keeps it.
+        server_round: from 1.
+        request_hash: of everything the server asked.
+    """
+
+    experiment_id: str
+    server_round: int
+    request_hash: str
+
+
+class Ledger:
+    """Every private release about the users of one client, and the right to refuse the next."""
+
+    def __init__(self, path: Path, budget: BudgetConfig) -> None:
+        self._file = LedgerFile(path)
+        self._relation = NeighboringRelation(budget.neighboring_relation)
+        self._budget = budget
+        self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
+        self._events: dict[str, list[SanitizedGradientEvent]] = {}
+        self._folded_entries = 0
+
+    @staticmethod
+    def create(path: Path, users: tuple[str, ...]) -> None:
+        """Create the ledger of these users; raises FileExistsError if there is one already."""
+        LedgerFile.create(path, {"users": list(users)})
+
+    def reserve(self, key: ReleaseKey, event: SanitizedGradientEvent) -> None:
+        """Charge every user of the ledger for one release, durably, or refuse.
+
+        Returns once the reservation is on disk. Whatever happens afterwards, it stays spent: a
+        refund that depends on what happened to the data would itself leak.
+
+        Raises:
+            PrivacyBudgetExhausted: some user would pass ``max-epsilon``; nothing is written.
+            LedgerUnavailable: the ledger cannot be read or written.
+        """
+        with self._file.locked() as file:
+            self._fold()
+            users = file.header["users"]
+            for user in users:
+                self._refuse_if_exhausted(user, event)
+            file.append(
+                [{"kind": "reserve", "user": u, **asdict(key), "event": asdict(event)} for u in users]
+            )
+            self._fold()
+
+    def events(self) -> dict[str, list[SanitizedGradientEvent]]:
+        """Return every user's releases so far, users without any included."""
+        with self._file.locked():
+            self._fold()
+            return {user: list(events) for user, events in self._events.items()}
+
+    def _fold(self) -> None:
+        """Bring the events in memory up to what the file holds."""
+        for user in self._file.header["users"]:
+            self._events.setdefault(user, [])
+        for entry in self._file.entries[self._folded_entries :]:
+            self._events[entry["user"]].append(SanitizedGradientEvent(**entry["event"]))
+        self._folded_entries = len(self._file.entries)
+
+    def _refuse_if_exhausted(self, user: str, event: SanitizedGradientEvent) -> None:
+        spent = compose(self._events[user], self._relation)
+        wanted = compose([*self._events[user], event], self._relation)
+        if wanted > self._max_mu:
+            budget = self._budget
+            raise PrivacyBudgetExhausted(
+                f"max-epsilon={budget.max_epsilon:g} would be passed: spent "
+                f"{gaussian_epsilon(spent, budget.delta):.4g}, with this release "
+                f"{gaussian_epsilon(wanted, budget.delta):.4g}, at delta={budget.delta:g} under "
+                f"{self._relation}; this user answers no more"
+            )

@@ -1,0 +1,56 @@
+"""The server's own view: whom it asked for what. An upper bound on what devices reserved."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from fed_gswgan.config import BudgetConfig
+from fed_gswgan.privacy.accountant import compose, gaussian_epsilon, gaussian_mu
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger_file import LedgerFile
+from fed_gswgan.privacy.neighboring import NeighboringRelation
+
+
+class UserLedgers:
+    """Counts a release for everyone who is asked, on disk before the asking.
+
+    A request that is asked again after a crash counts again, because a device may have had to
+    charge it again.
+    """
+
+    def __init__(self, path: Path, budget: BudgetConfig) -> None:
+        if not path.exists():
+            LedgerFile.create(path, {"view": "server"})
+        self._file = LedgerFile(path)
+        self._relation = NeighboringRelation(budget.neighboring_relation)
+        self._delta = budget.delta
+        self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
+        self._events: dict[str, list[SanitizedGradientEvent]] = {}
+        with self._file.locked() as file:
+            for entry in file.entries:
+                self._count(entry["clients"], SanitizedGradientEvent(**entry["event"]))
+
+    def record(
+        self, server_round: int, client_ids: list[str], event: SanitizedGradientEvent
+    ) -> None:
+        """Charge everyone who is about to be asked, whether or not they will answer."""
+        with self._file.locked() as file:
+            entry = {"round": server_round, "clients": client_ids, "event": asdict(event)}
+            file.append([entry])
+        self._count(client_ids, event)
+
+    def would_exceed(self, client_id: str, event: SanitizedGradientEvent) -> bool:
+        """Tell whether one more such release would pass ``max-epsilon`` for this client's users."""
+        return compose([*self._events.get(client_id, []), event], self._relation) > self._max_mu
+
+    def max_epsilon(self) -> float:
+        """Return epsilon of the user who was asked most; 0 before anybody was."""
+        mus = [compose(events, self._relation) for events in self._events.values()]
+        return gaussian_epsilon(max(mus, default=0.0), self._delta)
+
+    def max_participations(self) -> int:
+        """Return how often the client who was asked most was asked."""
+        return max((len(events) for events in self._events.values()), default=0)
+
+    def _count(self, client_ids: list[str], event: SanitizedGradientEvent) -> None:
+        for client_id in client_ids:
+            self._events.setdefault(client_id, []).append(event)

@@ -1,0 +1,126 @@
+"""What the server can fall back to: tensors in safetensors, all else in JSON, nothing pickled."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fed_gswgan.reporting.files import replace_file, replace_json
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is: everything of a checkpoint that is no tensor.
+
+    Attributes:
+        server_round: the last finished round.
+        seconds: wall time of all finished rounds.
+        replies: received, failed, malformed and missing so far.
+        byte_meter: its state.
+    """
+
+    server_round: int
+    seconds: float
+    replies: dict[str, int]
+    byte_meter: dict[str, Any]
+
+
+class Checkpoint:
+    """The newest checkpoint of a run, in ``checkpoint/`` of its folder."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder / "checkpoint"
+        self._index = self._folder / "checkpoint.json"
+
+    def exists(self) -> bool:
+        """Tell whether there is one."""
+        return self._index.exists()
+
+    def save(self, trainer: GeneratorTrainer, progress: Progress) -> None:
+        """Write the tensors, then the index that names them, then remove the older tensors."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"round-{progress.server_round:06d}.safetensors"
+        data = save(_tensors(trainer))
+        replace_file(self._folder / name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        index = {"tensors": name, "sha256": digest, "progress": asdict(progress)}
+        replace_json(self._index, index)
+        for older in self._folder.glob("round-*.safetensors"):
+            if older.name != name:
+                older.unlink()
+
+    def progress(self) -> Progress:
+        """Return how far the run was.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+        """
+        return Progress(**self._read_index()["progress"])
+
+    def load(self, trainer: GeneratorTrainer) -> Progress:
+        """Put the trainer back to where it was, and return how far that was.
+
+        Raises:
+            ValueError: the tensors are not those that were saved, or of another network.
+        """
+        index = self._read_index()
+        path = self._folder / index["tensors"]
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != index["sha256"]:
+            raise ValueError(f"{path}: its sha256 is not the one in {self._index.name}; it is damaged")
+        _restore(trainer, load(data))
+        return Progress(**index["progress"])
+
+    def _read_index(self) -> dict[str, Any]:
+        if not self.exists():
+            raise FileNotFoundError(f"{self._index}: no checkpoint; is this the folder of a run?")
+        return dict(json.loads(self._index.read_text()))
+
+
+def _tensors(trainer: GeneratorTrainer) -> dict[str, Tensor]:
+    tensors = {}
+    for prefix, network in (("generator", trainer.generator), ("ema", trainer.ema_generator)):
+        for name, tensor in network.state_dict().items():
+            tensors[f"{prefix}/{name}"] = tensor.contiguous()
+    for position, state in trainer.optimizer.state_dict()["state"].items():
+        for name, tensor in state.items():
+            tensors[f"optimizer/{position}/{name}"] = tensor.contiguous()
+    return tensors
+
+
+def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
+    def part(prefix: str) -> dict[str, Tensor]:
+        start = f"{prefix}/"
+        return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+    trainer.generator.load_state_dict(part("generator"))
+    trainer.ema_generator.load_state_dict(part("ema"))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in part("optimizer").items():
+        position, moment = name.split("/")
+        moments.setdefault(int(position), {})[moment] = tensor
+    optimizer = trainer.optimizer.state_dict()
+    trainer.optimizer.load_state_dict({**optimizer, "state": moments})
+
+
+def load_ema_weights(run_folder: Path) -> dict[str, Tensor]:
+    """Return the EMA generator's weights of a run's newest checkpoint."""
+    folder = run_folder / "checkpoint"
+    index = json.loads((folder / "checkpoint.json").read_text())
+    tensors = load((folder / index["tensors"]).read_bytes())
+    return {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
+
+
+def fingerprint(network: torch.nn.Module) -> str:
+    """Return a hash of a network's weights, to tell two runs' generators apart."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,52 @@
+"""rounds.jsonl: one line a round, and one line in the log."""
+
+import json
+import logging
+from pathlib import Path
+
+from fed_gswgan.reporting.files import replace_file
+from fed_gswgan.reporting.round_report import RoundReport
+
+logger = logging.getLogger(__name__)
+
+
+class RoundLog:
+    """Appends each round's report; a resumed run first drops the rounds it will run again."""
+
+    def __init__(self, run_folder: Path, finished_round: int) -> None:
+        path = run_folder / "rounds.jsonl"
+        if path.exists():
+            kept = [
+                line
+                for line in path.read_text().splitlines()
+                if _round_of(line) is not None and _round_of(line) <= finished_round  # type: ignore[operator]
+            ]
+            replace_file(path, "".join(line + "\n" for line in kept).encode())
+        self._file = open(path, "a", buffering=1)
+
+    def write(self, report: RoundReport) -> None:
+        """Append one round and say it in one line."""
+        self._file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
+        logger.info(
+            "round %d: %d of %d replies, epsilon of the worst user %.1f, %.1f kB down, %.1f kB up, "
+            "%.2f s",
+            report.server_round,
+            report.received,
+            report.asked,
+            report.epsilon_server_bound,
+            report.downlink_bytes / 1e3,
+            report.uplink_bytes / 1e3,
+            report.round_seconds,
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _round_of(line: str) -> int | None:
+    """Return the line's round; None for a line that a crash cut short."""
+    try:
+        return int(json.loads(line)["server_round"])
+    except (ValueError, KeyError, TypeError):
+        return None

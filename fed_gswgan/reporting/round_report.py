@@ -1,0 +1,43 @@
+"""What the server tells of one round: sanitized or public quantities only."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundReport:
+    """One round as it goes to the log, TensorBoard and rounds.jsonl.
+
+    Attributes:
+        server_round: from 1.
+        asked: size of the cohort that was sent a request.
+        received: well-formed replies that were combined.
+        failed: error replies.
+        malformed: replies that broke the schema.
+        missing: no reply within the time-out.
+        stepped: whether the generator took a step (enough replies came).
+        downlink_bytes: payload of this round's requests.
+        uplink_bytes: payload of this round's replies.
+        epsilon_server_bound: of the user asked most, by the server's own count.
+        combined_gradient_norm: mean L2 norm of the combined gradient's rows; mostly noise.
+        generator_gradient_norm: L2 norm of the generator's parameter gradient.
+        round_seconds: wall time.
+    """
+
+    server_round: int
+    asked: int
+    received: int
+    failed: int
+    malformed: int
+    missing: int
+    stepped: bool
+    downlink_bytes: int
+    uplink_bytes: int
+    epsilon_server_bound: float
+    combined_gradient_norm: float
+    generator_gradient_norm: float
+    round_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)

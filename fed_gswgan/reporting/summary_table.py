@@ -1,0 +1,47 @@
+"""The end of a run on a terminal: what it reached, cost, and what its epsilon means."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
+    """Print the summary's table, the privacy statement, and where the files are."""
+    table = Table(title=f"{summary['dataset']}: {summary['rounds']} rounds on {summary['runtime']}")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, value in _rows(summary):
+        table.add_row(name, value)
+    console.print(table)
+    for line in summary["privacy"]["statement"]:
+        console.print(line, highlight=False, markup=False)
+    pictures = sorted((folder / "samples").glob("*.png"))
+    if pictures:
+        console.print(f"samples: {pictures[-1]}", highlight=False)
+    console.print(f"summary: {folder / 'summary.json'}", highlight=False)
+    console.print(f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}", highlight=False)
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    metrics, sizes, replies = summary["metrics"], summary["bytes"], summary["replies"]
+    privacy = summary["privacy"]
+    median = privacy["epsilon_median"]
+    return [
+        ("clients, cohort", f"{summary['clients']}, {summary['cohort_size']}"),
+        ("seconds of training", f"{summary['seconds']:.0f}"),
+        ("downstream accuracy", f"{metrics['downstream_accuracy']:.3f}"),
+        ("label agreement", f"{metrics['label_agreement']:.3f}"),
+        ("inception score", f"{metrics['inception_score']:.2f}"),
+        ("Fréchet distance", f"{metrics['frechet_distance']:.2f}"),
+        ("epsilon of the worst user", f"{privacy['epsilon_max']:.5g}"),
+        ("median epsilon", "not known" if median is None else f"{median:.5g}"),
+        ("the server's upper bound", f"{privacy['epsilon_server_bound']:.5g}"),
+        ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
+        ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
+        ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),
+        ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
+        ("replies", f"{replies['received']} received, {replies['failed']} failed, "
+                    f"{replies['malformed']} malformed, {replies['missing']} missing"),
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a critic and a generator learn from; knows neither privacy nor transport."""

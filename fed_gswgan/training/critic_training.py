@@ -1,0 +1,83 @@
+"""A client's critic training: a few steps on its own images against the samples it was sent.
+
+Shapes: N sample batches, B batch, C channels, H and W image.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fed_gswgan.config import AdamConfig, CriticConfig
+from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.training.critic_loss import drift_penalty, gradient_penalty, wasserstein_loss
+
+
+def critic_optimizer(critic: nn.Module, critic_config: CriticConfig, adam: AdamConfig) -> torch.optim.Adam:
+    """Return the optimizer of a critic; its moments are part of the client's state."""
+    betas = (adam.adam_beta1, adam.adam_beta2)
+    return torch.optim.Adam(critic.parameters(), lr=critic_config.critic_learning_rate, betas=betas)
+
+
+def train_critic(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    shard: WriterShard,
+    samples_NBCHW: Tensor,
+    labels_NB: Tensor,
+    config: CriticConfig,
+    randomness: np.random.Generator,
+) -> None:
+    """Take ``config.critic_steps`` steps, going round the sample batches.
+
+    Args:
+        critic: trained in place.
+        optimizer: of the critic's parameters; its moments advance.
+        shard: the client's images; never changed, never returned.
+        samples_NBCHW: generated samples in [0, 1].
+        labels_NB: their labels.
+        config: number of steps and penalties.
+        randomness: draws the images and the points of the gradient penalty.
+    """
+    for step in range(config.critic_steps):
+        batch = step % len(samples_NBCHW)
+        samples_BCHW, labels_B = samples_NBCHW[batch], labels_NB[batch]
+        images_BCHW = draw_images(shard, labels_B.numpy(), randomness)
+        mix_B = torch.from_numpy(randomness.random(len(labels_B), dtype=np.float32))
+        critic_step(critic, optimizer, images_BCHW, samples_BCHW, labels_B, mix_B, config)
+
+
+def critic_step(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images_BCHW: Tensor,
+    samples_BCHW: Tensor,
+    labels_B: Tensor,
+    mix_B: Tensor,
+    config: CriticConfig,
+) -> None:
+    """Take one step on the WGAN-GP loss with drift penalty."""
+    scores = critic(torch.cat([images_BCHW, samples_BCHW]), torch.cat([labels_B, labels_B]))
+    real_scores_B, sample_scores_B = scores.chunk(2)
+    loss = (
+        wasserstein_loss(real_scores_B, sample_scores_B)
+        + config.gradient_penalty
+        * gradient_penalty(critic, images_BCHW, samples_BCHW, labels_B, mix_B)
+        + config.drift_penalty * drift_penalty(real_scores_B)
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def draw_images(
+    shard: WriterShard, labels_B: np.ndarray, randomness: np.random.Generator
+) -> Tensor:
+    """Draw one image for each label, with replacement; any image where the shard lacks the label."""
+    indices = np.empty(len(labels_B), dtype=np.int64)
+    for row, label in enumerate(labels_B):
+        candidates = np.flatnonzero(shard.labels == label)
+        if len(candidates) == 0:
+            indices[row] = randomness.integers(len(shard.labels))
+        else:
+            indices[row] = candidates[randomness.integers(len(candidates))]
+    return torch.from_numpy(shard.images[indices])

@@ -1,0 +1,89 @@
+"""The server's generator: samples out, one step from a combined sanitized gradient, a moving average.
+
+Shapes: B batch, Z latent, C channels, H and W image.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fed_gswgan.config import AdamConfig, GeneratorConfig
+
+
+class GeneratorTrainer:
+    """Holds what persists on the server: generator, its optimizer and the EMA generator."""
+
+    def __init__(self, generator: nn.Module, config: GeneratorConfig, adam: AdamConfig) -> None:
+        # Sampling is a pure function in eval mode: what was sent is regenerated to the bit.
+        self.generator = generator.eval()
+        self.ema_generator = copy.deepcopy(generator).eval()
+        self.optimizer = torch.optim.Adam(
+            generator.parameters(),
+            lr=config.generator_learning_rate,
+            betas=(adam.adam_beta1, adam.adam_beta2),
+        )
+        halflife = config.ema_halflife_rounds
+        self.ema_decay = 0.5 ** (1 / halflife) if halflife > 0 else 0.0
+
+    @torch.no_grad()
+    def samples(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
+        """Return samples_BCHW in [0, 1] without a graph; the step regenerates them with one."""
+        return self.generator(latents_BZ, labels_B)  # type: ignore[no-any-return]
+
+    def step(self, latents_BZ: Tensor, labels_B: Tensor, gradient_BCHW: Tensor) -> float:
+        """Send the combined gradient back through the generator and take one optimizer step.
+
+        Args:
+            latents_BZ: the latents of the samples that were sent.
+            labels_B: their labels.
+            gradient_BCHW: combined sanitized gradient, a row a sample; the step uses its mean.
+
+        Returns:
+            L2 norm of the generator's parameter gradient.
+        """
+        samples_BCHW = self.generator(latents_BZ, labels_B)
+        self.optimizer.zero_grad(set_to_none=True)
+        samples_BCHW.backward(gradient_BCHW / len(gradient_BCHW))
+        norm = torch.nn.utils.get_total_norm(
+            [p.grad for p in self.generator.parameters() if p.grad is not None]
+        )
+        self.optimizer.step()
+        self._advance_spectral_norm(latents_BZ[:1], labels_B[:1])
+        self._update_ema()
+        return float(norm)
+
+    @torch.no_grad()
+    def _advance_spectral_norm(self, latents_BZ: Tensor, labels_B: Tensor) -> None:
+        """Take one power iteration in layers with spectral norm; a forward in train mode does."""
+        self.generator.train()
+        self.generator(latents_BZ, labels_B)
+        self.generator.eval()
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        for averaged, current in zip(
+            self.ema_generator.parameters(), self.generator.parameters(), strict=True
+        ):
+            averaged.lerp_(current, 1 - self.ema_decay)
+        for averaged, current in zip(
+            self.ema_generator.buffers(), self.generator.buffers(), strict=True
+        ):
+            averaged.copy_(current)
+
+
+def draw_latents(
+    count: int, latent_dim: int, kind: str, randomness: np.random.Generator
+) -> Tensor:
+    """Return latents_BZ float32: Bernoulli(1/2) zeros and ones as in the paper, or standard normal."""
+    if kind == "bernoulli":
+        latents = randomness.integers(0, 2, size=(count, latent_dim))
+    else:
+        latents = randomness.standard_normal((count, latent_dim))
+    return torch.from_numpy(latents.astype(np.float32))
+
+
+def draw_labels(count: int, num_classes: int, randomness: np.random.Generator) -> Tensor:
+    """Return labels_B int64, uniform over the classes."""
+    return torch.from_numpy(randomness.integers(0, num_classes, size=count))

@@ -1,0 +1,25 @@
+"""The one quantity a client computes for the server: the gradient of the generator's loss.
+
+Shapes: B batch, C channels, H and W image.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def sample_gradient(critic: nn.Module, samples_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    """Return d(generator loss) / d(samples), one row a sample; private until sanitized.
+
+    The loss is a sum over the batch, so each row is the gradient of its own sample's loss,
+    -critic(sample), and a trained WGAN critic's rows have norm about 1.
+
+    Returns:
+        Tensor of the samples' shape, float32; may hold non-finite values if the critic diverged.
+
+    Source: GS-WGAN, arXiv 2006.08265: the gradient at the generator's output, the only point
+        where information flows back from the critic.
+    """
+    inputs = samples_BCHW.detach().requires_grad_(True)
+    loss = -critic(inputs, labels_B).sum()
+    (gradients,) = torch.autograd.grad(loss, inputs)
+    return gradients

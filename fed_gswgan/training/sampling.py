@@ -1,0 +1,30 @@
+"""Draws samples of the classes asked for from a trained generator."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fed_gswgan.config import GeneratorConfig
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.training.generator_trainer import draw_latents
+
+Sampler = Callable[[Tensor, int], Tensor]
+
+BATCH_SIZE = 500
+
+
+def sampler_of(generator: nn.Module, config: GeneratorConfig) -> Sampler:
+    """Return a function (labels_B int64, seed) -> samples_BCHW float32 in [0, 1]."""
+
+    @torch.no_grad()
+    def sampler(labels_B: Tensor, seed: int) -> Tensor:
+        randomness = SeedStream(seed).generator("sampling")
+        latents_BZ = draw_latents(
+            len(labels_B), config.latent_dim, config.latent_kind, randomness
+        )
+        generator.eval()
+        batches = zip(latents_BZ.split(BATCH_SIZE), labels_B.split(BATCH_SIZE), strict=True)
+        return torch.cat([generator(latents, labels) for latents, labels in batches])
+
+    return sampler

@@ -1,0 +1,1 @@
+"""What crosses the boundary between server and client; the only place that imports flwr."""

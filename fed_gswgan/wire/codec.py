@@ -1,0 +1,159 @@
+"""Requests and replies to Flower records and back, with every field checked on the way in.
+
+Keys on the wire are the names of the messages' fields in kebab-case.
+"""
+
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.wire.messages import (
+    MalformedReplyError,
+    MalformedRequestError,
+    TrainReply,
+    TrainRequest,
+)
+from fed_gswgan.wire.number_format import DTYPES, pack, unpack
+
+IMAGE_SHAPE = (1, 28, 28)
+PIXELS = (0.0, 1.0)
+
+
+class Codec:
+    """Encodes and decodes both directions; both sides build it from the same settings."""
+
+    def __init__(self, config: CodecConfig, sanitizer: SanitizerConfig, num_classes: int) -> None:
+        self._config = config
+        self._num_classes = num_classes
+        # A public range: what an honest reply stays within but for about one coordinate in a
+        # million, from the settings alone.
+        limit = sanitizer.clipping_bound * (1 + 5 * sanitizer.noise_stddev)
+        self._gradient_range = (-limit, limit)
+
+    def encode_request(self, request: TrainRequest) -> RecordDict:
+        """Return the records of a request; images by the downlink codec, labels a byte each."""
+        codec = self._config.downlink_codec
+        arrays = {
+            "samples": pack(request.samples_BCHW, codec, *PIXELS),
+            "labels": request.labels_B.astype(np.uint8),
+        }
+        if len(request.critic_samples_NBCHW) > 0:
+            arrays["critic-samples"] = pack(request.critic_samples_NBCHW, codec, *PIXELS)
+            arrays["critic-labels"] = request.critic_labels_NB.astype(np.uint8)
+        config = {
+            "experiment-id": request.experiment_id,
+            "server-round": request.server_round,
+            "checkpoint-round": request.checkpoint_round,
+        }
+        return _records(arrays, config)
+
+    def decode_request(self, records: RecordDict) -> TrainRequest:
+        """Return the request, checked.
+
+        Raises:
+            MalformedRequestError: naming the field, the rule and the value.
+        """
+        try:
+            fields, config = _fields(records)
+            dtype = DTYPES[self._config.downlink_codec]
+            samples = self._images(fields, "samples", dtype)
+            labels = self._labels(fields, "labels", samples.shape[:1])
+            if "critic-samples" in fields:
+                critic = self._images(fields, "critic-samples", dtype, leading=2)
+                critic_labels = self._labels(fields, "critic-labels", critic.shape[:2])
+            else:
+                critic = np.empty((0, *samples.shape), dtype=np.float32)
+                critic_labels = np.empty((0, len(labels)), dtype=np.int64)
+            return TrainRequest(
+                experiment_id=_scalar(config, "experiment-id", str),
+                server_round=_scalar(config, "server-round", int),
+                checkpoint_round=_scalar(config, "checkpoint-round", int),
+                samples_BCHW=samples,
+                labels_B=labels,
+                critic_samples_NBCHW=critic,
+                critic_labels_NB=critic_labels,
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise MalformedRequestError(f"request refused: {error}") from error
+
+    def encode_reply(self, reply: TrainReply) -> RecordDict:
+        """Return the records of a reply; the gradient is written after its noise, so for free."""
+        gradient = pack(reply.gradient_BCHW, self._config.uplink_codec, *self._gradient_range)
+        return _records({"sanitized-gradient": gradient}, {"server-round": reply.server_round})
+
+    def decode_reply(self, records: RecordDict, server_round: int, samples: int) -> TrainReply:
+        """Return the reply, checked against the round and number of samples that were asked for.
+
+        Raises:
+            MalformedReplyError: naming the field, the rule and the value.
+        """
+        try:
+            fields, config = _fields(records)
+            if set(fields) != {"sanitized-gradient"} or set(config) != {"server-round"}:
+                raise ValueError(f"fields {sorted(fields)} and {sorted(config)} are not a reply's")
+            answered = _scalar(config, "server-round", int)
+            if answered != server_round:
+                raise ValueError(f"server-round={answered} must be {server_round}")
+            gradient = fields["sanitized-gradient"]
+            codec = self._config.uplink_codec
+            _require_array(
+                "sanitized-gradient", gradient, DTYPES[codec], (samples, *IMAGE_SHAPE)
+            )
+            return TrainReply(
+                server_round=server_round,
+                gradient_BCHW=unpack(gradient, codec, *self._gradient_range),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise MalformedReplyError(f"reply dropped: {error}") from error
+
+    def _images(
+        self, fields: dict[str, np.ndarray], name: str, dtype: type, leading: int = 1
+    ) -> np.ndarray:
+        packed = fields[name]
+        _require_array(name, packed, dtype, (*packed.shape[:leading], *IMAGE_SHAPE))
+        images = unpack(packed, self._config.downlink_codec, *PIXELS)
+        if images.size == 0 or images.min() < 0 or images.max() > 1:
+            raise ValueError(f"{name} must hold pixels in [0, 1], at least one image")
+        return images
+
+    def _labels(
+        self, fields: dict[str, np.ndarray], name: str, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        labels = fields[name]
+        _require_array(name, labels, np.uint8, shape)
+        if labels.size and labels.max() >= self._num_classes:
+            raise ValueError(f"{name} has {labels.max()}, must be < {self._num_classes} classes")
+        return labels.astype(np.int64)
+
+
+def _records(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> RecordDict:
+    array_record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    return RecordDict({"arrays": array_record, "config": ConfigRecord(config)})
+
+
+def _fields(records: RecordDict) -> tuple[dict[str, np.ndarray], ConfigRecord]:
+    if set(records) != {"arrays", "config"}:
+        raise ValueError(f"records {sorted(records)} must be arrays and config")
+    arrays, config = records["arrays"], records["config"]
+    if not isinstance(arrays, ArrayRecord) or not isinstance(config, ConfigRecord):
+        raise TypeError("arrays must be an ArrayRecord and config a ConfigRecord")
+    # Array.numpy() reads NumPy's format with pickle switched off.
+    return {name: array.numpy() for name, array in arrays.items()}, config
+
+
+def _scalar(config: ConfigRecord, name: str, expected: type) -> Any:
+    value = config[name]
+    if type(value) is not expected:
+        raise TypeError(f"{name} is a {type(value).__name__}, must be {expected.__name__}")
+    return value
+
+
+def _require_array(name: str, array: np.ndarray, dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != np.dtype(dtype):
+        raise TypeError(f"{name} has dtype {array.dtype}, must be {np.dtype(dtype)}")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, must be {shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite")

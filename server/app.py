@@ -1,0 +1,174 @@
+"""The ServerApp: builds a run from its settings, lets the Strategy run it, evaluates and sums up."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from rich.console import Console
+
+from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import partition_writers
+from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.device.virtual_clients import reserved_budgets, simulation_folder
+from fed_gswgan.models.build import build_critic, build_generator, parameter_count
+from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.reporting.files import replace_json
+from fed_gswgan.reporting.run_folder import RunFolder
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
+from fed_gswgan.training.sampling import sampler_of
+from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.codec import Codec
+from server.registration import register_clients
+from server.run_recorder import RunRecorder
+from server.sample_gradient_strategy import SampleGradientStrategy
+from server.summary import privacy_summary
+
+logger = logging.getLogger(__name__)
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run with the settings of the app's run config."""
+    logging.basicConfig(level=os.environ.get("FED_GSWGAN_LOG", "INFO"))
+    run_server(grid, Config.from_run_config(context.run_config), runtime="flwr")
+
+
+def run_server(
+    grid: Grid,
+    config: Config,
+    runtime: str,
+    interrupted: Callable[[], bool] = lambda: False,
+    console: Console | None = None,
+) -> Path:
+    """Train from round 1 or the checkpoint, evaluate, write ``summary.json``, return the run's folder.
+
+    An interrupted run is saved and can be resumed; it is not evaluated and gets no summary.
+
+    Args:
+        grid: reaches the clients.
+        config: of the run.
+        runtime: its name in the summary.
+        interrupted: True once the run shall end after the replies at hand.
+        console: where the progress bar goes.
+    """
+    torch.set_num_threads(1)  # one thread a process: more of them spin against each other
+    run = RunFolder.open(config)
+    source = open_source(config.data)
+    num_classes = len(source.class_names)
+    seed = SeedStream(config.run.seed).torch_seed("generator-weights")
+    trainer = GeneratorTrainer(
+        build_generator(config.generator, num_classes, seed), config.generator, config.adam
+    )
+    byte_meter = ByteMeter()
+    recorder = RunRecorder(
+        run.path, config, trainer, byte_meter, num_classes, console or Console()
+    )
+    try:
+        strategy = SampleGradientStrategy(
+            config=config,
+            experiment_id=run.experiment_id,
+            nodes=_register(grid, config, source, byte_meter, interrupted),
+            num_classes=num_classes,
+            trainer=trainer,
+            user_ledgers=UserLedgers(run.path / "asked.jsonl", config.budget),
+            byte_meter=byte_meter,
+            codec=Codec(config.codec, config.sanitizer, num_classes),
+            first_round=recorder.finished_round + 1,
+            checkpoint_round=lambda: recorder.checkpoint_round,
+            on_round=recorder.on_round,
+            interrupted=interrupted,
+        )
+        strategy.summary()
+        strategy.start(grid, num_rounds=config.run.rounds)
+        if not interrupted():
+            recorder.picture()
+            _finish(run.path, config, source, strategy, recorder, runtime)
+    finally:
+        recorder.close()
+    return run.path
+
+
+def _register(
+    grid: Grid,
+    config: Config,
+    source: WriterSource,
+    byte_meter: ByteMeter,
+    interrupted: Callable[[], bool],
+) -> dict[str, int]:
+    clients = len(_partitions(config, source))
+    timeout = config.cohort.reply_timeout_seconds
+    return register_clients(grid, byte_meter, clients, timeout, interrupted)
+
+
+def _partitions(config: Config, source: WriterSource) -> tuple[tuple[str, ...], ...]:
+    data = config.data
+    return partition_writers(source.writer_ids, data.writers_per_client, data.max_clients)
+
+
+def _finish(
+    folder: Path,
+    config: Config,
+    source: WriterSource,
+    strategy: SampleGradientStrategy,
+    recorder: RunRecorder,
+    runtime: str,
+) -> None:
+    """Evaluate on the held-out images and write the summary."""
+    metrics = _evaluate(config, source, strategy)
+    recorder.tensorboard.write_metrics(
+        {name: value for name, value in metrics.items() if isinstance(value, float)},
+        recorder.finished_round,
+    )
+    virtual_clients = simulation_folder()
+    reserved = (
+        reserved_budgets(virtual_clients, _partitions(config, source), config.budget)
+        if virtual_clients
+        else None
+    )
+    critic = build_critic(config.critic, len(source.class_names), seed=0)
+    summary = {
+        "runtime": runtime,
+        "dataset": source.name,
+        "clients": len(strategy.nodes),
+        "cohort_size": config.cohort.cohort_size,
+        "rounds": recorder.finished_round,
+        "seconds": round(recorder.seconds, 3),
+        "seed": config.run.seed,
+        "classes": len(source.class_names),
+        "privacy": privacy_summary(
+            config, strategy.event, source.unit, strategy.user_ledgers, reserved
+        ),
+        "bytes": recorder.byte_meter.summary(
+            parameter_count(strategy.trainer.generator), parameter_count(critic)
+        ),
+        "metrics": metrics,
+        "replies": recorder.replies,
+    }
+    replace_json(folder / "summary.json", summary)
+
+
+def _evaluate(
+    config: Config, source: WriterSource, strategy: SampleGradientStrategy
+) -> dict[str, Any]:
+    """Return the metrics of the EMA generator on images that no client held."""
+    from fed_gswgan.evaluation.evaluate import evaluate
+
+    logger.info("evaluating on held-out images")
+    held_out = source.held_out()
+    report = evaluate(
+        sampler_of(strategy.trainer.ema_generator, config.generator),
+        torch.from_numpy(held_out.images),
+        torch.from_numpy(held_out.labels),
+        len(source.class_names),
+        config.run.evaluation_samples,
+        config.run.seed,
+    )
+    return report.to_dict()

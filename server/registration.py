@@ -1,0 +1,72 @@
+"""Learns, once a run, which client answers at which node: node ids are random in every run."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.messages import REGISTER
+from server.exchange import exchange
+
+logger = logging.getLogger(__name__)
+
+
+def register_clients(
+    grid: Grid,
+    byte_meter: ByteMeter,
+    expected: int,
+    timeout_seconds: float,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, int]:
+    """Ask every node for its client id and return client id to node id, sorted by client id.
+
+    The question and the answer do not depend on anybody's data.
+
+    Args:
+        grid: whose nodes are asked.
+        byte_meter: counts both halves.
+        expected: nodes to wait for before asking.
+        timeout_seconds: for the nodes to appear, and again for their answers.
+        interrupted: stops the waiting early.
+
+    Raises:
+        RuntimeError: no node answered, or two nodes gave the same client id.
+    """
+    node_ids = _wait_for_nodes(grid, expected, timeout_seconds, interrupted)
+    messages = [
+        Message(RecordDict({"config": ConfigRecord({"ask": "client-id"})}), node_id, REGISTER)
+        for node_id in node_ids
+    ]
+    for message in messages:
+        byte_meter.registration(message.content)
+    nodes: dict[str, int] = {}
+    for reply in exchange(grid, messages, timeout_seconds, interrupted):
+        if reply.has_error():
+            logger.warning("node %s did not register: %s", reply.metadata.src_node_id, reply.error)
+            continue
+        byte_meter.registration(reply.content)
+        client_id = str(reply.content["config"]["client-id"])
+        if client_id in nodes:
+            raise RuntimeError(
+                f"client-id={client_id!r} must be unique: two nodes gave it; give each its own"
+            )
+        nodes[client_id] = reply.metadata.src_node_id
+    if not nodes:
+        raise RuntimeError(f"no client registered: {len(node_ids)} nodes were asked")
+    return dict(sorted(nodes.items()))
+
+
+def _wait_for_nodes(
+    grid: Grid, expected: int, timeout_seconds: float, interrupted: Callable[[], bool]
+) -> list[int]:
+    """Return the node ids once ``expected`` are there, or those there are after the time-out."""
+    started = time.monotonic()
+    while True:
+        node_ids = list(grid.get_node_ids())
+        waited = time.monotonic() - started
+        if len(node_ids) >= expected or waited > timeout_seconds or interrupted():
+            return node_ids
+        time.sleep(0.1)

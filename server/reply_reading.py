@@ -1,0 +1,64 @@
+"""Reads a round's replies: checks, counts and decodes them; nothing a client sends stops a round."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Message
+
+from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.codec import Codec
+from fed_gswgan.wire.messages import MalformedReplyError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Replies:
+    """Well-formed sanitized gradients by client id, and how many of the other replies there were."""
+
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    failed: int = 0
+    malformed: int = 0
+
+    @property
+    def arrived(self) -> int:
+        """Replies of any kind."""
+        return len(self.gradients) + self.failed + self.malformed
+
+
+def read_replies(
+    messages: Iterable[Message],
+    clients: Mapping[int, str],
+    codec: Codec,
+    byte_meter: ByteMeter,
+    server_round: int,
+    samples: int,
+) -> Replies:
+    """Return what can be combined; an error or a malformed reply is counted, logged and dropped.
+
+    Args:
+        messages: as they arrived.
+        clients: node id to client id.
+        codec: of the wire.
+        byte_meter: counts every reply with content, well-formed or not.
+        server_round: that was asked.
+        samples: rows that were asked for.
+    """
+    replies = Replies()
+    for message in messages:
+        client_id = clients[message.metadata.src_node_id]
+        if message.has_error():
+            replies.failed += 1
+            logger.warning("round %d: %s: %s", server_round, client_id, message.error.reason)
+            continue
+        byte_meter.uplink(client_id, message.content)
+        try:
+            reply = codec.decode_reply(message.content, server_round, samples)
+        except MalformedReplyError as error:
+            replies.malformed += 1
+            logger.warning("round %d: %s: %s", server_round, client_id, error)
+            continue
+        replies.gradients[client_id] = reply.gradient_BCHW
+    return replies

@@ -1,0 +1,60 @@
+"""summary.json: what a finished run was, cost and reached."""
+
+import math
+from typing import Any
+
+from fed_gswgan.config import Config
+from fed_gswgan.device.virtual_clients import ReservedBudgets
+from fed_gswgan.privacy.calibration import remedies
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
+
+
+def privacy_summary(
+    config: Config,
+    event: SanitizedGradientEvent,
+    unit: str,
+    user_ledgers: UserLedgers,
+    reserved: ReservedBudgets | None,
+) -> dict[str, Any]:
+    """Return the privacy part of the summary.
+
+    Args:
+        config: of the run.
+        event: one reply.
+        unit: who a user is.
+        user_ledgers: the server's own count, an upper bound.
+        reserved: what the clients' ledgers say; None where the server cannot see them, and then
+            the server's bound stands in.
+    """
+    sanitizer, budget = config.sanitizer, config.budget
+    relation = NeighboringRelation(budget.neighboring_relation)
+    bound = user_ledgers.max_epsilon()
+    epsilon = reserved.epsilon_max if reserved else bound
+    participations = (
+        reserved.participations_max if reserved else user_ledgers.max_participations()
+    )
+    found = remedies(event, participations, relation, budget.delta, PROTECTIVE_EPSILON)
+    return {
+        "trust_model": "local",
+        "neighboring_relation": str(relation),
+        "unit": unit,
+        "delta": budget.delta,
+        "noise_stddev": sanitizer.noise_stddev,
+        "clipping": sanitizer.clipping,
+        "clipping_bound": sanitizer.clipping_bound,
+        "samples_per_reply": event.samples,
+        "max_epsilon": None if math.isinf(budget.max_epsilon) else budget.max_epsilon,
+        "participations_max": participations,
+        "mu": event.mu(relation) * math.sqrt(participations),
+        "epsilon_max": epsilon,
+        "epsilon_median": reserved.epsilon_median if reserved else None,
+        "epsilon_from": "the clients' ledgers" if reserved else "the server's count",
+        "epsilon_server_bound": bound,
+        "seeded_noise": sanitizer.noise_source == "seeded",
+        "statement": privacy_statement(
+            epsilon, budget.delta, str(relation), unit, participations, found
+        ),
+    }

@@ -1,0 +1,1 @@
+"""Drives server and client on one machine or a Ray cluster."""

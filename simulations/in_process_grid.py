@@ -1,0 +1,105 @@
+"""A Grid that calls the ClientApp in this very process: no workers, no polling, no copies.
+
+The one place that touches Flower's private parts: a Message reads the process-wide TaskIdentity,
+and a reply's id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` pins
+both.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from fed_gswgan.wire.messages import CLIENT_FAILED
+
+logger = logging.getLogger(__name__)
+
+SERVER_NODE_ID = 1
+RUN_ID = 1
+
+
+class InProcessGrid(Grid):
+    """Runs each message when it is pushed and keeps the reply until it is pulled.
+
+    Args:
+        client_app: called for every message.
+        num_nodes: virtual nodes; node ``i`` has partition-id ``i``.
+        run_config: every context's.
+    """
+
+    def __init__(
+        self, client_app: ClientApp, num_nodes: int, run_config: Mapping[str, bool | int | float | str]
+    ) -> None:
+        TaskIdentity.task_id, TaskIdentity.run_id = 1, RUN_ID
+        TaskIdentity.node_id = SERVER_NODE_ID
+        self._client_app = client_app
+        self._run = Run.create_empty(run_id=RUN_ID)
+        self._replies: dict[str, Message] = {}
+        self._pushed = 0
+        self._contexts = {
+            SERVER_NODE_ID + 1 + partition_id: Context(
+                run_id=RUN_ID,
+                node_id=SERVER_NODE_ID + 1 + partition_id,
+                node_config={"partition-id": partition_id, "num-partitions": num_nodes},
+                state=RecordDict(),
+                run_config=dict(run_config),
+            )
+            for partition_id in range(num_nodes)
+        }
+
+    def set_run(self, run: Run) -> None:
+        """Set the run; it names nothing that matters here."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message; Flower's older way."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the virtual nodes."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Answer every message at once and return their ids."""
+        message_ids = []
+        for message in messages:
+            self._pushed += 1
+            message_id = f"message-{self._pushed}"
+            message.metadata.__dict__["_message_id"] = message_id
+            self._replies[message_id] = self._answer(message)
+            message_ids.append(message_id)
+        return message_ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return, once, the replies to these messages."""
+        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push and pull."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def _answer(self, message: Message) -> Message:
+        context = self._contexts[message.metadata.dst_node_id]
+        try:
+            return self._client_app(message, context)
+        except Exception as error:  # as every other runtime does: a client's failure is a reply
+            logger.exception("client failed")
+            return Message(Error(CLIENT_FAILED, type(error).__name__), reply_to=message)

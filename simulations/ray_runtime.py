@@ -1,0 +1,75 @@
+"""Flower's own simulation runtime: the ClientApp in Ray actors, on this machine or a cluster."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from client.app import app as client_app
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+
+# What an actor needs of this process's environment, on a cluster too.
+PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
+
+
+class ConfiguredClientApp(ClientApp):
+    """The ClientApp with a run config, which Flower's Python entry point leaves empty."""
+
+    def __init__(self, run_config: dict[str, bool | int | float | str]) -> None:
+        super().__init__()
+        self._settings = run_config
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer with the shipped app under this run's settings."""
+        context.run_config = self._settings
+        return client_app(message, context)
+
+
+def run_on_ray(
+    serve: Callable[[Grid], None],
+    run_config: dict[str, bool | int | float | str],
+    num_nodes: int,
+    ray_address: str,
+) -> None:
+    """Start Flower's simulation and run ``serve`` as its ServerApp.
+
+    Args:
+        serve: the server's whole run.
+        run_config: every client's.
+        num_nodes: virtual nodes, one for each client.
+        ray_address: of a running cluster; empty starts Ray on this machine. All its machines must
+            share the file system that holds the run.
+    """
+    import ray
+    from flwr.simulation import run_simulation
+
+    os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    environment["OMP_NUM_THREADS"] = "1"
+    arguments: dict[str, Any] = {"address": ray_address} if ray_address else {}
+    ray.init(
+        runtime_env={"env_vars": environment},
+        include_dashboard=False,
+        logging_level="error",
+        log_to_driver=False,
+        **arguments,
+    )
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        serve(grid)
+
+    run_simulation(
+        server_app=server_app,
+        client_app=ConfiguredClientApp(run_config),
+        num_supernodes=num_nodes,
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )

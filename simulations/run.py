@@ -1,0 +1,151 @@
+"""Runs a federation of virtual clients: ``python -m simulations.run --config FILE``."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import partition_writers
+from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.reporting.run_folder import config_of_run, default_folder
+from fed_gswgan.reporting.summary_table import print_summary
+from server.app import run_server
+
+Settings = dict[str, bool | int | float | str]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and return the exit status: 0 finished, 130 interrupted and saved, 2 bad settings."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        config = Config.from_run_config(_settings(options))
+    except (OSError, ValueError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        return 2
+    try:
+        return run(config, options.runtime, options.ray_address, console)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        return 2
+
+
+def run(config: Config, runtime: str, ray_address: str, console: Console) -> int:
+    """Run one simulation to its end or to Ctrl-C."""
+    folder = Path(config.run.output_dir)
+    os.environ[SIMULATION_FOLDER] = str((folder / "clients").absolute())
+    stop = _stop_on_ctrl_c(console)
+    _log_to(console)
+    source = open_source(config.data)
+    data = config.data
+    clients = len(partition_writers(source.writer_ids, data.writers_per_client, data.max_clients))
+    run_config = config.to_run_config()
+
+    def serve(grid: Any) -> None:
+        run_server(grid, config, runtime, stop.is_set, console)
+
+    if runtime == "ray":
+        from simulations.ray_runtime import run_on_ray
+
+        run_on_ray(serve, run_config, clients, ray_address)
+    else:
+        from client.app import app as client_app
+        from simulations.in_process_grid import InProcessGrid
+
+        serve(InProcessGrid(client_app, clients, run_config))
+    if stop.is_set():
+        console.print(
+            f"stopped and saved; go on with: python -m simulations.run --resume {folder}",
+            highlight=False,
+        )
+        return 130
+    print_summary(json.loads((folder / "summary.json").read_text()), folder, console)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m simulations.run", description=__doc__)
+    parser.add_argument("--config", type=Path, help="TOML file of settings, one key a line")
+    parser.add_argument("--runtime", choices=("ray", "in-process"), default="ray")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
+    )
+    parser.add_argument("--output", metavar="DIR", help="folder of the run; default runs/<name>")
+    parser.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    parser.add_argument(
+        "--ray-address",
+        default=os.environ.get("RAY_ADDRESS", ""),
+        help="address of a running Ray cluster; default: start Ray here",
+    )
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Return the flat settings: file, then the resumed run's, then --set, then the folder."""
+    settings: Settings = {}
+    if options.config:
+        settings |= tomllib.loads(options.config.read_text())
+    if options.resume:
+        settings |= config_of_run(Path(options.resume))
+    for assignment in options.set:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise ValueError(f"--set {assignment}: must be KEY=VALUE")
+        settings[key.strip()] = _value(value.strip())
+    if options.resume:
+        settings |= {"output-dir": options.resume, "resume": True}
+    elif options.output:
+        settings["output-dir"] = options.output
+    elif not settings.get("output-dir"):
+        settings["output-dir"] = default_folder(Config.from_run_config(settings))
+    return settings
+
+
+def _value(text: str) -> bool | int | float | str:
+    """Read a value as TOML would, and a bare word as a string."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def _stop_on_ctrl_c(console: Console) -> threading.Event:
+    """Return an event that the first Ctrl-C sets; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        console.print("stopping after the replies at hand; once more to stop at once")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, on_signal)
+        signal.signal(signal.SIGTERM, on_signal)
+    return stop
+
+
+def _log_to(console: Console) -> None:
+    """Log above the progress bar on a terminal, in plain lines elsewhere."""
+    handler: logging.Handler = logging.StreamHandler()
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    for noisy in ("flwr", "ray", "absl", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

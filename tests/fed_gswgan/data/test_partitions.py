@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from fed_gswgan.data.digits import DigitsSource
+from fed_gswgan.data.partitions import load_partition, partition_writers
+
+WRITERS = tuple("abcdefghij")
+
+
+def test_by_default_one_writer_is_one_client():
+    assert partition_writers(WRITERS, 1, 0) == tuple((writer,) for writer in WRITERS)
+
+
+@pytest.mark.parametrize("writers_per_client", range(1, 11))
+def test_every_writer_goes_to_one_client_and_sizes_differ_by_one_at_most(writers_per_client):
+    partitions = partition_writers(WRITERS, writers_per_client, 0)
+    assert sorted(writer for partition in partitions for writer in partition) == list(WRITERS)
+    sizes = {len(partition) for partition in partitions}
+    assert max(sizes) <= writers_per_client
+    assert max(sizes) - min(sizes) <= 1
+    assert len(partitions) == -(-10 // writers_per_client)
+
+
+def test_writers_are_dealt_like_cards():
+    assert partition_writers(WRITERS, 4, 0) == (
+        ("a", "d", "g", "j"),
+        ("b", "e", "h"),
+        ("c", "f", "i"),
+    )
+
+
+def test_max_clients_keeps_the_first_clients_as_they_are():
+    assert partition_writers(WRITERS, 4, 2) == partition_writers(WRITERS, 4, 0)[:2]
+    assert partition_writers(WRITERS, 4, 99) == partition_writers(WRITERS, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("writers", "per_client", "clients", "rule"),
+    [
+        (WRITERS, 11, 0, "writers-per-client=11 must be at most .* 10"),
+        ((), 1, 0, "number of writers, 0"),
+        (WRITERS, 0, 0, "writers-per-client=0 must be a whole number >= 1"),
+        (WRITERS, 1, -1, "max-clients=-1 must be a whole number >= 0"),
+    ],
+)
+def test_settings_that_fit_nobody_are_refused(writers, per_client, clients, rule):
+    with pytest.raises(ValueError, match=rule):
+        partition_writers(writers, per_client, clients)
+
+
+def test_a_clients_shard_is_the_sum_of_its_writers():
+    source = DigitsSource("all", 1)
+    shard = load_partition(source, ("block-03", "block-01"))
+    parts = [source.shard("block-03"), source.shard("block-01")]
+    assert shard.writer_ids == ("block-03", "block-01")
+    assert np.array_equal(shard.images, np.concatenate([part.images for part in parts]))
+    assert np.array_equal(shard.labels, np.concatenate([part.labels for part in parts]))
+
+
+def test_an_empty_partition_is_refused():
+    with pytest.raises(ValueError, match="at least one shard"):
+        load_partition(DigitsSource("all", 1), ())

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
+
+
+def images(count=2, value=0.5):
+    return np.full((count, 1, 28, 28), value, dtype=np.float32)
+
+
+def labels(*values):
+    return np.array(values or (0, 1), dtype=np.int64)
+
+
+@pytest.mark.parametrize("text", [repr, str])
+def test_text_shows_neither_writer_nor_count_nor_pixel(text):
+    shown = text(WriterShard(("f0001_41",), images(), labels()))
+    assert shown == "WriterShard(private)"
+    assert text(LabeledImages(images(), labels())) == "LabeledImages(private)"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "numbers", "rule"),
+    [
+        (images().astype(np.float64), labels(), "float32"),
+        (images(), labels().astype(np.int32), "int64"),
+        (images()[:, 0], labels(), r"\(N, 1, 28, 28\).*\(2, 28, 28\)"),
+        (images(), labels(1, 2, 3), r"\(3,\)"),
+        (images(0), labels()[:0], "no image"),
+        (images(value=1.5), labels(), r"\[0, 1\].*1.5"),
+        (images(value=-0.5), labels(), r"\[0, 1\].*-0.5"),
+        (images(value=np.nan), labels(), "nan"),
+        (images(value=np.inf), labels(), "inf"),
+        (images(), labels(0, -1), "label -1 must be >= 0"),
+    ],
+)
+def test_wrong_content_is_refused_with_the_writer_and_the_rule(pixels, numbers, rule):
+    with pytest.raises(ValueError, match=f"writer f0001_41: .*{rule}"):
+        WriterShard(("f0001_41",), pixels, numbers)
+    with pytest.raises(ValueError, match=f"some file: .*{rule}"):
+        LabeledImages(pixels, numbers, "some file")
+
+
+@pytest.mark.parametrize("writers", [(), ("a", "a")])
+def test_each_writer_is_named_once(writers):
+    with pytest.raises(ValueError, match="once"):
+        WriterShard(writers, images(), labels())
+
+
+def test_merge_keeps_writers_and_images_in_order():
+    merged = WriterShard.merge(
+        [
+            WriterShard(("b",), images(1, 0.25), labels(3)),
+            WriterShard(("a", "c"), images(2, 0.75), labels(1, 2)),
+        ]
+    )
+    assert merged.writer_ids == ("b", "a", "c")
+    assert merged.images[:, 0, 0, 0].tolist() == [0.25, 0.75, 0.75]
+    assert merged.labels.tolist() == [3, 1, 2]
+
+
+def test_nothing_to_merge_and_a_writer_in_two_shards_are_refused():
+    shard = WriterShard(("a",), images(), labels())
+    with pytest.raises(ValueError, match="at least one"):
+        WriterShard.merge([])
+    with pytest.raises(ValueError, match="once"):
+        WriterShard.merge([shard, shard])

@@ -1,0 +1,54 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fed_gswgan.config import DATASETS, DataConfig
+from fed_gswgan.data.writer_source import open_source
+
+
+def test_digits_open_without_any_setting():
+    source = open_source(DataConfig())
+    assert source.name == "digits"
+    assert len(source.writer_ids) == 14
+
+
+@pytest.mark.parametrize("dataset", ["fed-emnist", "qmnist"])
+def test_real_sets_open_from_the_environments_folder(real_data, dataset):
+    source = open_source(DataConfig(dataset=dataset, min_images_per_writer=60))
+    assert source.name == dataset
+    assert not set(source.writer_ids) & set(source.held_out_writers)
+
+
+def test_a_folder_opens_from_the_setting(tmp_path):
+    for writer in ("ada", "bob"):
+        (tmp_path / writer / "tick").mkdir(parents=True)
+        Image.new("L", (5, 5), 255).save(tmp_path / writer / "tick" / "a.png")
+    source = open_source(DataConfig(dataset="folder", data_dir=str(tmp_path)))
+    assert source.name == "folder"
+    assert len(source.shard(source.writer_ids[0]).labels) == 1
+
+
+@pytest.mark.parametrize("dataset", [name for name in DATASETS if name != "digits"])
+def test_every_other_set_says_what_it_misses(monkeypatch, tmp_path, dataset):
+    monkeypatch.setitem(sys.modules, "flwr_datasets", None)
+    config = DataConfig(dataset=dataset, data_dir=str(tmp_path))
+    with pytest.raises((FileNotFoundError, ValueError, ModuleNotFoundError), match=r"\w+.*: |must"):
+        open_source(config)
+
+
+def test_importing_the_sources_loads_neither_flower_nor_torch():
+    code = (
+        "import sys, fed_gswgan.data.writer_source, fed_gswgan.data.partitions\n"
+        "print(sorted({'flwr', 'torch', 'torchvision', 'sklearn'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == "[]"
