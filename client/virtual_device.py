@@ -69,7 +69,7 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
     create_virtual_client(folder, users)
     num_classes = len(source.class_names)
     guard = Guard(client_id, lambda: load_partition(source, users), num_classes, config, folder)
-    return Device(guard, Codec(config.codec, config.sanitizer, num_classes))
+    return Device(guard, Codec(config.codec, config.sanitizer))
 
 
 @lru_cache(maxsize=4)

@@ -80,7 +80,7 @@ def run_server(
             trainer=trainer,
             user_ledgers=UserLedgers(run.path / "asked.jsonl", config.budget),
             byte_meter=byte_meter,
-            codec=Codec(config.codec, config.sanitizer, num_classes),
+            codec=Codec(config.codec, config.sanitizer),
             first_round=recorder.finished_round + 1,
             checkpoint_round=lambda: recorder.checkpoint_round,
             on_round=recorder.on_round,

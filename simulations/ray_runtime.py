@@ -25,8 +25,14 @@ class ConfiguredClientApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer with the shipped app under this run's settings."""
-        context.run_config = self._settings
-        return client_app(message, context)
+        configured = Context(
+            run_id=context.run_id,
+            node_id=context.node_id,
+            node_config=context.node_config,
+            state=context.state,
+            run_config=self._settings,
+        )
+        return client_app(message, configured)
 
 
 def run_on_ray(

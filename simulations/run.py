@@ -143,8 +143,11 @@ def _log_to(console: Console) -> None:
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    for noisy in ("flwr", "ray", "absl", "matplotlib"):
+    for noisy in ("ray", "absl", "alembic", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Flower warns at length that its Python entry point may go one day; its version is pinned.
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.getLogger("flwr").propagate = False
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.device.critic_vector import from_vector, to_vector
+from fed_gswgan.device.request_check import check_request
 from fed_gswgan.models.build import build_critic
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
@@ -26,7 +27,7 @@ from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.critic_training import critic_optimizer, train_critic
 from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
-from fed_gswgan.wire.messages import MalformedRequestError, TrainReply, TrainRequest
+from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
 
 class Guard:
@@ -65,7 +66,7 @@ class Guard:
             MalformedRequestError: refused before any data was read; nothing was charged.
             PrivacyBudgetExhausted: refused by the ledger before any data was read.
         """
-        self._check(request)
+        check_request(request, self._config.cohort, self._num_classes)
         key = ReleaseKey(request.experiment_id, request.server_round, request.hash())
         if (released := self._released_before(key, request)) is not None:
             return released
@@ -87,24 +88,6 @@ class Guard:
         return TrainReply(
             server_round=request.server_round, gradient_BCHW=sanitized.values_BCHW
         )
-
-    def _check(self, request: TrainRequest) -> None:
-        """Refuse what the device's own settings do not allow, from the request alone."""
-        if request.server_round < 1 or not 0 <= request.checkpoint_round < request.server_round:
-            raise MalformedRequestError(
-                f"server-round={request.server_round} must be >= 1 and checkpoint-round="
-                f"{request.checkpoint_round} between 0 and the round before it"
-            )
-        allowed = self._config.cohort.batch_size
-        if not 1 <= len(request.samples_BCHW) <= allowed:
-            raise MalformedRequestError(
-                f"samples={len(request.samples_BCHW)} must lie between 1 and batch-size={allowed}"
-            )
-        if len(request.critic_samples_NBCHW) > self._config.cohort.critic_batches:
-            raise MalformedRequestError(
-                f"critic batches={len(request.critic_samples_NBCHW)} must be <= critic-batches="
-                f"{self._config.cohort.critic_batches}"
-            )
 
     def _released_before(self, key: ReleaseKey, request: TrainRequest) -> TrainReply | None:
         """Return the reply that this very request got, if its bytes are still here."""

@@ -78,9 +78,9 @@ def reserved_budgets(
             counts += [0] * len(users)
             mus += [0.0] * len(users)
             continue
-        for events in Ledger(client / "ledger.jsonl", budget).events().values():
-            counts.append(len(events))
-            mus.append(compose(events, relation))
+        for releases in Ledger(client / "ledger.jsonl", budget).releases().values():
+            counts.append(releases.total())
+            mus.append(compose(releases, relation))
     return ReservedBudgets(
         users=len(counts),
         participations_max=max(counts),

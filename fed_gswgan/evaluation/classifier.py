@@ -84,9 +84,8 @@ def train_classifier(
 @torch.no_grad()
 def predicted_labels(classifier: ImageClassifier, images_NCHW: Tensor) -> Tensor:
     """Return the most likely class of each image, int64 (N,)."""
-    return torch.cat(
-        [classifier(batch).argmax(dim=1) for batch in torch.split(images_NCHW, READING_BATCH_SIZE)]
-    )
+    batches = torch.split(images_NCHW, READING_BATCH_SIZE)
+    return torch.cat([classifier(images_BCHW).argmax(dim=1) for images_BCHW in batches])
 
 
 def accuracy(classifier: ImageClassifier, images_NCHW: Tensor, labels_N: Tensor) -> float:

@@ -117,12 +117,14 @@ def evaluate(
 def _require_labelled_images(images: Tensor, labels: Tensor, num_classes: int) -> None:
     at_least(1, num_classes=num_classes)
     at_least(2, held_out_images=len(images))
-    if images.shape[1:] != (1, 28, 28) or not images.is_floating_point():
-        raise ValueError(f"held-out images={tuple(images.shape)} must be float (N, 1, 28, 28)")
+    if images.shape[1:] != (1, 28, 28) or images.dtype != torch.float32:
+        found = f"{images.dtype} {tuple(images.shape)}"
+        raise ValueError(f"held-out images={found} must be torch.float32 (N, 1, 28, 28)")
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError("held-out images must lie in [0, 1]")
-    if labels.shape != (len(images),):
-        raise ValueError(f"held-out labels={tuple(labels.shape)} must be ({len(images)},)")
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        found = f"{labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(f"held-out labels={found} must be torch.int64 ({len(images)},)")
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         found = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(f"held-out labels from {found} must lie in [0, {num_classes})")

@@ -6,7 +6,7 @@ number, mu, and epsilon is the exact value for that mu; no bound is involved.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from scipy.special import log_ndtr
 
@@ -19,8 +19,14 @@ class UnsupportedEventError(TypeError):
     """An event whose privacy this accountant does not know; it never guesses."""
 
 
-def compose(events: Iterable[SanitizedGradientEvent], relation: NeighboringRelation) -> float:
+def compose(
+    releases: Mapping[SanitizedGradientEvent, int], relation: NeighboringRelation
+) -> float:
     """Return mu of all releases about one user: the root of the sum of squares.
+
+    Args:
+        releases: each event and how often it happened; their order does not matter.
+        relation: what neighbouring means.
 
     Holds for adaptively chosen releases and for any state kept between them (a critic, an
     optimizer), since the noise of each reply is fresh.
@@ -31,10 +37,10 @@ def compose(events: Iterable[SanitizedGradientEvent], relation: NeighboringRelat
     Source: Gaussian differential privacy, arXiv 1905.02383, corollary 3.3.
     """
     squares = []
-    for event in events:
+    for event, count in releases.items():
         if not isinstance(event, SanitizedGradientEvent):
             raise UnsupportedEventError(f"{type(event).__name__} is no event of this accountant")
-        squares.append(event.mu(relation) ** 2)
+        squares.append(count * event.mu(relation) ** 2)
     return math.sqrt(math.fsum(squares))
 
 

@@ -1,12 +1,13 @@
 """The device's ledger: asked before data is touched, written before a reply leaves, never refunded."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fed_gswgan.config import BudgetConfig
 from fed_gswgan.privacy.accountant import compose, gaussian_epsilon, gaussian_mu
 from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.ledger_file import LedgerFile, PrivacyBudgetExhausted
+from fed_gswgan.privacy.ledger_file import LedgerFile, LedgerUnavailable, PrivacyBudgetExhausted
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 
 
@@ -33,7 +34,7 @@ class Ledger:
         self._relation = NeighboringRelation(budget.neighboring_relation)
         self._budget = budget
         self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
-        self._events: dict[str, list[SanitizedGradientEvent]] = {}
+        self._releases: dict[str, Counter[SanitizedGradientEvent]] = {}
         self._folded_entries = 0
 
     @staticmethod
@@ -61,23 +62,29 @@ class Ledger:
             )
             self._fold()
 
-    def events(self) -> dict[str, list[SanitizedGradientEvent]]:
+    def releases(self) -> dict[str, Counter[SanitizedGradientEvent]]:
         """Return every user's releases so far, users without any included."""
         with self._file.locked():
             self._fold()
-            return {user: list(events) for user, events in self._events.items()}
+            return {user: releases.copy() for user, releases in self._releases.items()}
 
     def _fold(self) -> None:
-        """Bring the events in memory up to what the file holds."""
-        for user in self._file.header["users"]:
-            self._events.setdefault(user, [])
-        for entry in self._file.entries[self._folded_entries :]:
-            self._events[entry["user"]].append(SanitizedGradientEvent(**entry["event"]))
+        """Bring the counts in memory up to what the file holds."""
+        try:
+            for user in self._file.header["users"]:
+                self._releases.setdefault(user, Counter())
+            for entry in self._file.entries[self._folded_entries :]:
+                self._releases[entry["user"]][SanitizedGradientEvent(**entry["event"])] += 1
+        except (KeyError, TypeError, ValueError) as error:
+            raise LedgerUnavailable(
+                f"ledger {self._file.path.name}: an entry is not one of this ledger's ({error}); "
+                "it counts as exhausted"
+            ) from error
         self._folded_entries = len(self._file.entries)
 
     def _refuse_if_exhausted(self, user: str, event: SanitizedGradientEvent) -> None:
-        spent = compose(self._events[user], self._relation)
-        wanted = compose([*self._events[user], event], self._relation)
+        spent = compose(self._releases[user], self._relation)
+        wanted = compose(self._releases[user] + Counter([event]), self._relation)
         if wanted > self._max_mu:
             budget = self._budget
             raise PrivacyBudgetExhausted(

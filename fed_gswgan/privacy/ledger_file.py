@@ -33,6 +33,7 @@ class LedgerFile:
         self.entries: list[dict[str, Any]] = []
         self._read_bytes = 0
         self._last_hash = ""
+        self._descriptor = -1
 
     @classmethod
     def create(cls, path: Path, header: dict[str, Any]) -> "LedgerFile":
@@ -82,6 +83,7 @@ class LedgerFile:
         try:
             _write_durably(self._descriptor, lines)
         except OSError as error:
+            os.ftruncate(self._descriptor, self._read_bytes)  # half a line would spoil the rest
             raise LedgerUnavailable(
                 f"ledger {self.path.name}: {error.strerror}; nothing was released; make room or "
                 "make it writable"

@@ -1,5 +1,6 @@
 """The server's own view: whom it asked for what. An upper bound on what devices reserved."""
 
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class UserLedgers:
         self._relation = NeighboringRelation(budget.neighboring_relation)
         self._delta = budget.delta
         self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
-        self._events: dict[str, list[SanitizedGradientEvent]] = {}
+        self._releases: dict[str, Counter[SanitizedGradientEvent]] = defaultdict(Counter)
         with self._file.locked() as file:
             for entry in file.entries:
                 self._count(entry["clients"], SanitizedGradientEvent(**entry["event"]))
@@ -40,17 +41,18 @@ class UserLedgers:
 
     def would_exceed(self, client_id: str, event: SanitizedGradientEvent) -> bool:
         """Tell whether one more such release would pass ``max-epsilon`` for this client's users."""
-        return compose([*self._events.get(client_id, []), event], self._relation) > self._max_mu
+        wanted = self._releases[client_id] + Counter([event])
+        return compose(wanted, self._relation) > self._max_mu
 
     def max_epsilon(self) -> float:
         """Return epsilon of the user who was asked most; 0 before anybody was."""
-        mus = [compose(events, self._relation) for events in self._events.values()]
+        mus = [compose(releases, self._relation) for releases in self._releases.values()]
         return gaussian_epsilon(max(mus, default=0.0), self._delta)
 
     def max_participations(self) -> int:
         """Return how often the client who was asked most was asked."""
-        return max((len(events) for events in self._events.values()), default=0)
+        return max((r.total() for r in self._releases.values()), default=0)
 
     def _count(self, client_ids: list[str], event: SanitizedGradientEvent) -> None:
         for client_id in client_ids:
-            self._events.setdefault(client_id, []).append(event)
+            self._releases[client_id][event] += 1
