@@ -202,7 +202,9 @@ class Config:
         for key, value in run_config.items():
             if key not in known:
                 raise ValueError(f"{key}={value!r}: no such setting; known: {', '.join(known)}")
-        return cls(**{r.name: _build(type(getattr(cls(), r.name)), run_config) for r in fields(cls)})
+        return cls(
+            **{r.name: _build(type(getattr(cls(), r.name)), run_config) for r in fields(cls)}
+        )
 
     def to_run_config(self) -> dict[str, bool | int | float | str]:
         """Return the flat kebab-case table that builds this very config."""

@@ -23,7 +23,9 @@ class SeedStream:
         The 128-bit key is a hash of all four, so two streams coincide with probability 2^-128
         a pair (a 32-bit seed would collide within a large run).
         """
-        return np.random.Generator(np.random.Philox(key=self._key(purpose, server_round, client_id)))
+        return np.random.Generator(
+            np.random.Philox(key=self._key(purpose, server_round, client_id))
+        )
 
     def torch_seed(self, purpose: str, server_round: int = 0, client_id: str = "") -> int:
         """Return a 63-bit seed for code that only takes an integer (layer initialisation)."""

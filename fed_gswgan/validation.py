@@ -20,7 +20,11 @@ def non_negative(**named: float) -> None:
 
 def at_least(minimum: int, **named: int) -> None:
     """Require a whole number >= ``minimum``."""
-    _require(named, lambda value: math.isfinite(value) and value == int(value) >= minimum, f"must be a whole number >= {minimum}")
+    _require(
+        named,
+        lambda value: math.isfinite(value) and value == int(value) >= minimum,
+        f"must be a whole number >= {minimum}",
+    )
 
 
 def between(low: float, high: float, **named: float) -> None:

@@ -1,7 +1,6 @@
 """The ServerApp: builds a run from its settings, lets the Strategy run it, evaluates and sums up."""
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from fed_gswgan.device.virtual_clients import reserved_budgets, simulation_folde
 from fed_gswgan.models.build import build_critic, build_generator, parameter_count
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
+from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import RunFolder
+from fed_gswgan.reporting.summary_table import print_summary
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.sampling import sampler_of
@@ -37,7 +38,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run with the settings of the app's run config."""
-    logging.basicConfig(level=os.environ.get("FED_GSWGAN_LOG", "INFO"))
+    log_to(logging.StreamHandler())
     run_server(grid, Config.from_run_config(context.run_config), runtime="flwr")
 
 
@@ -68,9 +69,8 @@ def run_server(
         build_generator(config.generator, num_classes, seed), config.generator, config.adam
     )
     byte_meter = ByteMeter()
-    recorder = RunRecorder(
-        run.path, config, trainer, byte_meter, num_classes, console or Console()
-    )
+    console = console or Console()
+    recorder = RunRecorder(run.path, config, trainer, byte_meter, num_classes, console)
     try:
         strategy = SampleGradientStrategy(
             config=config,
@@ -90,9 +90,12 @@ def run_server(
         strategy.start(grid, num_rounds=config.run.rounds)
         if not interrupted():
             recorder.picture()
-            _finish(run.path, config, source, strategy, recorder, runtime)
+            summary = summarize(config, source, strategy, recorder, runtime)
+            replace_json(run.path / "summary.json", summary)
     finally:
         recorder.close()
+    if not interrupted():
+        print_summary(summary, run.path, console)
     return run.path
 
 
@@ -113,15 +116,14 @@ def _partitions(config: Config, source: WriterSource) -> tuple[tuple[str, ...], 
     return partition_writers(source.writer_ids, data.writers_per_client, data.max_clients)
 
 
-def _finish(
-    folder: Path,
+def summarize(
     config: Config,
     source: WriterSource,
     strategy: SampleGradientStrategy,
     recorder: RunRecorder,
     runtime: str,
-) -> None:
-    """Evaluate on the held-out images and write the summary."""
+) -> dict[str, Any]:
+    """Evaluate on the held-out images and return what ``summary.json`` holds."""
     metrics = _evaluate(config, source, strategy)
     recorder.tensorboard.write_metrics(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
@@ -134,7 +136,7 @@ def _finish(
         else None
     )
     critic = build_critic(config.critic, len(source.class_names), seed=0)
-    summary = {
+    return {
         "runtime": runtime,
         "dataset": source.name,
         "clients": len(strategy.nodes),
@@ -152,7 +154,6 @@ def _finish(
         "metrics": metrics,
         "replies": recorder.replies,
     }
-    replace_json(folder / "summary.json", summary)
 
 
 def _evaluate(

@@ -48,11 +48,14 @@ def read_replies(
     """
     replies = Replies()
     for message in messages:
-        client_id = clients[message.metadata.src_node_id]
+        node_id = message.metadata.src_node_id
         if message.has_error():
             replies.failed += 1
-            logger.warning("round %d: %s: %s", server_round, client_id, message.error.reason)
+            # For a node that is gone the SuperLink answers, under its own node id.
+            sender = clients.get(node_id, "the SuperLink")
+            logger.warning("round %d: %s: %s", server_round, sender, message.error.reason)
             continue
+        client_id = clients[node_id]
         byte_meter.uplink(client_id, message.content)
         try:
             reply = codec.decode_reply(message.content, server_round, samples)

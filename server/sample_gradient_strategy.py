@@ -169,9 +169,7 @@ class SampleGradientStrategy(Strategy):
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
         """Check, count and decode what arrived."""
         size = self.config.cohort.batch_size
-        return read_replies(
-            messages, self.clients, self.codec, self.byte_meter, server_round, size
-        )
+        return read_replies(messages, self.clients, self.codec, self.byte_meter, server_round, size)
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
         """Combine the gradients and send them back through the generator, if enough came."""

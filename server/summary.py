@@ -33,9 +33,7 @@ def privacy_summary(
     relation = NeighboringRelation(budget.neighboring_relation)
     bound = user_ledgers.max_epsilon()
     epsilon = reserved.epsilon_max if reserved else bound
-    participations = (
-        reserved.participations_max if reserved else user_ledgers.max_participations()
-    )
+    participations = reserved.participations_max if reserved else user_ledgers.max_participations()
     found = remedies(event, participations, relation, budget.delta, PROTECTIVE_EPSILON)
     return {
         "trust_model": "local",

@@ -32,7 +32,10 @@ class InProcessGrid(Grid):
     """
 
     def __init__(
-        self, client_app: ClientApp, num_nodes: int, run_config: Mapping[str, bool | int | float | str]
+        self,
+        client_app: ClientApp,
+        num_nodes: int,
+        run_config: Mapping[str, bool | int | float | str],
     ) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id = 1, RUN_ID
         TaskIdentity.node_id = SERVER_NODE_ID

@@ -1,7 +1,6 @@
 """Runs a federation of virtual clients: ``python -m simulations.run --config FILE``."""
 
 import argparse
-import json
 import logging
 import os
 import signal
@@ -18,8 +17,8 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import partition_writers
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import config_of_run, default_folder
-from fed_gswgan.reporting.summary_table import print_summary
 from server.app import run_server
 
 Settings = dict[str, bool | int | float | str]
@@ -46,7 +45,9 @@ def run(config: Config, runtime: str, ray_address: str, console: Console) -> int
     folder = Path(config.run.output_dir)
     os.environ[SIMULATION_FOLDER] = str((folder / "clients").absolute())
     stop = _stop_on_ctrl_c(console)
-    _log_to(console)
+    log_to(_log_handler(console))
+    # Flower warns at length that its Python entry point may go one day; its version is pinned.
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     source = open_source(config.data)
     data = config.data
     clients = len(partition_writers(source.writer_ids, data.writers_per_client, data.max_clients))
@@ -70,7 +71,6 @@ def run(config: Config, runtime: str, ray_address: str, console: Console) -> int
             highlight=False,
         )
         return 130
-    print_summary(json.loads((folder / "summary.json").read_text()), folder, console)
     return 0
 
 
@@ -137,17 +137,11 @@ def _stop_on_ctrl_c(console: Console) -> threading.Event:
     return stop
 
 
-def _log_to(console: Console) -> None:
+def _log_handler(console: Console) -> logging.Handler:
     """Log above the progress bar on a terminal, in plain lines elsewhere."""
-    handler: logging.Handler = logging.StreamHandler()
     if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, show_level=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    for noisy in ("ray", "absl", "alembic", "matplotlib", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Flower warns at length that its Python entry point may go one day; its version is pinned.
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    logging.getLogger("flwr").propagate = False
+        return RichHandler(console=console, show_path=False, show_level=False)
+    return logging.StreamHandler()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,13 @@ class Guard:
         samples_NBCHW, labels_NB = map(torch.from_numpy, request.critic_batches())
         randomness = self._stream("critic-training", request.server_round)
         train_critic(
-            critic, optimizer, self._shard, samples_NBCHW, labels_NB, self._config.critic, randomness
+            critic,
+            optimizer,
+            self._shard,
+            samples_NBCHW,
+            labels_NB,
+            self._config.critic,
+            randomness,
         )
         samples_BCHW, labels_B = map(torch.from_numpy, (request.samples_BCHW, request.labels_B))
         gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B).numpy()
@@ -85,9 +91,7 @@ class Guard:
         sanitized = sanitize(gradients_BCHW, self._config.sanitizer, noise_source)
         del gradients_BCHW
         self._seal(key, critic, optimizer, sanitized.values_BCHW, request.checkpoint_round)
-        return TrainReply(
-            server_round=request.server_round, gradient_BCHW=sanitized.values_BCHW
-        )
+        return TrainReply(server_round=request.server_round, gradient_BCHW=sanitized.values_BCHW)
 
     def _released_before(self, key: ReleaseKey, request: TrainRequest) -> TrainReply | None:
         """Return the reply that this very request got, if its bytes are still here."""

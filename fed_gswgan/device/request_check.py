@@ -59,9 +59,7 @@ def _check_images(name: str, images: np.ndarray, leading: tuple[int, ...]) -> No
         raise MalformedRequestError(f"{name} must hold pixels in [0, 1] only")
 
 
-def _check_labels(
-    name: str, labels: np.ndarray, shape: tuple[int, ...], num_classes: int
-) -> None:
+def _check_labels(name: str, labels: np.ndarray, shape: tuple[int, ...], num_classes: int) -> None:
     if labels.dtype != np.int64 or labels.shape != shape:
         raise MalformedRequestError(
             f"{name} is {labels.dtype} of shape {labels.shape}, must be int64 of {shape}"

@@ -29,7 +29,9 @@ class EvaluationReport:
     numbers, depend on those images and on the seed: compare generators with both equal. The
     judge has seen the very images the Fréchet distance refers to, so real images it has not seen
     would not reach 0 either; the numbers rank generators and are not absolute.
-    Accuracies are exact shares, and their sampling error is that of the counts given here.
+    Where the classes are uneven, ``downstream_accuracy`` stays below ``judge_accuracy`` even for
+    real images as samples: it learns from equally many of each class and is tested on the uneven
+    ones.
     """
 
     inception_score: float  # 1 to the number of classes: sure and even; not Inception-v3

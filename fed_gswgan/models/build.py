@@ -20,9 +20,7 @@ CRITICS = {"mlp": MLPCritic, "conv": ConvCritic}
 def build_generator(config: GeneratorConfig, num_classes: int, seed: int) -> nn.Module:
     """Return a generator (latents_BZ, labels_B) -> samples_BCHW in [0, 1]."""
     with initial_weights_from(seed):
-        return GENERATORS[config.generator](
-            config.latent_dim, num_classes, config.generator_width
-        )
+        return GENERATORS[config.generator](config.latent_dim, num_classes, config.generator_width)
 
 
 def build_critic(config: CriticConfig, num_classes: int, seed: int) -> nn.Module:

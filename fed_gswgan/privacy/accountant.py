@@ -19,9 +19,7 @@ class UnsupportedEventError(TypeError):
     """An event whose privacy this accountant does not know; it never guesses."""
 
 
-def compose(
-    releases: Mapping[SanitizedGradientEvent, int], relation: NeighboringRelation
-) -> float:
+def compose(releases: Mapping[SanitizedGradientEvent, int], relation: NeighboringRelation) -> float:
     """Return mu of all releases about one user: the root of the sum of squares.
 
     Args:

@@ -58,7 +58,10 @@ class Ledger:
             for user in users:
                 self._refuse_if_exhausted(user, event)
             file.append(
-                [{"kind": "reserve", "user": u, **asdict(key), "event": asdict(event)} for u in users]
+                [
+                    {"kind": "reserve", "user": u, **asdict(key), "event": asdict(event)}
+                    for u in users
+                ]
             )
             self._fold()
 

@@ -73,7 +73,9 @@ class Checkpoint:
         path = self._folder / index["tensors"]
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != index["sha256"]:
-            raise ValueError(f"{path}: its sha256 is not the one in {self._index.name}; it is damaged")
+            raise ValueError(
+                f"{path}: its sha256 is not the one in {self._index.name}; it is damaged"
+            )
         _restore(trainer, load(data))
         return Progress(**index["progress"])
 

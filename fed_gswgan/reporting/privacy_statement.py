@@ -35,17 +35,19 @@ def privacy_statement(
     lines.append(f"  fewer participations: {participation_text}")
     lines.append(
         f"    ({found.participations_message_clipping} with clipping = message, which bounds a "
-        "reply as a whole)"
+        "reply as a whole and so weakens its signal)"
     )
     lines.append(f"  more noise: noise-stddev {found.noise_stddev:.4g}")
     if found.participations:
         lines.append(
             f"  more users to share the rounds: {found.population_factor:.4g} times as many"
         )
-    lines.append(
-        "  more users and clipping = message: "
-        f"{participations / max(found.participations_message_clipping, 1):.4g} times as many"
-    )
+    elif found.participations_message_clipping:
+        factor = participations / found.participations_message_clipping
+        lines.append(
+            f"  more users to share the rounds: {max(factor, 1):.4g} times as many, with "
+            "clipping = message"
+        )
     lines.append(
         f"  secure aggregation: {found.honest} honest survivors, at this noise each, in every sum"
     )

@@ -12,7 +12,9 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.training.critic_loss import drift_penalty, gradient_penalty, wasserstein_loss
 
 
-def critic_optimizer(critic: nn.Module, critic_config: CriticConfig, adam: AdamConfig) -> torch.optim.Adam:
+def critic_optimizer(
+    critic: nn.Module, critic_config: CriticConfig, adam: AdamConfig
+) -> torch.optim.Adam:
     """Return the optimizer of a critic; its moments are part of the client's state."""
     betas = (adam.adam_beta1, adam.adam_beta2)
     return torch.optim.Adam(critic.parameters(), lr=critic_config.critic_learning_rate, betas=betas)

@@ -73,9 +73,7 @@ class GeneratorTrainer:
             averaged.copy_(current)
 
 
-def draw_latents(
-    count: int, latent_dim: int, kind: str, randomness: np.random.Generator
-) -> Tensor:
+def draw_latents(count: int, latent_dim: int, kind: str, randomness: np.random.Generator) -> Tensor:
     """Return latents_BZ float32: Bernoulli(1/2) zeros and ones as in the paper, or standard normal."""
     if kind == "bernoulli":
         latents = randomness.integers(0, 2, size=(count, latent_dim))

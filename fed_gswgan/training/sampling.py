@@ -20,9 +20,7 @@ def sampler_of(generator: nn.Module, config: GeneratorConfig) -> Sampler:
     @torch.no_grad()
     def sampler(labels_B: Tensor, seed: int) -> Tensor:
         randomness = SeedStream(seed).generator("sampling")
-        latents_BZ = draw_latents(
-            len(labels_B), config.latent_dim, config.latent_kind, randomness
-        )
+        latents_BZ = draw_latents(len(labels_B), config.latent_dim, config.latent_kind, randomness)
         generator.eval()
         batches = zip(latents_BZ.split(BATCH_SIZE), labels_B.split(BATCH_SIZE), strict=True)
         return torch.cat([generator(latents, labels) for latents, labels in batches])

@@ -124,8 +124,17 @@ def _fields(records: RecordDict) -> tuple[dict[str, np.ndarray], ConfigRecord]:
     arrays, config = records["arrays"], records["config"]
     if not isinstance(arrays, ArrayRecord) or not isinstance(config, ConfigRecord):
         raise TypeError("arrays must be an ArrayRecord and config a ConfigRecord")
-    # Array.numpy() reads NumPy's format with pickle switched off.
-    return {name: array.numpy() for name, array in arrays.items()}, config
+    return {name: _numpy(name, array) for name, array in arrays.items()}, config
+
+
+def _numpy(name: str, array: Array) -> np.ndarray:
+    try:
+        values = array.numpy()  # reads NumPy's format with pickle switched off
+    except Exception as error:  # bytes of a stranger: NumPy raises a dozen types over them
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    if not isinstance(values, np.ndarray):
+        raise TypeError(f"{name} is an archive, must be one array")
+    return values
 
 
 def _scalar(config: ConfigRecord, name: str, expected: type) -> Any:

@@ -1,0 +1,42 @@
+# Each target sets itself up: a fresh clone needs nothing but Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+SEED ?= 0
+
+export FLWR_TELEMETRY_ENABLED := 0
+export OMP_NUM_THREADS := 1
+
+.PHONY: install simulate test test-all lint format bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+simulate: install  ## the demo: 14 blocks of real digits on Ray
+	$(BIN)/python -m simulations.run --config simulations/configs/demo.toml --set seed=$(SEED)
+
+test: install  ## everything but the slow ones, under ten minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install  ## slow ones included
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## seconds a round on either runtime
+	$(BIN)/python -m benchmarks.runtimes
+
+clean:
+	rm -rf $(VENV)
