@@ -174,7 +174,7 @@ class RunConfig:
         at_least(0, seed=self.seed)
         at_least(1, checkpoint_every=self.checkpoint_every)
         at_least(1, samples_every=self.samples_every)
-        at_least(1, evaluation_samples=self.evaluation_samples)
+        at_least(2, evaluation_samples=self.evaluation_samples)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,4 +19,4 @@ def combine(gradients: Mapping[str, np.ndarray]) -> np.ndarray:
             in float64, so that the order of arrival changes nothing.
     """
     ordered = [gradients[client_id] for client_id in sorted(gradients)]
-    return np.mean(ordered, axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(np.mean(ordered, axis=0, dtype=np.float64), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Send messages and collect the replies, polling often: Flower's own loop sleeps up to 3 seconds."""
+"""Send messages and collect the replies, polling often: Flower's own loop sleeps up to 3 s."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ def exchange(
 ) -> list[Message]:
     """Push all messages and return the replies that came within ``timeout_seconds``.
 
-    A straggler's reply is left where it is. The pause between pulls grows from 5 ms to a hundredth of
-    the time waited, so that a long round does not spend its time asking.
+    A straggler's reply is left where it is. The pause between pulls grows from 5 ms to a hundredth
+    of the time waited, so that a long round does not spend its time asking.
     """
     pending = set(grid.push_messages(messages))
     replies: list[Message] = []

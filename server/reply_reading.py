@@ -1,4 +1,4 @@
-"""Reads a round's replies: checks, counts and decodes them; nothing a client sends stops a round."""
+"""Reads a round's replies: checks, counts, decodes; nothing a client sends stops a round."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Replies:
-    """Well-formed sanitized gradients by client id, and how many of the other replies there were."""
+    """Well-formed sanitized gradients by client id, and how many other replies there were."""
 
     gradients: dict[str, np.ndarray] = field(default_factory=dict)
     failed: int = 0

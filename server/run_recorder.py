@@ -19,7 +19,7 @@ REPLY_KINDS = ("received", "failed", "malformed", "missing")
 
 
 class RunRecorder:
-    """Everything that is written after a round; resumes from the folder's checkpoint if it has one."""
+    """All that is written after a round; starts from the folder's checkpoint if it has one."""
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 
 class SampleGradientStrategy(Strategy):
-    """In a round the cohort gets the same samples; their mean sanitized gradient moves the generator.
+    """The cohort gets the same samples; the mean sanitized gradient moves the generator.
 
     Args:
         config: of the run.
@@ -118,7 +118,7 @@ class SampleGradientStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Select the cohort, count their releases on disk, generate samples, address the requests."""
+        """Select the cohort, count their releases on disk, generate samples, address requests."""
         cohort = self.select_cohort(server_round)
         self.user_ledgers.record(server_round, cohort, self.event)
         records = self.codec.encode_request(self.build_request(server_round))
@@ -218,7 +218,7 @@ class SampleGradientStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Ask no client to evaluate: what it would answer is a release that nobody accounted for."""
+        """Ask no client to evaluate: its answer would be a release nobody accounted for."""
         return []
 
     def aggregate_evaluate(

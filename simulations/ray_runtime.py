@@ -1,5 +1,6 @@
 """Flower's own simulation runtime: the ClientApp in Ray actors, on this machine or a cluster."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def run_on_ray(
     ray.init(
         runtime_env={"env_vars": environment},
         include_dashboard=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         log_to_driver=False,
         **arguments,
     )

@@ -1,4 +1,4 @@
-"""A client's critic, optimizer and last reply in two memory-mapped files, so that one is always whole.
+"""A client's critic, optimizer and last reply in two memory-mapped files: one is always whole.
 
 Each file, a slot, holds what the client had after one round, tagged by that round. A server that
 falls back to its checkpoint asks for older rounds again and finds the critic of that time.
@@ -79,7 +79,7 @@ def _read(path: Path) -> CriticState | None:
     if server_round == _EMPTY or len(slot) != _BODY_OFFSET + size:
         return None
     body = slot[_BODY_OFFSET:]
-    if zlib.crc32(body) != checksum:
+    if zlib.crc32(body.data) != checksum:
         return None
     values = np.frombuffer(body, dtype=np.float32)
     return CriticState(
@@ -103,7 +103,7 @@ def _write(path: Path, state: CriticState) -> None:
     body = slot[_BODY_OFFSET:].view(np.float32)
     body[: 3 * count] = state.parameters.ravel()
     body[3 * count :] = state.reply
-    checksum = zlib.crc32(slot[_BODY_OFFSET:])
+    checksum = zlib.crc32(slot[_BODY_OFFSET:].data)
     slot[: _HEADER.size] = _header(
         state.server_round, state.optimizer_steps, count, reply_count, state.key, checksum
     )

@@ -73,25 +73,21 @@ class Guard:
         event = release_event(len(request.samples_BCHW), self._config.sanitizer)
         self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
 
+        config = self._config
         critic, optimizer = self._critic_before(request.server_round)
         samples_NBCHW, labels_NB = map(torch.from_numpy, request.critic_batches())
         randomness = self._stream("critic-training", request.server_round)
         train_critic(
-            critic,
-            optimizer,
-            self._shard,
-            samples_NBCHW,
-            labels_NB,
-            self._config.critic,
-            randomness,
+            critic, optimizer, self._shard, samples_NBCHW, labels_NB, config.critic, randomness
         )
         samples_BCHW, labels_B = map(torch.from_numpy, (request.samples_BCHW, request.labels_B))
         gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B).numpy()
         noise_source = self._noise_source(request.server_round)
-        sanitized = sanitize(gradients_BCHW, self._config.sanitizer, noise_source)
+        sanitized = sanitize(gradients_BCHW, config.sanitizer, noise_source)
         del gradients_BCHW
-        self._seal(key, critic, optimizer, sanitized.values_BCHW, request.checkpoint_round)
-        return TrainReply(server_round=request.server_round, gradient_BCHW=sanitized.values_BCHW)
+        released_BCHW = sanitized.values_BCHW
+        self._seal(key, critic, optimizer, released_BCHW, request.checkpoint_round)
+        return TrainReply(server_round=request.server_round, gradient_BCHW=released_BCHW)
 
     def _released_before(self, key: ReleaseKey, request: TrainRequest) -> TrainReply | None:
         """Return the reply that this very request got, if its bytes are still here."""

@@ -47,7 +47,7 @@ def virtual_client_id(partition_id: int) -> str:
 
 
 def create_virtual_client(folder: Path, users: tuple[str, ...]) -> None:
-    """Create a client's folder with an empty ledger, once: where there is a folder, nothing is made.
+    """Create a client's folder with an empty ledger; where there is a folder, nothing is made.
 
     A folder whose ledger is gone therefore stays without one, and its client refuses to answer.
     """
@@ -65,7 +65,7 @@ def create_virtual_client(folder: Path, users: tuple[str, ...]) -> None:
 def reserved_budgets(
     folder: Path, partitions: tuple[tuple[str, ...], ...], budget: BudgetConfig
 ) -> ReservedBudgets:
-    """Read every virtual client's ledger; a client that was never asked has none, and spent nothing.
+    """Read every virtual client's ledger; one that was never asked has none and spent nothing.
 
     Raises:
         LedgerUnavailable: a client's folder is there and its ledger cannot be read.

@@ -36,7 +36,7 @@ def parameter_count(network: nn.Module) -> int:
 
 @contextmanager
 def initial_weights_from(seed: int) -> Iterator[None]:
-    """Let layers built inside draw their weights from ``seed``; the global generator is restored."""
+    """Let layers built inside draw from ``seed``; the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

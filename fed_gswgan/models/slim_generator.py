@@ -13,8 +13,8 @@ class SlimGenerator(nn.Module):
     """7x7 features, upsampled twice to 28x28, pixel norm after every layer.
 
     Pixel norm and not batch norm: a sample must depend on its own latent and label alone, or the
-    gradient with respect to one sample would not be that sample's. The class embedding is as long as
-    the latent: a longer one drowns the latent, and every class collapses to one shape.
+    gradient with respect to one sample would not be that sample's. The class embedding is as long
+    as the latent: a longer one drowns the latent, and every class collapses to one shape.
     """
 
     def __init__(self, latent_dim: int, num_classes: int, width: int = 32) -> None:

@@ -1,4 +1,4 @@
-"""The device's ledger: asked before data is touched, written before a reply leaves, never refunded."""
+"""The device's ledger: asked before data is touched, written before a reply leaves."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -57,12 +57,8 @@ class Ledger:
             users = file.header["users"]
             for user in users:
                 self._refuse_if_exhausted(user, event)
-            file.append(
-                [
-                    {"kind": "reserve", "user": u, **asdict(key), "event": asdict(event)}
-                    for u in users
-                ]
-            )
+            line = {"kind": "reserve", **asdict(key), "event": asdict(event)}
+            file.append([{**line, "user": user} for user in users])
             self._fold()
 
     def releases(self) -> dict[str, Counter[SanitizedGradientEvent]]:

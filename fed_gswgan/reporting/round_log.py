@@ -22,7 +22,7 @@ class RoundLog:
                 if _round_of(line) is not None and _round_of(line) <= finished_round  # type: ignore[operator]
             ]
             replace_file(path, "".join(line + "\n" for line in kept).encode())
-        self._file = open(path, "a", buffering=1)
+        self._file = path.open("a", buffering=1)
 
     def write(self, report: RoundReport) -> None:
         """Append one round and say it in one line."""

@@ -74,7 +74,7 @@ def critic_step(
 def draw_images(
     shard: WriterShard, labels_B: np.ndarray, randomness: np.random.Generator
 ) -> Tensor:
-    """Draw one image for each label, with replacement; any image where the shard lacks the label."""
+    """Draw one image for each label, with replacement; any image where the shard has none."""
     indices = np.empty(len(labels_B), dtype=np.int64)
     for row, label in enumerate(labels_B):
         candidates = np.flatnonzero(shard.labels == label)

@@ -1,4 +1,4 @@
-"""The server's generator: samples out, one step from a combined sanitized gradient, a moving average.
+"""The server's generator: samples out, a step from the combined gradient, a moving average.
 
 Shapes: B batch, Z latent, C channels, H and W image.
 """
@@ -67,19 +67,18 @@ class GeneratorTrainer:
             self.ema_generator.parameters(), self.generator.parameters(), strict=True
         ):
             averaged.lerp_(current, 1 - self.ema_decay)
-        for averaged, current in zip(
+        for copied, buffer in zip(
             self.ema_generator.buffers(), self.generator.buffers(), strict=True
         ):
-            averaged.copy_(current)
+            copied.copy_(buffer)
 
 
 def draw_latents(count: int, latent_dim: int, kind: str, randomness: np.random.Generator) -> Tensor:
-    """Return latents_BZ float32: Bernoulli(1/2) zeros and ones as in the paper, or standard normal."""
+    """Return latents_BZ float32: Bernoulli(1/2) as in the paper, or standard normal."""
+    shape = (count, latent_dim)
     if kind == "bernoulli":
-        latents = randomness.integers(0, 2, size=(count, latent_dim))
-    else:
-        latents = randomness.standard_normal((count, latent_dim))
-    return torch.from_numpy(latents.astype(np.float32))
+        return torch.from_numpy(randomness.integers(0, 2, size=shape).astype(np.float32))
+    return torch.from_numpy(randomness.standard_normal(shape, dtype=np.float32))
 
 
 def draw_labels(count: int, num_classes: int, randomness: np.random.Generator) -> Tensor:

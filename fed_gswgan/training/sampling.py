@@ -22,7 +22,9 @@ def sampler_of(generator: nn.Module, config: GeneratorConfig) -> Sampler:
         randomness = SeedStream(seed).generator("sampling")
         latents_BZ = draw_latents(len(labels_B), config.latent_dim, config.latent_kind, randomness)
         generator.eval()
-        batches = zip(latents_BZ.split(BATCH_SIZE), labels_B.split(BATCH_SIZE), strict=True)
-        return torch.cat([generator(latents, labels) for latents, labels in batches])
+        pieces = torch.split(latents_BZ, BATCH_SIZE), torch.split(labels_B, BATCH_SIZE)
+        return torch.cat(
+            [generator(latents, labels) for latents, labels in zip(*pieces, strict=True)]
+        )
 
     return sampler

@@ -97,9 +97,8 @@ class Codec:
             packed, codec = arrays["sanitized-gradient"], self._config.uplink_codec
             _require_dtype("sanitized-gradient", packed, DTYPES[codec])
             if packed.shape != (samples, *IMAGE_SHAPE):
-                raise ValueError(
-                    f"sanitized-gradient has shape {packed.shape}, must be {(samples, *IMAGE_SHAPE)}"
-                )
+                expected = (samples, *IMAGE_SHAPE)
+                raise ValueError(f"sanitized-gradient has shape {packed.shape}, must be {expected}")
             gradient = unpack(packed, codec, *self._gradient_range)
             if not np.isfinite(gradient).all():
                 raise ValueError("sanitized-gradient must be finite")

@@ -1,8 +1,10 @@
 """How real numbers are written on the wire: float32, float16, or 8 bits over a public range."""
 
+from typing import Any
+
 import numpy as np
 
-DTYPES = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8}
+DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "uint8": np.uint8}
 _LEVELS = 255
 
 
@@ -19,9 +21,8 @@ def pack(values: np.ndarray, codec: str, low: float, high: float) -> np.ndarray:
     if codec == "uint8":
         clamped = np.clip(values.astype(np.float64), low, high)
         return np.round((clamped - low) / (high - low) * _LEVELS).astype(np.uint8)
-    dtype = DTYPES[codec]
-    limit = np.finfo(dtype).max
-    return np.clip(values, -limit, limit).astype(dtype)
+    limit = float(np.finfo(DTYPES[codec]).max)
+    return np.asarray(np.clip(values, -limit, limit), dtype=DTYPES[codec])
 
 
 def unpack(packed: np.ndarray, codec: str, low: float, high: float) -> np.ndarray:
