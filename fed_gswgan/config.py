@@ -167,14 +167,15 @@ class RunConfig:
     resume: bool = False  # go on with the run in output-dir
     checkpoint_every: int = 1
     samples_every: int = 20
-    evaluation_samples: int = 4000
+    evaluation_samples: int = 4000  # 0: no metrics
 
     def __post_init__(self) -> None:
         at_least(1, rounds=self.rounds)
         at_least(0, seed=self.seed)
         at_least(1, checkpoint_every=self.checkpoint_every)
         at_least(1, samples_every=self.samples_every)
-        at_least(2, evaluation_samples=self.evaluation_samples)
+        if self.evaluation_samples != 0:
+            at_least(2, evaluation_samples=self.evaluation_samples)
 
 
 @dataclass(frozen=True, kw_only=True)

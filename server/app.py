@@ -162,7 +162,9 @@ def summarize(
 def _evaluate(
     config: Config, source: WriterSource, strategy: SampleGradientStrategy
 ) -> dict[str, Any]:
-    """Return the metrics of the EMA generator on images that no client held."""
+    """Return the metrics of the EMA generator on images that no client held; none if not asked."""
+    if config.run.evaluation_samples == 0:
+        return {}
     from fed_gswgan.evaluation.evaluate import evaluate
 
     logger.info("evaluating on held-out images")

@@ -23,7 +23,7 @@ def check_request(request: TrainRequest, allowed: CohortConfig, num_classes: int
         raise MalformedRequestError(f"server-round={server_round} must be >= 1")
     if not 0 <= checkpoint_round < server_round:
         raise MalformedRequestError(
-            f"checkpoint-round={checkpoint_round} must lie in 0 .. {server_round - 1}, before the round"
+            f"checkpoint-round={checkpoint_round} must lie in 0 .. {server_round - 1}"
         )
     samples = len(request.samples_BCHW)
     if not 1 <= samples <= allowed.batch_size:

@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+METRICS = ("downstream_accuracy", "label_agreement", "inception_score", "frechet_distance")
+
+
 def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
     """Print the summary's table, the privacy statement, and where the files are."""
     table = Table(title=f"{summary['dataset']}: {summary['rounds']} rounds on {summary['runtime']}")
@@ -31,10 +34,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("clients, cohort", f"{summary['clients']}, {summary['cohort_size']}"),
         ("seconds of training", f"{summary['seconds']:.0f}"),
-        ("downstream accuracy", f"{metrics['downstream_accuracy']:.3f}"),
-        ("label agreement", f"{metrics['label_agreement']:.3f}"),
-        ("inception score", f"{metrics['inception_score']:.2f}"),
-        ("Fréchet distance", f"{metrics['frechet_distance']:.2f}"),
+        *((name.replace("_", " "), f"{metrics[name]:.3f}") for name in METRICS if name in metrics),
         ("epsilon of the worst user", f"{privacy['epsilon_max']:.5g}"),
         ("median epsilon", "not known" if median is None else f"{median:.5g}"),
         ("the server's upper bound", f"{privacy['epsilon_server_bound']:.5g}"),

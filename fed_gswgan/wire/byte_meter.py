@@ -4,9 +4,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 FLOAT32_BYTES = 4
+
+Record = ArrayRecord | ConfigRecord | MetricRecord
 
 
 def payload_bytes(records: RecordDict) -> int:
@@ -14,7 +16,15 @@ def payload_bytes(records: RecordDict) -> int:
 
     Framing by gRPC and TLS comes on top and is not payload.
     """
-    return sum(record.count_bytes() for record in records.values())
+    return sum(_record_bytes(record) for record in records.values())
+
+
+def _record_bytes(record: Record) -> int:
+    if not isinstance(record, ConfigRecord):
+        return record.count_bytes()
+    # Flower cannot size an empty string, bytes or list, and a client may send one: it costs its key.
+    sized = {key: value for key, value in record.items() if value not in ("", b"", [])}
+    return ConfigRecord(sized).count_bytes() + sum(len(key) for key in record if key not in sized)
 
 
 @dataclass

@@ -1,0 +1,73 @@
+"""A whole small run in this process, for every test that needs one."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# One thread a process, before anything loads OpenMP: more of them spin against each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+
+import pytest
+from rich.console import Console
+
+from client.app import app as client_app
+from fed_gswgan.config import Config
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from server.app import run_server
+from simulations.in_process_grid import InProcessGrid
+
+SMALL: dict[str, bool | int | float | str] = {
+    "dataset": "digits",
+    "classes": "digits",
+    "max-clients": 4,
+    "cohort-size": 3,
+    "batch-size": 8,
+    "critic-width": 16,
+    "critic-steps": 2,
+    "generator-width": 8,
+    "rounds": 4,
+    "noise-source": "seeded",
+    "samples-every": 100,
+    "evaluation-samples": 0,
+}
+
+SmallRun = Callable[..., Path]
+
+
+@pytest.fixture
+def small_settings() -> dict[str, bool | int | float | str]:
+    """Return settings of a run of a second: 4 real blocks of digits, narrow networks."""
+    return dict(SMALL)
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
+    """Return a function that runs in this process and returns the run's folder.
+
+    ``interrupted`` and ``client_app`` replace those of the run; everything else is a setting.
+    """
+
+    def run(
+        name: str = "run",
+        interrupted: Callable[[], bool] = lambda: False,
+        app: Any = client_app,
+        **overrides: bool | int | float | str,
+    ) -> Path:
+        folder = tmp_path / name
+        monkeypatch.setenv(SIMULATION_FOLDER, str(folder / "clients"))
+        settings = {**SMALL, "output-dir": str(folder)}
+        settings |= {key.replace("_", "-"): value for key, value in overrides.items()}
+        config = Config.from_run_config(settings)
+        grid = InProcessGrid(app, config.data.max_clients, config.to_run_config())
+        console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+        return run_server(grid, config, "in-process", interrupted, console)
+
+    return run
+
+
+def read_rounds(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's rounds.jsonl."""
+    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]

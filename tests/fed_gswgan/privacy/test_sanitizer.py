@@ -1,0 +1,231 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fed_gswgan.config import SanitizerConfig
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise
+from fed_gswgan.privacy.sanitizer import clip, release_event, sanitize
+
+SHAPE = (1, 2, 3)
+BOUNDS = st.sampled_from([1e-3, 1.0, 7.5])
+HOSTILE = {
+    "zero": np.zeros((4, 1, 5, 5)),
+    "one": np.ones((4, 1, 5, 5)),
+    "huge": np.full((4, 1, 5, 5), 1e30),
+    "largest": np.full((4, 1, 5, 5), np.finfo(np.float64).max),
+    "subnormal": np.full((4, 1, 5, 5), 5e-324),
+    "nan": np.full((4, 1, 5, 5), np.nan),
+    "infinite": np.full((4, 1, 5, 5), -np.inf),
+}
+
+
+def seeded(seed=0):
+    return SeededNoise(np.random.Generator(np.random.Philox(key=seed)))
+
+
+def norm(values):
+    """An exact reference: math.hypot neither overflows nor loses subnormal numbers."""
+    return math.hypot(*np.asarray(values, dtype=np.float64).ravel().tolist())
+
+
+@st.composite
+def gradients(draw, largest_exponent, dtype):
+    """Rows of random directions whose lengths differ by many powers of ten."""
+    exponents = draw(st.lists(st.floats(-324, largest_exponent), min_size=1, max_size=4))
+    seed = draw(st.integers(0, 2**32 - 1))
+    directions = np.random.default_rng(seed).standard_normal((len(exponents), *SHAPE))
+    lengths = 10.0 ** np.array(exponents)
+    return (directions * lengths.reshape(-1, 1, 1, 1)).astype(dtype)
+
+
+SINGLE = gradients(30, np.float32)
+DOUBLE = gradients(300, np.float64)
+EITHER = st.one_of(SINGLE, DOUBLE)
+many = settings(deadline=None, database=None, max_examples=300)
+
+
+@many
+@given(EITHER, BOUNDS)
+def test_clipped_norm_never_exceeds_the_bound(rows, bound):
+    clipped = clip(rows, "sample", bound)
+    assert max(map(norm, clipped)) <= bound * (1 + 1e-12)
+
+
+@many
+@given(EITHER, BOUNDS)
+def test_message_clipping_bounds_the_reply_as_a_whole(rows, bound):
+    assert norm(clip(rows, "message", bound)) <= bound * (1 + 1e-12)
+
+
+@many
+@given(EITHER, BOUNDS)
+def test_what_is_longer_is_cut_to_the_bound_in_its_own_direction(rows, bound):
+    for row, clipped in zip(rows, clip(rows, "sample", bound), strict=True):
+        length = norm(row)
+        if length > bound:
+            expected = row.astype(np.float64) / length * bound
+            np.testing.assert_allclose(clipped, expected, rtol=1e-9, atol=1e-12 * bound)
+
+
+@many
+@given(EITHER, BOUNDS)
+def test_message_clipping_keeps_the_direction_of_the_whole_reply(rows, bound):
+    length = norm(rows)
+    if length > bound:
+        expected = rows.astype(np.float64) / length * bound
+        clipped = clip(rows, "message", bound)
+        np.testing.assert_allclose(clipped, expected, rtol=1e-9, atol=1e-12 * bound)
+
+
+@many
+@given(EITHER, BOUNDS)
+def test_what_is_inside_the_bound_is_unchanged(rows, bound):
+    inside = bound * (1 - 1e-12)
+    for row, clipped in zip(rows, clip(rows, "sample", bound), strict=True):
+        if norm(row) <= inside:
+            assert np.array_equal(clipped, row.astype(np.float64))
+    if norm(rows) <= inside:
+        assert np.array_equal(clip(rows, "message", bound), rows.astype(np.float64))
+
+
+@pytest.mark.parametrize("clipping", ["sample", "message"])
+@pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE)
+def test_whatever_came_in_is_bounded_and_finite(clipping, values):
+    clipped = clip(values, clipping, 1.0)
+    assert clipped.shape == values.shape
+    parts = clipped if clipping == "sample" else [clipped]
+    assert max(map(norm, parts)) <= 1 + 1e-12
+
+
+def test_clipping_by_hand():
+    rows = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [-6.0, 8.0]]).reshape(4, 1, 1, 2)
+    expected = [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [-0.6, 0.8]]
+    assert clip(rows, "sample", 1.0).reshape(4, 2) == pytest.approx(np.array(expected))
+    # The whole reply is 12 long: 9 + 16 + 36 + 64 + 19 = 144.
+    rows[1] = [[[0.0, math.sqrt(19)]]]
+    assert clip(rows, "message", 6.0) == pytest.approx(rows / 2)
+
+
+def test_rows_that_cancel_out_are_not_taken_for_a_short_reply():
+    rows = np.array([100.0, -100.0]).reshape(2, 1, 1, 1)
+    assert clip(rows, "message", 1.0).ravel() == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)])
+
+
+@pytest.mark.parametrize("clipping", ["sample", "message"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_becomes_zero_and_is_noised_like_any_other(clipping, bad):
+    config = SanitizerConfig(clipping=clipping)
+    poisoned = np.full((3, 1, 4, 4), 0.01, dtype=np.float32)
+    poisoned[1, 0, 2, 2] = bad
+    zeroed = poisoned.copy()
+    zeroed[1] = 0
+    released = sanitize(poisoned, config, seeded()).values_BCHW
+    assert np.array_equal(clip(poisoned, clipping, 1.0)[1], np.zeros((1, 4, 4)))
+    assert np.array_equal(released, sanitize(zeroed, config, seeded()).values_BCHW)
+    assert (released[1] != 0).all()
+    assert np.isfinite(released).all()
+
+
+@pytest.mark.parametrize("clipping", ["sample", "message"])
+@pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_reply_is_float32_finite_and_of_one_shape_whatever_the_data(clipping, values, dtype):
+    source = seeded()
+    released = sanitize(values.astype(dtype), SanitizerConfig(clipping=clipping), source)
+    assert released.values_BCHW.dtype == np.float32
+    assert released.values_BCHW.shape == (4, 1, 5, 5)
+    assert np.isfinite(released.values_BCHW).all()
+    # As many draws as coordinates, whatever was noised.
+    reference = seeded()
+    reference.add_noise(np.zeros((4, 1, 5, 5)), 1.0)
+    after = source.add_noise(np.zeros(3), 1.0)
+    assert np.array_equal(after, reference.add_noise(np.zeros(3), 1.0))
+
+
+def test_noise_beyond_float32_is_clamped_to_its_range():
+    config = SanitizerConfig(clipping_bound=1e38, noise_stddev=10.0)
+    released = sanitize(np.zeros((2, 1, 20, 20)), config, seeded()).values_BCHW
+    assert np.isfinite(released).all()
+    assert (np.abs(released) == np.finfo(np.float32).max).any()
+
+
+def test_noise_is_in_units_of_the_bound_and_the_same_for_both_clippings():
+    def noise(clipping, bound, stddev):
+        config = SanitizerConfig(clipping=clipping, clipping_bound=bound, noise_stddev=stddev)
+        return sanitize(np.zeros((2, 1, 3, 3)), config, seeded()).values_BCHW
+
+    unit = noise("sample", 1.0, 1.0)
+    assert noise("sample", 3.0, 2.0) == pytest.approx(6 * unit, rel=1e-6)
+    assert np.array_equal(noise("message", 3.0, 2.0), noise("sample", 3.0, 2.0))
+
+
+def test_release_is_the_clipped_gradient_plus_the_noise():
+    rows = np.array([3.0, 4.0]).reshape(1, 1, 1, 2)
+    config = SanitizerConfig(clipping_bound=1.0, noise_stddev=2.0)
+    noise = seeded().add_noise(np.zeros(2), 2.0)
+    released = sanitize(rows, config, seeded()).values_BCHW.ravel()
+    assert released == pytest.approx([0.6, 0.8] + noise, rel=1e-6)
+
+
+def test_event_says_what_was_done():
+    config = SanitizerConfig(clipping="message", clipping_bound=0.5, noise_stddev=4.0)
+    event = SanitizedGradientEvent(
+        samples=3, clipping="message", clipping_bound=0.5, noise_stddev=4.0
+    )
+    assert sanitize(np.zeros((3, 1, 2, 2)), config, seeded()).event == event
+    assert release_event(3, config) == event
+
+
+def test_gradient_handed_in_is_left_as_it_was():
+    rows = np.full((2, 1, 2, 2), 9.0)
+    sanitize(rows, SanitizerConfig(), seeded())
+    assert np.array_equal(rows, np.full((2, 1, 2, 2), 9.0))
+
+
+@pytest.mark.parametrize("source", [SecureNoise(), seeded()], ids=["secure", "seeded"])
+class TestStatistics:
+    """Six standard deviations of each statistic: a false alarm in 10^9 runs."""
+
+    CONFIG = SanitizerConfig(clipping_bound=1.5, noise_stddev=2.0)
+    STDDEV = 3.0
+
+    def draw(self, source, rows=1, columns=1000):
+        zeros = np.zeros((rows, 1, 1000, columns))
+        values = sanitize(zeros, self.CONFIG, source).values_BCHW
+        return values.astype(np.float64).reshape(rows, -1) / self.STDDEV
+
+    def test_noise_is_standard_normal_in_units_of_stddev(self, source):
+        noise = self.draw(source).ravel()
+        count = len(noise)
+        chi_square = (noise**2).sum()
+        assert abs(chi_square - count) < 6 * math.sqrt(2 * count)
+        assert abs(noise.mean()) < 6 / math.sqrt(count)
+        for limit in (0.5, 1.0, 2.0, 3.0):
+            beyond = math.erfc(limit / math.sqrt(2))
+            found = (np.abs(noise) > limit).mean()
+            # A grid step of 2^-10 may move a limit by as much.
+            slack = 2**-10 * math.exp(-(limit**2) / 2)
+            assert abs(found - beyond) < 6 * math.sqrt(beyond / count) + slack
+
+    def test_rows_and_messages_are_independent(self, source):
+        first, second = self.draw(source, 2, 250), self.draw(source, 2, 250)
+        correlations = np.corrcoef(np.concatenate([first, second]))
+        others = correlations[~np.eye(4, dtype=bool)]
+        assert np.abs(others).max() < 6 / math.sqrt(first.shape[1])
+
+    def test_neighbouring_coordinates_are_independent(self, source):
+        noise = self.draw(source).ravel()
+        for lag in (1, 2, 1000):
+            assert abs((noise[lag:] * noise[:-lag]).mean()) < 6 / math.sqrt(len(noise))
+
+
+def test_two_seeds_are_independent_and_one_agrees_with_itself():
+    zeros, config = np.zeros((1, 1, 500, 500)), SanitizerConfig()
+    first, again, other = (sanitize(zeros, config, seeded(s)).values_BCHW for s in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 6 / 500

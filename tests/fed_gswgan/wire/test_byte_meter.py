@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
+
+NUMPY_HEADER = 128
+
+
+def letter(size):
+    """Records of ``size`` bytes: a key of one letter and a text of the rest."""
+    return RecordDict({"config": ConfigRecord({"k": "x" * (size - 1)})})
+
+
+def test_payload_counts_keys_settings_and_arrays_as_serialised():
+    records = RecordDict({
+        "arrays": ArrayRecord({"labels": Array(np.zeros(5, dtype=np.uint8))}),
+        "config": ConfigRecord({"server-round": 3, "id": "abcd"}),
+    })  # fmt: skip
+    # "labels", header and 5 values; "server-round" and 8 bytes; "id" and 4 letters
+    assert payload_bytes(records) == (6 + NUMPY_HEADER + 5) + (12 + 8) + (2 + 4)
+
+
+@pytest.mark.parametrize("empty", ["", b"", []])
+def test_an_empty_setting_costs_its_key(empty):
+    config = ConfigRecord({"ask": empty, "server-round": 3})
+    assert payload_bytes(RecordDict({"config": config})) == 3 + 20
+
+
+def test_nothing_costs_nothing():
+    assert payload_bytes(RecordDict()) == 0
+
+
+def test_bytes_are_counted_by_direction_by_client_and_by_round():
+    meter = ByteMeter()
+    meter.start_round()
+    meter.downlink("a", letter(100))
+    meter.downlink("b", letter(100))
+    meter.uplink("b", letter(30))
+    assert (meter.round_downlink, meter.round_uplink) == (200, 30)
+    meter.start_round()
+    assert (meter.round_downlink, meter.round_uplink) == (0, 0)
+    meter.downlink("a", letter(50))
+    assert (meter.round_downlink, meter.round_uplink) == (50, 0)
+    assert meter.downlink_by_client == {"a": 150, "b": 100}
+    assert meter.uplink_by_client == {"b": 30}
+    assert (meter.downlink_total, meter.uplink_total) == (250, 30)
+    assert (meter.requests, meter.replies) == (3, 1)
+
+
+def test_the_largest_client_is_that_with_most_in_both_directions_together():
+    meter = ByteMeter()
+    assert meter.largest_client_total() == 0
+    meter.downlink("a", letter(100))
+    assert meter.largest_client_total() == 100
+    meter.downlink("b", letter(80))
+    meter.uplink("b", letter(30))
+    assert meter.largest_client_total() == 110
+
+
+def test_registration_is_counted_apart():
+    meter = ByteMeter()
+    meter.registration(letter(12))
+    meter.registration(letter(20))
+    assert meter.registration_total == 32
+    assert (meter.downlink_total, meter.uplink_total, meter.requests) == (0, 0, 0)
+
+
+def test_summary_by_hand():
+    meter = ByteMeter()
+    for client_id in ("a", "b"):
+        meter.downlink(client_id, letter(100))
+    meter.uplink("a", letter(40))
+    meter.registration(letter(7))
+    # Sending models: two requests of 10 + 5 parameters and one reply of 5, four bytes each.
+    assert meter.summary(generator_parameters=10, critic_parameters=5) == {
+        "downlink_total": 200,
+        "uplink_total": 40,
+        "uplink_per_reply": 40,
+        "downlink_per_request": 100,
+        "registration_total": 7,
+        "largest_client_total": 140,
+        "model_exchange_total": 140,
+        "model_exchange_ratio": pytest.approx(240 / 140),
+    }
+
+
+def test_a_run_without_messages_has_a_summary_of_zeros():
+    assert set(ByteMeter().summary(10, 5).values()) == {0}
+
+
+def test_counting_goes_on_from_a_saved_state_as_if_never_stopped():
+    stopped, whole = ByteMeter(), ByteMeter()
+    for meter in (stopped, whole):
+        meter.downlink("a", letter(100))
+        meter.uplink("a", letter(40))
+    resumed = ByteMeter()
+    resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
+    for meter in (resumed, whole):
+        meter.downlink("a", letter(10))
+        meter.downlink("new", letter(20))
+        meter.uplink("new", letter(5))
+    assert resumed.state_dict() == whole.state_dict()
+    assert resumed.summary(10, 5) == whole.summary(10, 5)
+
+
+def test_a_saved_state_does_not_change_with_the_meter():
+    meter = ByteMeter()
+    meter.downlink("a", letter(100))
+    state = meter.state_dict()
+    meter.downlink("a", letter(100))
+    assert state["downlink_by_client"] == {"a": 100}
