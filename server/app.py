@@ -13,8 +13,13 @@ from rich.console import Console
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import partition_writers
 from fed_gswgan.data.writer_source import WriterSource, open_source
-from fed_gswgan.device.virtual_clients import reserved_budgets, simulation_folder
+from fed_gswgan.device.virtual_clients import (
+    ReservedBudgets,
+    reserved_budgets,
+    simulation_folder,
+)
 from fed_gswgan.models.build import build_critic, build_generator, parameter_count
+from fed_gswgan.privacy.ledger_file import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import log_to
@@ -132,12 +137,6 @@ def summarize(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
         recorder.finished_round,
     )
-    virtual_clients = simulation_folder()
-    reserved = (
-        reserved_budgets(virtual_clients, _partitions(config, source), config.budget)
-        if virtual_clients
-        else None
-    )
     critic = build_critic(config.critic, len(source.class_names), seed=0)
     return {
         "runtime": runtime,
@@ -149,7 +148,11 @@ def summarize(
         "seed": config.run.seed,
         "classes": len(source.class_names),
         "privacy": privacy_summary(
-            config, strategy.event, source.unit, strategy.user_ledgers, reserved
+            config,
+            strategy.event,
+            source.unit,
+            strategy.user_ledgers,
+            _reserved(config, source),
         ),
         "bytes": recorder.byte_meter.summary(
             parameter_count(strategy.trainer.generator), parameter_count(critic)
@@ -157,6 +160,18 @@ def summarize(
         "metrics": metrics,
         "replies": recorder.replies,
     }
+
+
+def _reserved(config: Config, source: WriterSource) -> ReservedBudgets | None:
+    """Return what the clients' ledgers say, where they are simulated and all can be read."""
+    folder = simulation_folder()
+    if folder is None:
+        return None
+    try:
+        return reserved_budgets(folder, _partitions(config, source), config.budget)
+    except LedgerUnavailable as error:
+        logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
+        return None
 
 
 def _evaluate(

@@ -50,7 +50,7 @@ def remedies(
         participations_message_clipping=affordable_participations(message, relation, target_mu),
         noise_stddev=event.noise_stddev * spent_mu / target_mu,
         population_factor=participations / affordable if affordable else math.inf,
-        honest=math.ceil((spent_mu / target_mu) ** 2),
+        honest=max(1, math.ceil((spent_mu / target_mu) ** 2)),
     )
     # The accountant has the last word on the rounded numbers.
     for count, honest in ((affordable, 1), (participations, found.honest)):

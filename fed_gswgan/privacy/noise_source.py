@@ -66,7 +66,7 @@ def _standard_normal(words: np.ndarray) -> np.ndarray:
     """Turn 64 random bits each into a standard normal by inverting the distribution.
 
     One bit is the sign and 63 bits the tail's probability in (0, 1/2), at which the inverse is
-    accurate; tails reach 8.9 standard deviations.
+    accurate; tails reach 9.1 standard deviations.
     """
     sign = np.where(words & np.uint64(1), 1.0, -1.0)
     tail = ((words >> np.uint64(1)).astype(np.float64) + 0.5) * 2.0**-64

@@ -74,12 +74,13 @@ def clip(gradients_BCHW: np.ndarray, clipping: str, clipping_bound: float) -> np
     """
     rows = np.asarray(gradients_BCHW, dtype=np.float64).reshape(len(gradients_BCHW), -1)
     rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
+    parts = rows.reshape(1, -1) if clipping == "message" else rows
     # Dividing by the largest entry first keeps the square of 1e200 from overflowing.
-    largest = np.abs(rows).max(axis=1, keepdims=True)
+    largest = np.abs(parts).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest, 1.0)
-    norms = scale * np.linalg.norm(rows / scale, axis=1, keepdims=True)
-    if clipping == "message":
-        top = max(float(norms.max()), np.finfo(np.float64).tiny)
-        norms = np.full_like(norms, top * np.linalg.norm(norms / top))
-    factors = clipping_bound / np.maximum(norms, clipping_bound)
-    return np.asarray((rows * factors).reshape(np.shape(gradients_BCHW)))
+    units = parts / scale
+    lengths = np.linalg.norm(units, axis=1, keepdims=True)  # 0, or from 1 on
+    with np.errstate(over="ignore"):  # an infinite norm is a norm beyond the bound
+        inside = scale * lengths <= clipping_bound
+    clipped = np.where(inside, parts, units * (clipping_bound / np.maximum(lengths, 1.0)))
+    return np.asarray(clipped.reshape(np.shape(gradients_BCHW)))

@@ -73,7 +73,9 @@ class Codec:
                 critic_samples_NBCHW=critic,
                 critic_labels_NB=critic_labels,
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except KeyError as error:
+            raise MalformedRequestError(f"request refused: {error} is missing") from error
+        except (ValueError, TypeError) as error:
             raise MalformedRequestError(f"request refused: {error}") from error
 
     def encode_reply(self, reply: TrainReply) -> RecordDict:
@@ -103,7 +105,7 @@ class Codec:
             if not np.isfinite(gradient).all():
                 raise ValueError("sanitized-gradient must be finite")
             return TrainReply(server_round=server_round, gradient_BCHW=gradient)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError) as error:
             raise MalformedReplyError(f"reply dropped: {error}") from error
 
     def _images(self, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:

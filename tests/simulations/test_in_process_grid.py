@@ -50,7 +50,9 @@ def test_a_reply_names_its_message_and_its_node():
 def test_a_reply_is_pulled_once():
     grid = InProcessGrid(app, 1, {})
     message = Message(
-        RecordDict({"config": ConfigRecord({"x": 1})}), next(iter(grid.get_node_ids())), "query.echo"
+        RecordDict({"config": ConfigRecord({"x": 1})}),
+        next(iter(grid.get_node_ids())),
+        "query.echo",
     )
     ids = list(grid.push_messages([message]))
 

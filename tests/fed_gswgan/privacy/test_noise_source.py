@@ -61,8 +61,8 @@ def test_extreme_words_give_finite_noise(monkeypatch, byte):
 
 
 def test_words_turn_into_normals_by_inversion():
-    # Even words are negative; bits 1 to 63 over 2^64 are the tail: 0.158655 beyond one deviation.
-    one = int(0.15865525393145707 * 2**64) & ~1
+    # Even words are negative; the other 63 bits over 2^64 are the tail: 0.158655 beyond 1.
+    one = int(0.15865525393145707 * 2**64) << 1
     words = np.array([one, one | 1, 0, 1, 2**64 - 1], dtype=np.uint64)
     found = noise_source._standard_normal(words)
     assert found == pytest.approx([-1.0, 1.0, -9.155, 9.155, 0.0], abs=1e-3)

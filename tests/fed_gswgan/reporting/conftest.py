@@ -1,0 +1,27 @@
+import pytest
+
+from fed_gswgan.reporting.round_report import RoundReport
+
+
+@pytest.fixture
+def report_of():
+    """Return a function (server_round) -> that round's report."""
+
+    def report(server_round: int) -> RoundReport:
+        return RoundReport(
+            server_round=server_round,
+            asked=10,
+            received=6,
+            failed=1,
+            malformed=2,
+            missing=1,
+            stepped=True,
+            downlink_bytes=2000,
+            uplink_bytes=1000,
+            epsilon_server_bound=4.5 * server_round,
+            combined_gradient_norm=0.25,
+            generator_gradient_norm=0.5,
+            round_seconds=1.5,
+        )
+
+    return report

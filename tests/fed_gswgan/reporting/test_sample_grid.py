@@ -1,0 +1,46 @@
+import numpy as np
+import torch
+from PIL import Image
+
+from fed_gswgan.reporting.sample_grid import COLUMNS, sample_grid, save_grid
+
+
+def ink_by_class(labels_B, seed):
+    """Class 0 is blank paper, class 1 all ink, class 2 grey of 0.25 ink."""
+    ink = torch.tensor([0.0, 1.0, 0.25])[labels_B]
+    return ink.view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+
+
+def test_grid_has_a_row_for_each_class_and_twelve_columns():
+    grid = sample_grid(ink_by_class, num_classes=3, seed=0)
+    assert COLUMNS == 12
+    assert grid.shape == (3, 3 * 30 + 2, 12 * 30 + 2)  # 28 pixels and 2 between
+    assert grid.dtype == torch.float32
+
+
+def test_paper_is_light_and_ink_is_dark():
+    grid = sample_grid(ink_by_class, num_classes=3, seed=0)
+    for row, light in enumerate((1.0, 0.0, 0.75)):
+        for column in range(12):
+            top, left = 2 + 30 * row, 2 + 30 * column
+            assert (grid[:, top : top + 28, left : left + 28] == light).all()
+    assert (grid[:, :2] == 1).all()  # the frame is paper
+
+
+def test_grid_asks_for_every_class_with_the_seed():
+    asked = []
+
+    def sampler(labels_B, seed):
+        asked.append((labels_B.tolist(), seed))
+        return ink_by_class(labels_B, seed)
+
+    sample_grid(sampler, num_classes=2, seed=9)
+    assert asked == [([0] * 12 + [1] * 12, 9)]
+
+
+def test_a_saved_grid_is_a_picture_of_the_same_pixels(tmp_path):
+    path = tmp_path / "samples" / "round-000020.png"
+    save_grid(sample_grid(ink_by_class, num_classes=3, seed=0), path)
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape == (92, 362, 3)
+    assert [pixels[10 + 30 * row, 10, 0] for row in range(3)] == [255, 0, 191]  # 0.75 x 255

@@ -1,0 +1,79 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from fed_gswgan.reporting.summary_table import print_summary
+
+
+@pytest.fixture
+def summary():
+    return {
+        "runtime": "in-process",
+        "dataset": "digits",
+        "clients": 40,
+        "cohort_size": 14,
+        "rounds": 240,
+        "seconds": 12.4,
+        "privacy": {
+            "epsilon_max": 1234.5,
+            "epsilon_median": 678.9,
+            "epsilon_server_bound": 2000.25,
+            "seeded_noise": False,
+            "statement": ["epsilon = 1234 [replace-one].", "An epsilon this large."],
+        },
+        "bytes": {
+            "downlink_total": 5_000_000,
+            "uplink_total": 2_500_000,
+            "model_exchange_ratio": 0.125,
+        },
+        "metrics": {
+            "downstream_accuracy": 0.8125,
+            "label_agreement": 0.9,
+            "inception_score": 7.25,
+            "frechet_distance": 3.5,
+        },
+        "replies": {"received": 100, "failed": 2, "malformed": 1, "missing": 3},
+    }
+
+
+def printed(summary, folder):
+    console = Console(file=io.StringIO(), width=300)
+    print_summary(summary, folder, console)
+    return console.file.getvalue()
+
+
+def test_the_table_tells_what_was_reached_and_what_it_cost(summary, tmp_path):
+    text = printed(summary, tmp_path)
+    for words in (
+        "digits: 240 rounds on in-process", "40, 14", "0.812", "7.25", "3.50", "1234.5", "678.9",
+        "2000.2", "secure", "5.00 MB", "2.50 MB", "0.125",
+        "100 received, 2 failed, 1 malformed, 3 missing",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_the_privacy_statement_is_printed_word_by_word(summary, tmp_path):
+    text = printed(summary, tmp_path)
+    assert "epsilon = 1234 [replace-one].\nAn epsilon this large.\n" in text
+
+
+def test_seeded_noise_is_called_what_it_is(summary, tmp_path):
+    summary["privacy"]["seeded_noise"] = True
+    assert "seeded: protects nobody" in printed(summary, tmp_path)
+
+
+def test_a_median_that_the_server_cannot_see_is_not_known(summary, tmp_path):
+    summary["privacy"]["epsilon_median"] = None
+    assert "not known" in printed(summary, tmp_path)
+
+
+def test_the_files_are_named_with_the_last_picture(summary, tmp_path):
+    (tmp_path / "samples").mkdir()
+    for name in ("round-000020.png", "round-000240.png"):
+        (tmp_path / "samples" / name).touch()
+    text = printed(summary, tmp_path)
+    assert "round-000240.png" in text
+    assert "round-000020.png" not in text
+    assert "summary.json" in text
+    assert "tensorboard --logdir" in text

@@ -1,0 +1,200 @@
+"""The server's side of a round, against real clients in this process, some of them broken."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
+
+from client.app import app as client_app
+from fed_gswgan.privacy.accountant import local_epsilon
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger_file import LedgerFile
+from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.wire.messages import TRAIN
+from tests.conftest import read_rounds
+
+EVENT = SanitizedGradientEvent(samples=8, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
+
+
+class Broken:
+    """Answers like the real app, but for one partition, whose train replies are spoilt."""
+
+    def __init__(self, spoil, partition: int = 0) -> None:
+        self.spoil, self.partition = spoil, partition
+
+    def __call__(self, message, context):
+        reply = client_app(message, context)
+        mine = context.node_config["partition-id"] == self.partition
+        return (
+            self.spoil(reply, message) if mine and message.metadata.message_type == TRAIN else reply
+        )
+
+
+def with_gradient(reply: Message, gradient: np.ndarray) -> Message:
+    reply.content["arrays"] = ArrayRecord({"sanitized-gradient": Array(gradient)})
+    return reply
+
+
+def with_round(reply: Message, server_round: int) -> Message:
+    reply.content["config"]["server-round"] = server_round
+    return reply
+
+
+def with_metrics(reply: Message) -> Message:
+    reply.content["metrics"] = MetricRecord({"num-examples": 12})
+    return reply
+
+
+MALFORMED = {
+    "too few rows": lambda r, m: with_gradient(r, np.zeros((7, 1, 28, 28), np.float32)),
+    "wrong dtype": lambda r, m: with_gradient(r, np.zeros((8, 1, 28, 28), np.float64)),
+    "not finite": lambda r, m: with_gradient(r, np.full((8, 1, 28, 28), np.nan, np.float32)),
+    "wrong round": lambda r, m: with_round(r, 99),
+    "a metric beside it": lambda r, m: with_metrics(r),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_reply_is_counted_and_dropped(small_run, kind):
+    folder = small_run(cohort_size=4, rounds=2, app=Broken(MALFORMED[kind]))
+
+    for line in read_rounds(folder):
+        assert (line["asked"], line["received"], line["malformed"], line["failed"]) == (4, 3, 1, 0)
+        assert line["stepped"]
+    assert json.loads((folder / "summary.json").read_text())["replies"]["malformed"] == 2
+
+
+def test_an_error_reply_is_counted_and_survived(small_run):
+    fails = Broken(lambda reply, message: Message(Error(1003, "broken"), reply_to=message))
+    folder = small_run(cohort_size=4, rounds=2, app=fails)
+
+    assert [line["failed"] for line in read_rounds(folder)] == [1, 1]
+    assert [line["received"] for line in read_rounds(folder)] == [3, 3]
+
+
+def test_too_few_replies_make_no_step(small_run):
+    fails = Broken(lambda reply, message: Message(Error(1003, "broken"), reply_to=message))
+    folder = small_run(cohort_size=4, rounds=2, min_replies=4, app=fails)
+
+    assert [line["stepped"] for line in read_rounds(folder)] == [False, False]
+    assert [line["generator_gradient_norm"] for line in read_rounds(folder)] == [0.0, 0.0]
+
+
+def test_the_cohort_is_of_the_size_that_was_asked_for(small_run):
+    folder = small_run(cohort_size=2, rounds=5)
+
+    assert [line["asked"] for line in read_rounds(folder)] == [2] * 5
+
+
+def test_a_poisson_cohort_varies_and_may_be_empty(small_run):
+    folder = small_run(cohort_size=1, sampling_method="poisson", rounds=12)
+
+    asked = [line["asked"] for line in read_rounds(folder)]
+    assert len(set(asked)) > 1
+    assert len(asked) == 12
+    for line in read_rounds(folder):
+        assert line["stepped"] == (line["received"] > 0)
+
+
+def test_every_release_is_on_the_servers_own_ledger_before_it_is_answered(small_run, tmp_path):
+    on_disk = []
+
+    def look(reply, message):
+        with LedgerFile(tmp_path / "run" / "asked.jsonl").locked() as ledger:
+            on_disk.append((int(message.metadata.group_id), [e["round"] for e in ledger.entries]))
+        return reply
+
+    small_run(cohort_size=4, rounds=3, app=Broken(look))
+
+    assert on_disk == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]
+
+
+def test_a_spent_budget_ends_the_run_before_anybody_is_asked_again(small_run):
+    affordable = local_epsilon(EVENT, 3, NeighboringRelation.REPLACE_ONE, 1e-5)
+    folder = small_run(cohort_size=4, rounds=10, max_epsilon=affordable + 1e-6)
+
+    assert len(read_rounds(folder)) == 3
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["rounds"] == 3
+    assert summary["privacy"]["participations_max"] == 3
+    assert summary["privacy"]["epsilon_max"] == pytest.approx(affordable, rel=1e-9)
+    assert summary["replies"]["failed"] == 0
+
+
+def test_the_summary_holds_every_key_it_promises(small_run):
+    summary = json.loads((small_run(cohort_size=4, rounds=2) / "summary.json").read_text())
+
+    assert {"runtime", "dataset", "clients", "cohort_size", "rounds", "seconds"} <= set(summary)
+    assert {
+        "trust_model", "neighboring_relation", "unit", "delta", "noise_stddev", "clipping",
+        "clipping_bound", "participations_max", "epsilon_max", "epsilon_median", "seeded_noise",
+    } <= set(summary["privacy"])  # fmt: skip
+    assert {
+        "downlink_total", "uplink_total", "uplink_per_reply", "downlink_per_request",
+        "model_exchange_ratio",
+    } <= set(summary["bytes"])  # fmt: skip
+    assert {"received", "failed", "malformed"} <= set(summary["replies"])
+
+
+def test_the_summarys_epsilon_is_the_exact_gaussians(small_run):
+    privacy = json.loads((small_run(cohort_size=3, rounds=4) / "summary.json").read_text())[
+        "privacy"
+    ]
+
+    expected = local_epsilon(
+        EVENT, privacy["participations_max"], NeighboringRelation.REPLACE_ONE, 1e-5
+    )
+    assert privacy["epsilon_max"] == pytest.approx(expected, rel=1e-12)
+    assert privacy["mu"] == pytest.approx(2 * math.sqrt(8 * privacy["participations_max"]) / 2.14)
+    assert privacy["epsilon_median"] <= privacy["epsilon_max"] <= privacy["epsilon_server_bound"]
+
+
+def test_half_the_bytes_go_down_and_up_in_float16(small_run):
+    full = json.loads((small_run("full", rounds=2) / "summary.json").read_text())["bytes"]
+    half = json.loads(
+        (
+            small_run("half", rounds=2, downlink_codec="float16", uplink_codec="float16")
+            / "summary.json"
+        ).read_text()
+    )["bytes"]
+
+    pixels = 8 * 784
+    assert full["uplink_per_reply"] - half["uplink_per_reply"] == 2 * pixels
+    assert full["downlink_per_request"] - half["downlink_per_request"] == 2 * pixels
+
+
+def test_eight_bits_each_way_still_train(small_run):
+    folder = small_run(rounds=3, downlink_codec="uint8", uplink_codec="uint8", critic_batches=2)
+
+    assert [line["received"] for line in read_rounds(folder)] == [3, 3, 3]
+
+
+def test_several_writers_of_a_client_are_all_charged(small_run):
+    folder = small_run(max_clients=3, writers_per_client=4, cohort_size=3, rounds=2)
+
+    for path in (folder / "clients").glob("*/ledger.jsonl"):
+        entries = [json.loads(line)["entry"] for line in path.read_text().splitlines()]
+        users = entries[0]["users"]
+        assert len(users) > 1
+        assert [e["user"] for e in entries[1:]] == users * 2
+
+
+@pytest.mark.parametrize("generator", ["dcgan", "resnet"])
+def test_the_papers_networks_run_whole(small_run, generator):
+    folder = small_run(
+        rounds=2, generator=generator, generator_width=4, critic="conv", critic_width=4
+    )
+
+    assert [line["stepped"] for line in read_rounds(folder)] == [True, True]
+
+
+def test_a_run_is_never_written_over(small_run):
+    folder = small_run(rounds=1)
+    before = (folder / "rounds.jsonl").read_bytes()
+
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        small_run(rounds=1)
+
+    assert (folder / "rounds.jsonl").read_bytes() == before
