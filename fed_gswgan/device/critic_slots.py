@@ -13,6 +13,7 @@ import numpy as np
 
 # round, optimizer steps, parameters, reply values, key, checksum
 _HEADER = struct.Struct("<qqqq64sI")
+_CHECKSUM_BYTES = 4
 _BODY_OFFSET = 128
 _EMPTY = -1
 
@@ -55,15 +56,20 @@ class CriticSlots:
     def store(self, state: CriticState, checkpoint_round: int) -> None:
         """Write a state over the slot that is not needed to fall back to ``checkpoint_round``.
 
-        The slot that is kept is the newest one not younger than the checkpoint; of the other, or of
-        both where neither qualifies, first goes what is younger than ``state`` (a future that the
-        server has left), then what is oldest.
+        What is not older than ``state`` is a future that the server has left, and goes. The slot
+        that is kept is the newest one not younger than the checkpoint; of the other, or of both
+        where neither qualifies, goes what is oldest.
         """
-        rounds = [state.server_round if state else _EMPTY for state in map(_read, self._paths)]
+        rounds = [
+            old.server_round if old and old.server_round < state.server_round else _EMPTY
+            for old in map(_read, self._paths)
+        ]
         fallback = [r for r in rounds if _EMPTY < r <= checkpoint_round]
         kept = max(fallback, default=_EMPTY)
         candidates = [i for i in (0, 1) if rounds[i] != kept or kept == _EMPTY]
-        victim = min(candidates, key=lambda i: (rounds[i] < state.server_round, rounds[i]))
+        victim = min(candidates, key=lambda i: rounds[i])
+        if rounds[1 - victim] == _EMPTY:
+            self._paths[1 - victim].unlink(missing_ok=True)
         _write(self._paths[victim], state)
 
 
@@ -79,7 +85,7 @@ def _read(path: Path) -> CriticState | None:
     if server_round == _EMPTY or len(slot) != _BODY_OFFSET + size:
         return None
     body = slot[_BODY_OFFSET:]
-    if zlib.crc32(body.data) != checksum:
+    if _checksum(slot[: _HEADER.size], body) != checksum:
         return None
     values = np.frombuffer(body, dtype=np.float32)
     return CriticState(
@@ -103,10 +109,14 @@ def _write(path: Path, state: CriticState) -> None:
     body = slot[_BODY_OFFSET:].view(np.float32)
     body[: 3 * count] = state.parameters.ravel()
     body[3 * count :] = state.reply
-    checksum = zlib.crc32(slot[_BODY_OFFSET:].data)
-    slot[: _HEADER.size] = _header(
-        state.server_round, state.optimizer_steps, count, reply_count, state.key, checksum
-    )
+    fields = (state.server_round, state.optimizer_steps, count, reply_count, state.key)
+    checksum = _checksum(_header(*fields, 0), slot[_BODY_OFFSET:])
+    slot[: _HEADER.size] = _header(*fields, checksum)
+
+
+def _checksum(header: np.ndarray, body: np.ndarray) -> int:
+    """Return the checksum of all that a slot holds but the checksum itself."""
+    return zlib.crc32(body.data, zlib.crc32(header[:-_CHECKSUM_BYTES].data))
 
 
 def _header(

@@ -102,7 +102,7 @@ class LedgerFile:
             raise LedgerUnavailable(
                 f"ledger {self.path.name}: its last line is incomplete; it counts as exhausted"
             )
-        for line in news.splitlines():
+        for line in news.splitlines(keepends=True):
             entry = self._verified(line)
             if self._read_bytes == 0 and not self.header:
                 self.header = entry
@@ -113,10 +113,9 @@ class LedgerFile:
     def _verified(self, line: bytes) -> dict[str, Any]:
         number = len(self.entries) + 2 if self.header else 1
         try:
-            record = json.loads(line)
-            entry = record["entry"]
-            _, expected = _chain(self._last_hash, entry)
-            intact = record["hash"] == expected and isinstance(entry, dict)
+            entry = json.loads(line)["entry"]
+            written, expected = _chain(self._last_hash, entry)
+            intact = line == written and isinstance(entry, dict)
         except (ValueError, KeyError, TypeError):
             intact = False
         if not intact or (number == 1 and entry.get("format") != FORMAT):

@@ -70,13 +70,12 @@ class Checkpoint:
             ValueError: the tensors are not those that were saved, or of another network.
         """
         index = self._read_index()
-        path = self._folder / index["tensors"]
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != index["sha256"]:
-            raise ValueError(
-                f"{path}: its sha256 is not the one in {self._index.name}; it is damaged"
-            )
-        _restore(trainer, load(data))
+        tensors = _read_tensors(self._folder, index)
+        try:
+            _restore(trainer, tensors)
+        except RuntimeError as error:
+            name = self._folder / index["tensors"]
+            raise ValueError(f"{name}: its tensors are of another network: {error}") from error
         return Progress(**index["progress"])
 
     def _read_index(self) -> dict[str, Any]:
@@ -96,6 +95,14 @@ def _tensors(trainer: GeneratorTrainer) -> dict[str, Tensor]:
     return tensors
 
 
+def _read_tensors(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / index["tensors"]
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != index["sha256"]:
+        raise ValueError(f"{path}: its sha256 is not the one in checkpoint.json; it is damaged")
+    return load(data)
+
+
 def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
     def part(prefix: str) -> dict[str, Tensor]:
         start = f"{prefix}/"
@@ -112,10 +119,14 @@ def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
 
 
 def load_ema_weights(run_folder: Path) -> dict[str, Tensor]:
-    """Return the EMA generator's weights of a run's newest checkpoint."""
+    """Return the EMA generator's weights of a run's newest checkpoint.
+
+    Raises:
+        ValueError: the tensors are not those that were saved.
+    """
     folder = run_folder / "checkpoint"
     index = json.loads((folder / "checkpoint.json").read_text())
-    tensors = load((folder / index["tensors"]).read_bytes())
+    tensors = _read_tensors(folder, index)
     return {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
 
 

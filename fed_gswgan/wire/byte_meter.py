@@ -22,7 +22,7 @@ def payload_bytes(records: RecordDict) -> int:
 def _record_bytes(record: Record) -> int:
     if not isinstance(record, ConfigRecord):
         return record.count_bytes()
-    # Flower cannot size an empty string, bytes or list, and a client may send one: it costs its key.
+    # Flower cannot size an empty string or list, and a client may send one: it costs its key.
     sized = {key: value for key, value in record.items() if value not in ("", b"", [])}
     return ConfigRecord(sized).count_bytes() + sum(len(key) for key in record if key not in sized)
 

@@ -41,7 +41,6 @@ def test_a_large_epsilon_is_called_what_it_is():
         "96 with clipping = message",
         "noise-stddev 12.5",
         "8 times as many",
-        "0.25 times as many",  # 24 / 96
         "35 honest survivors",
     ],
 )
@@ -49,8 +48,14 @@ def test_every_remedy_is_told_with_its_number(remedy):
     assert remedy in statement(1234.5)
 
 
-def test_where_a_single_reply_costs_too_much_more_users_do_not_help():
-    text = statement(1234.5, participations=0, population_factor=math.inf)
+def test_where_a_single_reply_costs_too_much_more_users_help_with_message_clipping_alone():
+    found = {"participations": 0, "population_factor": math.inf}
+    text = statement(1234.5, **found, participations_message_clipping=6)
     assert "a reply alone costs more" in text
+    assert "4 times as many, with clipping = message" in text  # 24 / 6
     assert "inf" not in text
-    assert "more users to share the rounds" not in text
+
+
+def test_where_even_a_clipped_message_costs_too_much_more_users_do_not_help():
+    found = {"participations": 0, "population_factor": math.inf}
+    assert "more users" not in statement(1234.5, **found, participations_message_clipping=0)

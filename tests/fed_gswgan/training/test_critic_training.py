@@ -102,9 +102,7 @@ def test_training_never_modifies_the_shard_or_the_samples():
     before = samples.clone()
     critic, config = build_critic(), CriticConfig(critic_steps=3)
     optimizer = critic_optimizer(critic, config, AdamConfig())
-    train_critic(
-        critic, optimizer, shard, samples, sample_labels, config, np.random.default_rng(0)
-    )
+    train_critic(critic, optimizer, shard, samples, sample_labels, config, np.random.default_rng(0))
     assert np.array_equal(shard.images, images)
     assert np.array_equal(shard.labels, labels)
     assert torch.equal(samples, before)

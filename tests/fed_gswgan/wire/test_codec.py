@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
@@ -37,9 +37,7 @@ def request_of(critic_batches=0, rows=2):
         checkpoint_round=2,
         samples_BCHW=randomness.random((rows, 1, 28, 28), dtype=np.float32),
         labels_B=np.arange(60, 60 + rows),
-        critic_samples_NBCHW=randomness.random(
-            (critic_batches, rows, 1, 28, 28), dtype=np.float32
-        ),
+        critic_samples_NBCHW=randomness.random((critic_batches, rows, 1, 28, 28), dtype=np.float32),
         critic_labels_NB=np.arange(critic_batches * rows).reshape(critic_batches, rows),
     )
 

@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fed_gswgan.config import Config
+from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.device.guard import Guard
+from fed_gswgan.privacy.ledger import Ledger
+from fed_gswgan.wire.messages import TrainRequest
+
+NUM_CLASSES = 3
+SETTINGS = {
+    "critic-width": 16,
+    "critic-steps": 2,
+    "batch-size": 4,
+    "critic-batches": 2,
+    "noise-source": "seeded",
+}
+
+
+def pixels(seed, *leading):
+    return np.random.default_rng(seed).random((*leading, 1, 28, 28), dtype=np.float32)
+
+
+@pytest.fixture
+def make_request():
+    """Build a well-formed request for four samples; each keyword replaces a field."""
+
+    def make(server_round=1, checkpoint_round=0, seed=0, **fields):
+        request = TrainRequest(
+            experiment_id="experiment",
+            server_round=server_round,
+            checkpoint_round=checkpoint_round,
+            samples_BCHW=pixels(100 * server_round + seed, 4),
+            labels_B=np.array([0, 1, 2, 0], dtype=np.int64),
+            critic_samples_NBCHW=np.empty((0, 4, 1, 28, 28), dtype=np.float32),
+            critic_labels_NB=np.empty((0, 4), dtype=np.int64),
+        )
+        return replace(request, **fields)
+
+    return make
+
+
+@pytest.fixture
+def make_shard():
+    """Build a small shard of random images."""
+
+    def make(images=8, seed=0):
+        labels = np.arange(images, dtype=np.int64) % NUM_CLASSES
+        return WriterShard(("f0001",), pixels(seed, images), labels)
+
+    return make
+
+
+@pytest.fixture
+def make_guard(make_shard):
+    """Build a guard over a folder; the folder gets its ledger the first time."""
+
+    def make(folder, open_shard=None, users=("f0001",), **settings):
+        if not folder.exists():
+            folder.mkdir()
+            Ledger.create(folder / "ledger.jsonl", users)
+        table = SETTINGS | {key.replace("_", "-"): value for key, value in settings.items()}
+        config = Config.from_run_config(table)
+        return Guard("client-00000", open_shard or make_shard, NUM_CLASSES, config, folder)
+
+    return make
+
+
+@pytest.fixture
+def charges():
+    """Count the charges in a folder's ledger: its lines without the header."""
+
+    def count(folder):
+        return len((folder / "ledger.jsonl").read_text().splitlines()) - 1
+
+    return count

@@ -1,0 +1,199 @@
+import numpy as np
+import pytest
+
+from fed_gswgan.device import critic_slots
+from fed_gswgan.device.critic_slots import CriticSlots, CriticState
+
+KEY = "ab" * 32
+
+
+def state(server_round, mark=0.0, reply_size=6, size=5):
+    return CriticState(
+        server_round=server_round,
+        optimizer_steps=10 * server_round,
+        parameters=np.full((3, size), mark, dtype=np.float32),
+        key=KEY,
+        reply=np.full(reply_size, -mark, dtype=np.float32),
+    )
+
+
+def rounds(slots):
+    found = map(critic_slots._read, slots._paths)
+    return sorted(stored.server_round for stored in found if stored)
+
+
+def store(slots, *rounds_and_checkpoints):
+    for server_round, checkpoint in rounds_and_checkpoints:
+        slots.store(state(server_round), checkpoint)
+
+
+@pytest.fixture
+def slots(tmp_path):
+    return CriticSlots(tmp_path)
+
+
+def test_empty_folder_holds_nothing(slots):
+    assert slots.before(100) is None
+    assert slots.at(1) is None
+
+
+def test_state_comes_back_to_the_bit(slots):
+    parameters = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    reply = np.array([np.float32(1e-45), -0.0, 3.4e38], dtype=np.float32)
+    slots.store(CriticState(4, 123, parameters, KEY, reply), 3)
+    found = slots.at(4)
+    assert (found.server_round, found.optimizer_steps, found.key) == (4, 123, KEY)
+    assert found.parameters.tobytes() == parameters.tobytes()
+    assert found.reply.tobytes() == reply.tobytes()
+    assert slots.before(5).parameters.tobytes() == parameters.tobytes()
+
+
+def test_state_is_there_for_another_process(slots, tmp_path):
+    store(slots, (1, 0))
+    assert CriticSlots(tmp_path).at(1).server_round == 1
+
+
+def test_before_is_strictly_before(slots):
+    store(slots, (2, 1))
+    assert slots.before(2) is None
+    assert slots.before(3).server_round == 2
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kept"),
+    [
+        # (round, checkpoint that the server had then)
+        ([(1, 0), (2, 1), (3, 2), (4, 3)], [3, 4]),
+        ([(1, 0), (2, 1), (3, 1), (4, 1)], [1, 4]),
+        ([(1, 0), (2, 0), (3, 2), (4, 2), (5, 2)], [2, 5]),
+        ([(1, 0), (2, 0), (3, 0)], [2, 3]),
+        ([(1, 0), (5, 4), (6, 4), (9, 8)], [6, 9]),
+        ([(1, 0), (2, 1), (3, 1), (2, 1)], [1, 2]),  # fell back to 1
+        ([(1, 0), (2, 1), (3, 2), (1, 0)], [1]),  # fell back to the start
+        ([(5, 0), (6, 0), (2, 0), (3, 0)], [2, 3]),
+    ],
+)
+def test_which_rounds_survive(slots, schedule, kept):
+    store(slots, *schedule)
+    assert rounds(slots) == kept
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_after_any_fallback_the_newest_state_of_the_checkpoint_is_found(tmp_path, seed):
+    """Play random schedules against a server that remembers everything.
+
+    A client learns of a fallback by being asked for a round it has passed, so it is asked for one
+    before the new timeline leaves the old one behind.
+    """
+    random = np.random.default_rng(seed)
+    slots, timeline, left_behind, checkpoint, server_round, mark = (
+        CriticSlots(tmp_path), {}, set(), 0, 1, 0
+    )  # fmt: skip
+
+    def found_before(wanted_round):
+        found = slots.before(wanted_round)
+        return found and (found.server_round, found.parameters[0, 0])
+
+    for _ in range(60):
+        if random.random() < 0.15:  # the server fell over
+            left_behind |= {r for r in timeline if r > checkpoint}
+            timeline = {r: m for r, m in timeline.items() if r <= checkpoint}
+            server_round = checkpoint + 1
+            newest = max(timeline.items(), default=None)
+            assert found_before(server_round) == newest
+        if random.random() < 0.6 or server_round in left_behind:
+            assert found_before(server_round) == max(timeline.items(), default=None)
+            mark += 1
+            slots.store(state(server_round, mark), checkpoint)
+            timeline[server_round] = mark
+            left_behind = {r for r in left_behind if r < server_round}
+            assert slots.at(server_round).parameters[0, 0] == mark
+        if random.random() < 0.4:
+            checkpoint = server_round
+        server_round += 1
+
+
+@pytest.fixture
+def stored(slots):
+    """Slots that hold rounds 1 and 2, and the file of round 2."""
+    store(slots, (1, 0), (2, 1))
+    (path,) = [p for p in slots._paths if critic_slots._read(p).server_round == 2]
+    return slots, path
+
+
+def test_a_flipped_bit_anywhere_makes_the_slot_read_as_empty(stored):
+    slots, path = stored
+    intact = path.read_bytes()
+    padding = range(critic_slots._HEADER.size, critic_slots._BODY_OFFSET)
+    for position in range(len(intact)):
+        if position in padding:
+            continue
+        torn = bytearray(intact)
+        torn[position] ^= 1
+        path.write_bytes(torn)
+        assert slots.at(2) is None, position
+        assert slots.before(10).server_round == 1, position
+
+
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 128, 130])
+def test_a_slot_cut_short_reads_as_empty(stored, size):
+    slots, path = stored
+    path.write_bytes(path.read_bytes()[:size])
+    assert slots.at(2) is None
+    assert slots.before(10).server_round == 1
+
+
+@pytest.mark.parametrize("size", [128, 212, 1000])
+@pytest.mark.parametrize("byte", [b"\x00", b"\xff"])
+def test_a_file_of_zeros_or_ones_reads_as_empty(stored, size, byte):
+    slots, path = stored
+    path.write_bytes(byte * size)
+    assert slots.before(10).server_round == 1
+
+
+@pytest.mark.parametrize("reply_size", [6, 600])
+def test_a_write_killed_before_its_last_step_reads_as_empty(stored, monkeypatch, reply_size):
+    slots, path = stored
+    header = critic_slots._header
+
+    def killed_when_it_would_set_the_tag(server_round, *arguments):
+        if server_round == 3:
+            raise KeyboardInterrupt
+        return header(server_round, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(critic_slots, "_header", killed_when_it_would_set_the_tag)
+        with pytest.raises(KeyboardInterrupt):
+            slots.store(state(3, reply_size=reply_size), 2)
+    assert slots.at(3) is None
+    assert slots.before(10).server_round == 2
+    slots.store(state(3, reply_size=reply_size), 2)
+    assert rounds(slots) == [2, 3]
+
+
+def test_a_torn_slot_is_written_first(stored):
+    slots, path = stored
+    path.write_bytes(path.read_bytes()[:-1])
+    store(slots, (3, 0))
+    assert rounds(slots) == [1, 3]
+
+
+@pytest.mark.parametrize("sizes", [(6, 60, 600, 2), (0, 1, 0, 5)])
+def test_replies_may_grow_and_shrink(slots, sizes):
+    for server_round, size in enumerate(sizes, start=1):
+        slots.store(state(server_round, mark=server_round, reply_size=size), server_round - 1)
+        assert slots.at(server_round).reply.tolist() == [-server_round] * size
+        previous = slots.before(server_round)
+        assert previous is None or previous.parameters[0, 0] == server_round - 1
+
+
+def test_two_files_are_all_there_is(slots, tmp_path):
+    for server_round in range(1, 8):
+        slots.store(state(server_round), server_round - 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["critic-0.slot", "critic-1.slot"]
+    size = 128 + 4 * (3 * 5 + 6)
+    assert {p.stat().st_size for p in tmp_path.iterdir()} == {size}
+
+
+def test_header_fits_before_the_body():
+    assert critic_slots._HEADER.size <= critic_slots._BODY_OFFSET

@@ -1,0 +1,201 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import fed_gswgan
+from fed_gswgan.config import BudgetConfig
+from fed_gswgan.privacy.accountant import gaussian_epsilon
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
+from fed_gswgan.privacy.ledger_file import LedgerFile, LedgerUnavailable, PrivacyBudgetExhausted
+from fed_gswgan.privacy.user_ledgers import UserLedgers
+
+REPOSITORY = Path(fed_gswgan.__file__).parents[1]
+# mu = 2 / 8 = 0.25 under replace-one: three releases spend 0.43, four 0.5.
+EVENT = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
+THREE_RELEASES = BudgetConfig(delta=1e-5, max_epsilon=gaussian_epsilon(0.47, 1e-5))
+NO_LIMIT = BudgetConfig()
+
+
+def key(server_round=1):
+    return ReleaseKey("experiment", server_round, "ab" * 32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    Ledger.create(path, ("f0001",))
+    return path
+
+
+def test_last_affordable_release_is_allowed_and_the_next_is_refused(path):
+    ledger = Ledger(path, THREE_RELEASES)
+    for server_round in (1, 2, 3):
+        ledger.reserve(key(server_round), EVENT)
+    before = path.read_bytes()
+    with pytest.raises(PrivacyBudgetExhausted):
+        ledger.reserve(key(4), EVENT)
+    assert path.read_bytes() == before
+    assert ledger.releases() == {"f0001": Counter({EVENT: 3})}
+
+
+def test_refusal_names_setting_value_and_rule(path):
+    budget = BudgetConfig(delta=1e-3, max_epsilon=0.01)
+    with pytest.raises(
+        PrivacyBudgetExhausted, match=r"^max-epsilon=0.01 would .*delta=0.001 under replace-one"
+    ):
+        Ledger(path, budget).reserve(key(), EVENT)
+
+
+def test_refusal_outlives_the_process(path):
+    for server_round in (1, 2, 3):
+        Ledger(path, THREE_RELEASES).reserve(key(server_round), EVENT)
+    with pytest.raises(PrivacyBudgetExhausted):
+        Ledger(path, THREE_RELEASES).reserve(key(4), EVENT)
+
+
+def test_a_cheaper_release_still_fits_where_a_dear_one_does_not(path):
+    ledger = Ledger(path, THREE_RELEASES)
+    dear = SanitizedGradientEvent(
+        samples=4, clipping="sample", clipping_bound=1.0, noise_stddev=8.0
+    )  # mu = 0.5
+    with pytest.raises(PrivacyBudgetExhausted):
+        ledger.reserve(key(), dear)
+    ledger.reserve(key(), EVENT)
+    assert ledger.releases() == {"f0001": Counter({EVENT: 1})}
+
+
+def test_relation_of_the_budget_decides_how_far_it_reaches(path):
+    # Under zero-out mu is half as large, so four times as many releases fit: 0.47^2 x 64 = 14.1.
+    budget = BudgetConfig(
+        neighboring_relation="zero-out", delta=1e-5, max_epsilon=THREE_RELEASES.max_epsilon
+    )
+    ledger = Ledger(path, budget)
+    for server_round in range(1, 15):
+        ledger.reserve(key(server_round), EVENT)
+    with pytest.raises(PrivacyBudgetExhausted, match="zero-out"):
+        ledger.reserve(key(15), EVENT)
+
+
+def test_every_user_of_the_client_is_charged(tmp_path):
+    Ledger.create(tmp_path / "ledger", ("f0001", "f0002"))
+    ledger = Ledger(tmp_path / "ledger", NO_LIMIT)
+    assert ledger.releases() == {"f0001": Counter(), "f0002": Counter()}
+    ledger.reserve(key(), EVENT)
+    assert ledger.releases() == {"f0001": Counter({EVENT: 1}), "f0002": Counter({EVENT: 1})}
+    with LedgerFile(tmp_path / "ledger").locked() as file:
+        assert [entry["user"] for entry in file.entries] == ["f0001", "f0002"]
+
+
+def test_infinite_max_epsilon_never_refuses(path):
+    assert math.isinf(NO_LIMIT.max_epsilon)
+    loud = SanitizedGradientEvent(
+        samples=10**6, clipping="sample", clipping_bound=1.0, noise_stddev=1e-6
+    )
+    ledger = Ledger(path, NO_LIMIT)
+    for server_round in range(1, 6):
+        ledger.reserve(key(server_round), loud)
+    assert ledger.releases()["f0001"].total() == 5
+
+
+def test_same_release_asked_twice_is_charged_twice(path):
+    ledger = Ledger(path, NO_LIMIT)
+    ledger.reserve(key(), EVENT)
+    ledger.reserve(key(), EVENT)
+    assert ledger.releases()["f0001"] == Counter({EVENT: 2})
+
+
+def test_entry_holds_the_key_and_the_event(path):
+    Ledger(path, NO_LIMIT).reserve(key(7), EVENT)
+    with LedgerFile(path).locked() as file:
+        (entry,) = file.entries
+    assert entry["experiment_id"] == "experiment"
+    assert entry["server_round"] == 7
+    assert entry["request_hash"] == "ab" * 32
+    assert SanitizedGradientEvent(**entry["event"]) == EVENT
+
+
+def test_two_ledgers_on_one_path_share_one_budget(path):
+    first, second = Ledger(path, THREE_RELEASES), Ledger(path, THREE_RELEASES)
+    first.reserve(key(1), EVENT)
+    second.reserve(key(1), EVENT)
+    first.reserve(key(2), EVENT)
+    with pytest.raises(PrivacyBudgetExhausted):
+        second.reserve(key(2), EVENT)
+
+
+def test_missing_ledger_is_not_created(tmp_path):
+    with pytest.raises(LedgerUnavailable):
+        Ledger(tmp_path / "ledger", NO_LIMIT).reserve(key(), EVENT)
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_create_refuses_a_second_time(path):
+    with pytest.raises(FileExistsError):
+        Ledger.create(path, ("f0001",))
+
+
+def test_valid_ledger_of_the_server_is_unavailable_to_a_device(tmp_path):
+    UserLedgers(tmp_path / "server", NO_LIMIT).record(1, ["f0001"], EVENT)
+    before = (tmp_path / "server").read_bytes()
+    with pytest.raises(LedgerUnavailable, match="users"):
+        Ledger(tmp_path / "server", NO_LIMIT).reserve(key(), EVENT)
+    assert (tmp_path / "server").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"clients": ["f0001"]},
+        {"user": "f0002", "event": {}},
+        {"user": "f0001", "event": {"samples": 1}},
+        {"user": "f0001", "event": {"kind": "other"}},
+        {
+            "user": "f0001",
+            "event": {
+                "samples": 1,
+                "clipping": "sample",
+                "clipping_bound": 1.0,
+                "noise_stddev": -1.0,
+            },
+        },
+    ],
+)
+def test_entry_that_is_no_release_makes_the_ledger_unavailable(path, entry):
+    ledger = Ledger(path, NO_LIMIT)
+    ledger.reserve(key(), EVENT)
+    with LedgerFile(path).locked() as file:
+        file.append([entry])
+    for reader in (ledger, Ledger(path, NO_LIMIT)):
+        for _ in range(2):  # and it does not recover by being asked again
+            with pytest.raises(LedgerUnavailable):
+                reader.reserve(key(2), EVENT)
+
+
+def test_reservation_survives_a_process_killed_right_after_reserve(path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from fed_gswgan.config import BudgetConfig
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
+event = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
+Ledger(Path(sys.argv[1]), BudgetConfig()).reserve(ReleaseKey("experiment", 1, "ab" * 32), event)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert Ledger(path, NO_LIMIT).releases() == {"f0001": Counter({EVENT: 1})}
+
+
+def test_copies_handed_out_do_not_change_the_ledger(path):
+    ledger = Ledger(path, NO_LIMIT)
+    ledger.releases()["f0001"][EVENT] += 100
+    assert ledger.releases() == {"f0001": Counter()}

@@ -1,0 +1,129 @@
+import logging
+
+import numpy as np
+import pytest
+from flwr.app import Array, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.server.superlink.linkstate.utils import (
+    create_message_error_unavailable_ins_message,
+    create_message_error_unavailable_res_message,
+)
+from flwr.supercore.task_identity import TaskIdentity
+
+from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
+from fed_gswgan.wire.codec import Codec
+from fed_gswgan.wire.messages import REFUSED, TRAIN, TrainReply
+from server.reply_reading import read_replies
+
+CODEC = Codec(CodecConfig(), SanitizerConfig())
+CLIENTS = {11: "a", 12: "b", 13: "c", 14: "d"}
+
+
+@pytest.fixture(autouse=True)
+def task_identity():
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+
+def request_to(node_id):
+    return Message(RecordDict(), node_id, TRAIN)
+
+
+def records(value=0.0, server_round=3):
+    gradient = np.full((2, 1, 28, 28), value, dtype=np.float32)
+    return CODEC.encode_reply(TrainReply(server_round=server_round, gradient_BCHW=gradient))
+
+
+def reply(node_id, content):
+    return Message(content, reply_to=request_to(node_id))
+
+
+def refusal(node_id, reason="max-epsilon"):
+    return Message(Error(REFUSED, reason), reply_to=request_to(node_id))
+
+
+def read(messages, meter=None):
+    meter = meter or ByteMeter()
+    return read_replies(messages, CLIENTS, CODEC, meter, server_round=3, samples=2)
+
+
+def spoiled(spoil):
+    content = records()
+    spoil(content)
+    return content
+
+
+def test_well_formed_replies_are_there_by_client_id():
+    replies = read([reply(12, records(0.5)), reply(11, records(-1.0))])
+    assert set(replies.gradients) == {"a", "b"}
+    assert (replies.gradients["a"] == -1.0).all()
+    assert (replies.gradients["b"] == 0.5).all()
+    assert (replies.failed, replies.malformed, replies.arrived) == (0, 0, 2)
+
+
+def test_received_failed_and_malformed_replies_are_counted_apart():
+    messages = [
+        reply(11, records()), refusal(12), reply(13, records(server_round=2)), refusal(14),
+    ]  # fmt: skip
+    replies = read(messages)
+    assert list(replies.gradients) == ["a"]
+    assert (replies.failed, replies.malformed, replies.arrived) == (2, 1, 4)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        records(server_round=4),
+        records(np.nan),
+        spoiled(lambda r: r.update({"metrics": MetricRecord({"loss": 1.0})})),
+        spoiled(lambda r: r["arrays"].update({"weights": Array(np.zeros(3))})),
+        spoiled(
+            lambda r: r["arrays"].update(
+                {"sanitized-gradient": Array("float32", (2,), "numpy.ndarray", b"")}
+            )
+        ),
+        spoiled(lambda r: r["config"].update({"note": ""})),
+        spoiled(lambda r: r["config"].update({"note": []})),
+        RecordDict({"config": ConfigRecord({"server-round": 3})}),
+    ],
+)
+def test_nothing_a_client_sends_stops_the_round(content):
+    replies = read([reply(11, content), reply(12, records())])
+    assert list(replies.gradients) == ["b"]
+    assert replies.malformed == 1
+
+
+def test_bytes_are_counted_for_malformed_replies_too_and_not_for_errors():
+    meter = ByteMeter()
+    stale = records(server_round=2)
+    read([reply(11, records()), reply(12, stale), refusal(13)], meter)
+    assert meter.uplink_by_client == {"a": payload_bytes(records()), "b": payload_bytes(stale)}
+    assert meter.replies == 2
+
+
+@pytest.mark.parametrize("kind", ["node gone", "reply expired", "message unknown"])
+def test_an_error_of_the_superlink_in_a_clients_place_counts_as_failed(kind):
+    request = request_to(11).metadata
+    message = {
+        "node gone": lambda: create_message_error_unavailable_res_message(request, "node_unavail"),
+        "reply expired": lambda: create_message_error_unavailable_res_message(
+            request, "msg_unavail"
+        ),
+        "message unknown": lambda: create_message_error_unavailable_ins_message("x", run_id=1),
+    }[kind]()
+    assert message.metadata.src_node_id not in CLIENTS
+    replies = read([message, reply(12, records())])
+    assert (list(replies.gradients), replies.failed) == (["b"], 1)
+
+
+def test_every_dropped_reply_is_said_with_round_client_and_reason(caplog):
+    with caplog.at_level(logging.WARNING):
+        read([refusal(11, "budget spent"), reply(12, records(server_round=2))])
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == "round 3: a: budget spent"
+    assert second.startswith("round 3: b: reply dropped: server-round=2 must be 3")
+
+
+def test_no_reply_at_all_is_a_round_of_nothing():
+    replies = read([])
+    assert (replies.gradients, replies.arrived) == ({}, 0)
