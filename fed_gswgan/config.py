@@ -8,8 +8,9 @@ flat table. ``pyproject.toml`` documents each key under ``[tool.flwr.app.config]
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any
 
+from fed_gswgan.flat_table import Value, from_table, to_table
 from fed_gswgan.validation import at_least, between, non_negative, one_of, positive
 
 DATASETS = ("digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder")
@@ -203,44 +204,16 @@ class Config:
         for key, value in run_config.items():
             if key not in known:
                 raise ValueError(f"{key}={value!r}: no such setting; known: {', '.join(known)}")
-        return cls(
-            **{r.name: _build(type(getattr(cls(), r.name)), run_config) for r in fields(cls)}
-        )
+        roles = {role.name: type(getattr(cls(), role.name)) for role in fields(cls)}
+        return cls(**{name: from_table(role, run_config) for name, role in roles.items()})
 
-    def to_run_config(self) -> dict[str, bool | int | float | str]:
+    def to_run_config(self) -> dict[str, Value]:
         """Return the flat kebab-case table that builds this very config."""
         return {
-            _key(item.name): getattr(getattr(self, role.name), item.name)
-            for role in fields(self)
-            for item in fields(getattr(self, role.name))
+            k: v for role in fields(self) for k, v in to_table(getattr(self, role.name)).items()
         }
 
     @classmethod
-    def defaults(cls) -> dict[str, bool | int | float | str]:
+    def defaults(cls) -> dict[str, Value]:
         """Return every key with its default."""
         return cls().to_run_config()
-
-
-Role = TypeVar("Role")
-
-
-def _build(role: type[Role], run_config: Mapping[str, Any]) -> Role:
-    values = {}
-    for item in fields(role):  # type: ignore[arg-type]
-        key = _key(item.name)
-        if key in run_config:
-            values[item.name] = _of_type(key, run_config[key], item.type)
-    return role(**values)
-
-
-def _of_type(key: str, value: Any, expected: Any) -> Any:
-    """Accept exactly the field's type, and a whole number where a float is asked."""
-    if expected is float and type(value) is int:
-        return float(value)
-    if type(value) is not expected:
-        raise ValueError(f"{key}={value!r} must be of type {expected.__name__}")
-    return value
-
-
-def _key(name: str) -> str:
-    return name.replace("_", "-")

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fed_gswgan.flat_table import Value
 from fed_gswgan.wire.messages import CLIENT_FAILED
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class InProcessGrid(Grid):
         self,
         client_app: ClientApp,
         num_nodes: int,
-        run_config: Mapping[str, bool | int | float | str],
+        run_config: Mapping[str, Value],
     ) -> None:
         TaskIdentity.task_id, TaskIdentity.run_id = 1, RUN_ID
         TaskIdentity.node_id = SERVER_NODE_ID

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.app import app as client_app
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.flat_table import Value
 
 # What an actor needs of this process's environment, on a cluster too.
 PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
@@ -20,7 +21,7 @@ PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
 class ConfiguredClientApp(ClientApp):
     """The ClientApp with a run config, which Flower's Python entry point leaves empty."""
 
-    def __init__(self, run_config: dict[str, bool | int | float | str]) -> None:
+    def __init__(self, run_config: dict[str, Value]) -> None:
         super().__init__()
         self._settings = run_config
 
@@ -38,7 +39,7 @@ class ConfiguredClientApp(ClientApp):
 
 def run_on_ray(
     serve: Callable[[Grid], None],
-    run_config: dict[str, bool | int | float | str],
+    run_config: dict[str, Value],
     num_nodes: int,
     ray_address: str,
 ) -> None:

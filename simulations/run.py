@@ -17,11 +17,12 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import partition_writers
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import config_of_run, default_folder
 from server.app import run_server
 
-Settings = dict[str, bool | int | float | str]
+Settings = dict[str, Value]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -112,7 +113,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return settings
 
 
-def _value(text: str) -> bool | int | float | str:
+def _value(text: str) -> Value:
     """Read a value as TOML would, and a bare word as a string."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]

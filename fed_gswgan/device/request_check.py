@@ -25,6 +25,10 @@ def check_request(request: TrainRequest, allowed: CohortConfig, num_classes: int
         raise MalformedRequestError(
             f"checkpoint-round={checkpoint_round} must lie in 0 .. {server_round - 1}"
         )
+    images = {"samples": request.samples_BCHW, "critic-samples": request.critic_samples_NBCHW}
+    for name, array in images.items():
+        if array.ndim == 0:
+            raise MalformedRequestError(f"{name} is a single number, must be an array of images")
     samples = len(request.samples_BCHW)
     if not 1 <= samples <= allowed.batch_size:
         raise MalformedRequestError(

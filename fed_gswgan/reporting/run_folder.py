@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fed_gswgan.config import Config
+from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.files import replace_json
 
 _INDEX = "run.json"
@@ -55,7 +56,7 @@ class RunFolder:
         return cls(path, experiment_id)
 
 
-def config_of_run(path: Path) -> dict[str, bool | int | float | str]:
+def config_of_run(path: Path) -> dict[str, Value]:
     """Return the flat settings that a run was started with.
 
     Raises:

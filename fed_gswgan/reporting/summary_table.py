@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
 METRICS = ("downstream_accuracy", "label_agreement", "inception_score", "frechet_distance")
 
 

@@ -99,7 +99,9 @@ def test_value_of_another_type_is_refused_by_name(key, default):
         Config.from_run_config({key: wrong})
 
 
-@pytest.mark.parametrize("key", [k for k, v in Config.defaults().items() if type(v) in (int, float)])
+@pytest.mark.parametrize(
+    "key", [k for k, v in Config.defaults().items() if type(v) in (int, float)]
+)
 def test_bool_is_no_number(key):
     with pytest.raises(ValueError, match=rf"^{key}=True must be of type "):
         Config.from_run_config({key: True})

@@ -153,7 +153,7 @@ def test_a_file_of_zeros_or_ones_reads_as_empty(stored, size, byte):
 
 @pytest.mark.parametrize("reply_size", [6, 600])
 def test_a_write_killed_before_its_last_step_reads_as_empty(stored, monkeypatch, reply_size):
-    slots, path = stored
+    slots, _ = stored
     header = critic_slots._header
 
     def killed_when_it_would_set_the_tag(server_round, *arguments):

@@ -73,6 +73,11 @@ def test_a_target_that_is_met_needs_one_honest_survivor_and_less_noise():
     assert found.population_factor <= 1
 
 
+def test_a_run_without_participations_needs_no_remedy():
+    found = remedies(EVENT, 0, REPLACE, DELTA, EPSILON)
+    assert (found.participations, found.honest, found.noise_stddev) == (4, 1, 0.0)
+
+
 def test_affordable_participations_by_hand():
     assert affordable_participations(EVENT, REPLACE, 1.0) == 4
     assert affordable_participations(EVENT, ZERO, 1.0) == 16

@@ -74,9 +74,10 @@ def test_only_the_owner_may_read_a_ledger(path):
 
 
 def test_missing_ledger_is_unavailable_and_stays_missing(tmp_path):
-    with pytest.raises(LedgerUnavailable, match="gone.jsonl"), LedgerFile(
-        tmp_path / "gone.jsonl"
-    ).locked():
+    with (
+        pytest.raises(LedgerUnavailable, match="gone.jsonl"),
+        LedgerFile(tmp_path / "gone.jsonl").locked(),
+    ):
         pass
     assert not (tmp_path / "gone.jsonl").exists()
 
@@ -213,7 +214,9 @@ def test_entry_is_synced_to_disk_before_append_returns(path, monkeypatch):
     calls = []
     write, fsync = os.write, os.fsync
     with LedgerFile(path).locked() as file, monkeypatch.context() as patch:
-        patch.setattr(ledger_file.os, "write", lambda *a: calls.append(("write", a[0])) or write(*a))
+        patch.setattr(
+            ledger_file.os, "write", lambda *a: calls.append(("write", a[0])) or write(*a)
+        )
         patch.setattr(ledger_file.os, "fsync", lambda d: calls.append(("fsync", d)) or fsync(d))
         file.append([{"a": 1}, {"a": 2}])
         assert calls == [("write", file._descriptor), ("fsync", file._descriptor)]
