@@ -26,7 +26,9 @@ def main() -> None:
             print(f"repeat {repeat + 1}: {runtime}: {found[-1]:.3f} s a round", flush=True)
     print(f"\n{'runtime':<12}{'median s':>10}{'least':>10}{'most':>10}")
     for runtime, found in medians.items():
-        print(f"{runtime:<12}{statistics.median(found):>10.3f}{min(found):>10.3f}{max(found):>10.3f}")
+        print(
+            f"{runtime:<12}{statistics.median(found):>10.3f}{min(found):>10.3f}{max(found):>10.3f}"
+        )
     ratios = [one / two for one, two in zip(medians["in-process"], medians["ray"], strict=True)]
     print(
         f"in-process over ray: {statistics.median(ratios):.2f} ({min(ratios):.2f} to "

@@ -48,7 +48,10 @@ def register_clients(
             logger.warning("node %s did not register: %s", reply.metadata.src_node_id, reply.error)
             continue
         byte_meter.registration(reply.content)
-        client_id = str(reply.content["config"]["client-id"])
+        client_id = _client_id(reply.content)
+        if client_id is None:
+            logger.warning("node %s gave no client-id; left out", reply.metadata.src_node_id)
+            continue
         if client_id in nodes:
             raise RuntimeError(
                 f"client-id={client_id!r} must be unique: two nodes gave it; give each its own"
@@ -57,6 +60,12 @@ def register_clients(
     if not nodes:
         raise RuntimeError(f"no client registered: {len(node_ids)} nodes were asked")
     return dict(sorted(nodes.items()))
+
+
+def _client_id(records: RecordDict) -> str | None:
+    config = records.get("config")
+    client_id = config.get("client-id") if isinstance(config, ConfigRecord) else None
+    return client_id if isinstance(client_id, str) and client_id else None
 
 
 def _wait_for_nodes(

@@ -19,6 +19,9 @@ from fed_gswgan.wire.number_format import DTYPES, pack, unpack
 
 IMAGE_SHAPE = (1, 28, 28)
 PIXELS = (0.0, 1.0)
+FLOAT16_ROUNDING = 2.0**-10
+REQUEST_ARRAYS = {"samples", "labels", "critic-samples", "critic-labels"}
+REQUEST_CONFIG = {"experiment-id", "server-round", "checkpoint-round"}
 
 
 class Codec:
@@ -26,9 +29,9 @@ class Codec:
 
     def __init__(self, config: CodecConfig, sanitizer: SanitizerConfig) -> None:
         self._config = config
-        # A public range: what an honest reply stays within but for about one coordinate in a
-        # million, from the settings alone.
-        limit = sanitizer.clipping_bound * (1 + 5 * sanitizer.noise_stddev)
+        # A public range, from the settings alone: an honest coordinate leaves it, and is clamped,
+        # once in a thousand million; a dishonest reply has no more weight than this.
+        limit = sanitizer.clipping_bound * (1 + 6 * sanitizer.noise_stddev)
         self._gradient_range = (-limit, limit)
 
     def encode_request(self, request: TrainRequest) -> RecordDict:
@@ -56,6 +59,9 @@ class Codec:
         """
         try:
             arrays, config = _fields(records)
+            unknown = (set(arrays) - REQUEST_ARRAYS) | (set(config) - REQUEST_CONFIG)
+            if unknown:
+                raise ValueError(f"fields {sorted(unknown)} are not a request's")
             samples = self._images(arrays, "samples")
             labels = _labels(arrays, "labels")
             if "critic-samples" in arrays:
@@ -102,8 +108,10 @@ class Codec:
                 expected = (samples, *IMAGE_SHAPE)
                 raise ValueError(f"sanitized-gradient has shape {packed.shape}, must be {expected}")
             gradient = unpack(packed, codec, *self._gradient_range)
-            if not np.isfinite(gradient).all():
-                raise ValueError("sanitized-gradient must be finite")
+            limit = self._gradient_range[1] * (1 + FLOAT16_ROUNDING)
+            # Written so that a NaN, which compares false with everything, is refused too.
+            if not (np.abs(gradient) <= limit).all():
+                raise ValueError(f"sanitized-gradient must be finite and within +-{limit:.6g}")
             return TrainReply(server_round=server_round, gradient_BCHW=gradient)
         except (ValueError, TypeError) as error:
             raise MalformedReplyError(f"reply dropped: {error}") from error

@@ -14,15 +14,14 @@ def pack(values: np.ndarray, codec: str, low: float, high: float) -> np.ndarray:
     Args:
         values: finite.
         codec: ``float32`` (exact for float32 values), ``float16`` or ``uint8``.
-        low: start of the range of ``uint8``; never taken from the values themselves, which would
-            tell something of them.
+        low: start of a public range; never taken from the values themselves, which would tell
+            something of them.
         high: its end; values outside [low, high] are clamped.
     """
+    clamped = np.clip(values.astype(np.float64), low, high)
     if codec == "uint8":
-        clamped = np.clip(values.astype(np.float64), low, high)
         return np.round((clamped - low) / (high - low) * _LEVELS).astype(np.uint8)
-    limit = float(np.finfo(DTYPES[codec]).max)
-    return np.asarray(np.clip(values, -limit, limit), dtype=DTYPES[codec])
+    return np.asarray(clamped, dtype=DTYPES[codec])
 
 
 def unpack(packed: np.ndarray, codec: str, low: float, high: float) -> np.ndarray:

@@ -50,5 +50,5 @@ def test_between_accepts_the_inside():
 
 def test_one_of_names_value_and_choices():
     assert one_of(("sample", "message"), clipping="message") is None
-    with pytest.raises(ValueError, match="^clipping='row' must be one of sample, message$"):
+    with pytest.raises(ValueError, match=r"^clipping='row' must be one of sample, message$"):
         one_of(("sample", "message"), clipping="row")

@@ -77,7 +77,7 @@ def test_after_the_time_out_what_came_is_returned():
     started = time.monotonic()
     replies = exchange(grid, messages(3), timeout_seconds=0.1)
     assert answered(replies) == [10, 12]
-    assert 0.1 <= time.monotonic() - started < 5
+    assert 0.1 <= time.monotonic() - started < 2
     assert list(grid.pending) == ["message-1"]  # left where it is
 
 

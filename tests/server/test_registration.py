@@ -31,6 +31,8 @@ def grid_of(client_ids, grid_type=InProcessGrid):
         client_id = client_ids[context.node_config["partition-id"]]
         if client_id is None:
             raise OSError("no ledger")
+        if client_id == "":
+            return Message(RecordDict({"other": ConfigRecord({"x": 1})}), reply_to=message)
         content = RecordDict({"config": ConfigRecord({"client-id": client_id})})
         return Message(content, reply_to=message)
 
@@ -54,6 +56,13 @@ def test_a_node_that_fails_is_left_out_and_said_so(caplog):
         nodes = register_clients(grid_of(["a", None, "b"]), ByteMeter(), 3, timeout_seconds=10)
     assert set(nodes) == {"a", "b"}
     assert "did not register" in caplog.text
+
+
+def test_a_malformed_answer_is_left_out_and_said_so(caplog):
+    with caplog.at_level(logging.WARNING, logger="server.registration"):
+        nodes = register_clients(grid_of(["a", "", 7]), ByteMeter(), 3, timeout_seconds=10)
+    assert set(nodes) == {"a"}
+    assert caplog.text.count("gave no client-id") == 2
 
 
 def test_no_answer_at_all_is_an_error():

@@ -51,6 +51,7 @@ MALFORMED = {
     "too few rows": lambda r, m: with_gradient(r, np.zeros((7, 1, 28, 28), np.float32)),
     "wrong dtype": lambda r, m: with_gradient(r, np.zeros((8, 1, 28, 28), np.float64)),
     "not finite": lambda r, m: with_gradient(r, np.full((8, 1, 28, 28), np.nan, np.float32)),
+    "huge": lambda r, m: with_gradient(r, np.full((8, 1, 28, 28), 3e38, np.float32)),
     "wrong round": lambda r, m: with_round(r, 99),
     "a metric beside it": lambda r, m: with_metrics(r),
 }

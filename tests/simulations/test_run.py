@@ -44,9 +44,8 @@ def test_resuming_what_is_no_run_says_so(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid(path, tmp_path, capsys):
-    from simulations.run import _parser, _settings
-
     from fed_gswgan.config import Config
+    from simulations.run import _parser, _settings
 
     options = _parser().parse_args(["--config", str(path), "--set", "rounds=20"])
     config = Config.from_run_config(_settings(options))

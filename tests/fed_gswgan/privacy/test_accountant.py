@@ -97,7 +97,7 @@ def test_epsilon_is_the_smallest_that_keeps_delta(mu, log_delta):
 def test_mu_is_the_largest_that_keeps_epsilon(epsilon, log_delta):
     delta = 10**log_delta
     mu = gaussian_mu(epsilon, delta)
-    assert gaussian_epsilon(mu, delta) <= epsilon * (1 + 1e-12)
+    assert gaussian_epsilon(mu, delta) <= epsilon + 1e-12 * (1 + epsilon)
     assert gaussian_epsilon(mu * (1 + 1e-6), delta) > epsilon
     assert gaussian_epsilon(mu, delta) == pytest.approx(epsilon, rel=1e-6, abs=1e-9)
 

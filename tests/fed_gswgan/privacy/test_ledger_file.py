@@ -75,7 +75,7 @@ def test_only_the_owner_may_read_a_ledger(path):
 
 def test_missing_ledger_is_unavailable_and_stays_missing(tmp_path):
     with (
-        pytest.raises(LedgerUnavailable, match="gone.jsonl"),
+        pytest.raises(LedgerUnavailable, match="ledger gone"),
         LedgerFile(tmp_path / "gone.jsonl").locked(),
     ):
         pass
@@ -114,7 +114,7 @@ def test_damaged_ledger_is_unavailable(path, damage):
     # Whole lines cut off at the end leave a valid chain: that a backup was put back cannot be seen.
     append(path, {"a": 1}, {"a": 2}, {"a": 3})
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(LedgerUnavailable, match="ledger.jsonl"), LedgerFile(path).locked():
+    with pytest.raises(LedgerUnavailable, match=r"^ledger "), LedgerFile(path).locked():
         pass
 
 
@@ -214,12 +214,10 @@ def test_entry_is_synced_to_disk_before_append_returns(path, monkeypatch):
     calls = []
     write, fsync = os.write, os.fsync
     with LedgerFile(path).locked() as file, monkeypatch.context() as patch:
-        patch.setattr(
-            ledger_file.os, "write", lambda *a: calls.append(("write", a[0])) or write(*a)
-        )
+        patch.setattr(ledger_file.os, "write", lambda *a: calls.append("write") or write(*a))
         patch.setattr(ledger_file.os, "fsync", lambda d: calls.append(("fsync", d)) or fsync(d))
         file.append([{"a": 1}, {"a": 2}])
-        assert calls == [("write", file._descriptor), ("fsync", file._descriptor)]
+        assert calls == ["write", ("fsync", file._descriptor)]
 
 
 def test_new_ledger_and_its_folder_are_synced(tmp_path, monkeypatch):

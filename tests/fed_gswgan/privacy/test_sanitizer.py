@@ -169,7 +169,7 @@ def test_release_is_the_clipped_gradient_plus_the_noise():
     config = SanitizerConfig(clipping_bound=1.0, noise_stddev=2.0)
     noise = seeded().add_noise(np.zeros(2), 2.0)
     released = sanitize(rows, config, seeded()).values_BCHW.ravel()
-    assert released == pytest.approx([0.6, 0.8] + noise, rel=1e-6)
+    assert released == pytest.approx(np.array([0.6, 0.8]) + noise, rel=1e-6)
 
 
 def test_event_says_what_was_done():

@@ -6,6 +6,7 @@ from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.mlp_critic import MLPCritic
 from fed_gswgan.training.critic_training import critic_optimizer
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.warm_start import warm_start
 
 
@@ -53,9 +54,31 @@ def test_every_generator_step_costs_critic_steps_updates_of_the_critic(shard):
     assert {int(state["step"]) for state in optimizer.state.values()} == {6}
 
 
-def test_a_critic_that_diverged_does_not_stop_its_client(shard):
+@pytest.fixture
+def generator_steps(monkeypatch):
+    """Gradient norms of the steps of the generator that is thrown away."""
+    norms, step = [], GeneratorTrainer.step
+
+    def counted(trainer, *inputs):
+        norms.append(step(trainer, *inputs))
+        return norms[-1]
+
+    monkeypatch.setattr(GeneratorTrainer, "step", counted)
+    return norms
+
+
+def test_the_critic_is_warmed_against_a_generator_that_learns_too(shard, generator_steps):
+    warm(shard, 3)
+    assert len(generator_steps) == 3
+    assert min(generator_steps) > 0
+
+
+def test_a_critic_that_diverged_neither_stops_its_client_nor_steps_the_generator(
+    shard, generator_steps
+):
     critic, _, _ = warm(shard, 2, start=float("nan"))
     assert critic.score.weight.isnan().all()
+    assert generator_steps == []
 
 
 def test_warm_start_leaves_the_shard_and_the_global_generators_alone(shard):

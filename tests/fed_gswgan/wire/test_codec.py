@@ -20,7 +20,7 @@ from fed_gswgan.wire.messages import (
 CODECS = ("float32", "float16", "uint8")
 # A bound of 2 and noise of 1.5: gradients are public to lie within 2 (1 + 5 x 1.5) = 17.
 SANITIZER = SanitizerConfig(clipping_bound=2.0, noise_stddev=1.5)
-LIMIT = 17.0
+LIMIT = 20.0
 PIXEL_ERROR = {"float32": 0, "float16": 2**-12, "uint8": 0.5 / 255 + 1e-7}
 GRADIENT_ERROR = {"float32": 0, "float16": 2**-7, "uint8": LIMIT / 255 + 1e-6}
 
