@@ -57,7 +57,9 @@ def run_on_ray(
 
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning
+    # Ray runs its workers at niceness 15: beside any other busy process they all but stop.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     environment["OMP_NUM_THREADS"] = "1"

@@ -71,3 +71,12 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
 def read_rounds(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's rounds.jsonl."""
     return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def fed_gswgan_data() -> Path:
+    """Return the folder of the real data sets, or skip, saying so."""
+    folder = os.environ.get("FED_GSWGAN_DATA")
+    if not folder:
+        pytest.skip("FED_GSWGAN_DATA is not set: no real Fed-EMNIST here")
+    return Path(folder)

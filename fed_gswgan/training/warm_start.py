@@ -3,6 +3,8 @@
 Nothing leaves the client, so it costs no privacy; what it costs is the client's time.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -15,6 +17,7 @@ from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels,
 from fed_gswgan.training.sample_gradient import sample_gradient
 
 BATCH_SIZE = 32
+CRITIC_STEPS = 5  # a generator step, as in WGAN-GP
 
 
 def warm_start(
@@ -32,7 +35,7 @@ def warm_start(
     """
     if config.warm_start_steps == 0:
         return
-    local = GeneratorConfig()
+    local, local_critic = GeneratorConfig(), replace(config, critic_steps=CRITIC_STEPS)
     seed = int(randomness.integers(2**31))
     trainer = GeneratorTrainer(build_generator(local, num_classes, seed), local, adam)
     for _ in range(config.warm_start_steps):
@@ -40,7 +43,7 @@ def warm_start(
         labels_B = draw_labels(BATCH_SIZE, num_classes, randomness)
         samples_BCHW = trainer.samples(latents_BZ, labels_B)
         train_critic(
-            critic, optimizer, shard, samples_BCHW[None], labels_B[None], config, randomness
+            critic, optimizer, shard, samples_BCHW[None], labels_B[None], local_critic, randomness
         )
         gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B)
         if torch.isfinite(gradients_BCHW).all():

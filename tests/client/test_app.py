@@ -72,9 +72,7 @@ def test_a_client_whose_ledger_is_gone_refuses(small_run, tmp_path):
     assert summary["privacy"]["epsilon_max"] == summary["privacy"]["epsilon_server_bound"]
 
 
-def test_an_unexpected_failure_tells_its_kind_and_nothing_of_the_data(
-    small_run, caplog, monkeypatch
-):
+def test_an_unexpected_failure_tells_its_kind_alone(small_run, caplog, monkeypatch):
     def fail(*arguments):
         raise ZeroDivisionError("the writer has 17 images of a 3")
 
@@ -88,7 +86,7 @@ def test_an_unexpected_failure_tells_its_kind_and_nothing_of_the_data(
 
 
 def test_the_server_cannot_talk_a_real_device_into_being_simulated(monkeypatch):
-    """Without the variable in its own environment a process does not simulate, whatever is asked."""
+    """Without the variable in its own environment no process simulates, whatever is asked."""
     monkeypatch.delenv(SIMULATION_FOLDER, raising=False)
     settings = Config.from_run_config(SMALL).to_run_config()
     grid = InProcessGrid(client_app, 1, settings)
