@@ -14,7 +14,8 @@ class SlimGenerator(nn.Module):
 
     Pixel norm and not batch norm: a sample must depend on its own latent and label alone, or the
     gradient with respect to one sample would not be that sample's. The class embedding is as long
-    as the latent: a longer one drowns the latent, and every class collapses to one shape.
+    as the latent and half as strong: a larger one drowns the latent, and every class collapses to
+    one shape.
     """
 
     def __init__(self, latent_dim: int, num_classes: int, width: int = 32) -> None:
@@ -22,6 +23,7 @@ class SlimGenerator(nn.Module):
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.class_embedding = nn.Embedding(num_classes, latent_dim)
+        nn.init.normal_(self.class_embedding.weight, std=0.5)
         self.to_features = nn.Linear(2 * latent_dim, 2 * width * 7 * 7)
         self.to_14 = nn.Conv2d(2 * width, width, 3, padding=1)
         self.to_28 = nn.Conv2d(width, width // 2, 3, padding=1)
