@@ -7,6 +7,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.virtual_device import client_id_of, open_device
+from fed_gswgan.device.virtual_clients import note_failure, simulation_folder
 from fed_gswgan.privacy.ledger_file import PrivacyBudgetExhausted
 from fed_gswgan.wire.messages import (
     CLIENT_FAILED,
@@ -23,8 +24,11 @@ app = ClientApp()
 @app.query("register")
 def register(message: Message, context: Context) -> Message:
     """Answer with the stable client id."""
-    config = ConfigRecord({"client-id": client_id_of(context)})
-    return Message(RecordDict({"config": config}), reply_to=message)
+    try:
+        config = ConfigRecord({"client-id": client_id_of(context)})
+        return Message(RecordDict({"config": config}), reply_to=message)
+    except Exception:
+        return _failure(message)
 
 
 @app.train("gswgan")
@@ -39,12 +43,16 @@ def train(message: Message, context: Context) -> Message:
         return _refusal(MALFORMED_REQUEST, error, message)
     except PrivacyBudgetExhausted as error:
         return _refusal(REFUSED, error, message)
-    except Exception as error:
-        # The text of any other error may depend on data: it stays in this machine's log.
-        logger.exception("client failed")
-        return Message(
-            Error(CLIENT_FAILED, f"client failed: {type(error).__name__}"), reply_to=message
-        )
+    except Exception:
+        return _failure(message)
+
+
+def _failure(message: Message) -> Message:
+    """Say that something failed and not what: even the kind of an error may depend on data."""
+    logger.exception("client failed")
+    if (folder := simulation_folder()) is not None:
+        note_failure(folder)
+    return Message(Error(CLIENT_FAILED, "client failed; see its own log"), reply_to=message)
 
 
 def _refusal(code: int, error: Exception, message: Message) -> Message:

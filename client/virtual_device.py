@@ -12,7 +12,6 @@ from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.virtual_clients import (
     SIMULATION_FOLDER,
-    create_virtual_client,
     simulation_folder,
     virtual_client_id,
 )
@@ -27,11 +26,12 @@ class Device(NamedTuple):
 
 
 def client_id_of(context: Context) -> str:
-    """Return the stable id of this node's client; it does not depend on data.
+    """Return the stable id of this node's client; it does not depend on anybody's images.
 
     Raises:
-        ValueError: the node has no partition-id.
+        ValueError: the node has no partition-id, or there is no such client.
     """
+    open_device(context)
     return virtual_client_id(_partition_id(context))
 
 
@@ -65,10 +65,15 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
         )
     users = partitions[partition_id]
     client_id = virtual_client_id(partition_id)
-    folder = root / client_id
-    create_virtual_client(folder, users)
     num_classes = len(source.class_names)
-    guard = Guard(client_id, lambda: load_partition(source, users), num_classes, config, folder)
+    guard = Guard(
+        client_id,
+        users,
+        lambda: load_partition(source, users),
+        num_classes,
+        config,
+        root / client_id,
+    )
     return Device(guard, Codec(config.codec, config.sanitizer))
 
 

@@ -49,7 +49,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         one_of(("slim", "dcgan", "resnet"), generator=self.generator)
-        at_least(1, generator_width=self.generator_width)
+        at_least(2, generator_width=self.generator_width)
         at_least(1, latent_dim=self.latent_dim)
         one_of(("bernoulli", "normal"), latent_kind=self.latent_kind)
         positive(generator_learning_rate=self.generator_learning_rate)
@@ -103,8 +103,8 @@ class SanitizerConfig:
 
     def __post_init__(self) -> None:
         one_of(("sample", "message"), clipping=self.clipping)
-        positive(clipping_bound=self.clipping_bound)
-        positive(noise_stddev=self.noise_stddev)
+        between(0, 1e30, clipping_bound=self.clipping_bound)
+        between(1e-9, 1e9, noise_stddev=self.noise_stddev)
         one_of(("secure", "seeded"), noise_source=self.noise_source)
 
 
@@ -140,10 +140,16 @@ class CohortConfig:
         at_least(1, batch_size=self.batch_size)
         at_least(0, critic_batches=self.critic_batches)
         at_least(1, min_replies=self.min_replies)
+        if self.sampling_method == "fixed-size" and self.min_replies > self.cohort_size:
+            raise ValueError(
+                f"min-replies={self.min_replies} must be <= cohort-size={self.cohort_size}, or no "
+                "round ever makes a step"
+            )
         positive(reply_timeout_seconds=self.reply_timeout_seconds)
 
 
 CODECS = ("float32", "float16", "uint8")
+FLOAT16_MAX = 65504.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +198,14 @@ class Config:
     cohort: CohortConfig = field(default_factory=CohortConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        largest = self.sanitizer.clipping_bound * (1 + 6 * self.sanitizer.noise_stddev)
+        if self.codec.uplink_codec == "float16" and largest > FLOAT16_MAX:
+            raise ValueError(
+                f"uplink-codec=float16 holds values up to {FLOAT16_MAX:g}, noise-stddev="
+                f"{self.sanitizer.noise_stddev:g} makes them as large as {largest:g}; use float32"
+            )
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> "Config":

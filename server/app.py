@@ -15,6 +15,8 @@ from fed_gswgan.data.partitions import partition_writers
 from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.virtual_clients import (
     ReservedBudgets,
+    create_virtual_clients,
+    failed_clients,
     reserved_budgets,
     simulation_folder,
 )
@@ -23,8 +25,8 @@ from fed_gswgan.privacy.ledger_file import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import log_to
-from fed_gswgan.reporting.run_folder import RunFolder
-from fed_gswgan.reporting.summary_table import print_summary
+from fed_gswgan.reporting.run_folder import ASKED, RunFolder, open_run_folder
+from fed_gswgan.reporting.summary_table import METRICS, print_summary
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.sampling import sampler_of
@@ -69,15 +71,29 @@ def run_server(
         console: where the progress bar goes.
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
-    run = RunFolder.open(config)
+    with open_run_folder(config) as run:
+        _run(run, grid, config, runtime, interrupted, console or Console())
+    return run.path
+
+
+def _run(
+    run: RunFolder,
+    grid: Grid,
+    config: Config,
+    runtime: str,
+    interrupted: Callable[[], bool],
+    console: Console,
+) -> None:
     source = open_source(config.data)
+    virtual_clients = simulation_folder()
+    if virtual_clients is not None and not config.run.resume:
+        create_virtual_clients(virtual_clients, _partitions(config, source))
     num_classes = len(source.class_names)
     seed = SeedStream(config.run.seed).torch_seed("generator-weights")
     trainer = GeneratorTrainer(
         build_generator(config.generator, num_classes, seed), config.generator, config.adam
     )
     byte_meter = ByteMeter()
-    console = console or Console()
     recorder = RunRecorder(run.path, config, trainer, byte_meter, num_classes, console)
     try:
         strategy = SampleGradientStrategy(
@@ -86,7 +102,7 @@ def run_server(
             nodes=_register(grid, config, source, byte_meter, interrupted),
             num_classes=num_classes,
             trainer=trainer,
-            user_ledgers=UserLedgers(run.path / "asked.jsonl", config.budget),
+            user_ledgers=UserLedgers(run.path / ASKED, config.budget),
             byte_meter=byte_meter,
             codec=Codec(config.codec, config.sanitizer),
             first_round=recorder.finished_round + 1,
@@ -102,9 +118,10 @@ def run_server(
             replace_json(run.path / "summary.json", summary)
     finally:
         recorder.close()
+    for log in failed_clients(virtual_clients) if virtual_clients else []:
+        logger.warning("a client failed and answered with noise alone: see %s", log)
     if not interrupted():
         print_summary(summary, run.path, console)
-    return run.path
 
 
 def _register(
@@ -142,7 +159,7 @@ def summarize(
         "runtime": runtime,
         "dataset": source.name,
         "clients": len(strategy.nodes),
-        "cohort_size": config.cohort.cohort_size,
+        "cohort_size": min(config.cohort.cohort_size, len(strategy.nodes)),
         "rounds": recorder.finished_round,
         "seconds": round(recorder.seconds, 3),
         "seed": config.run.seed,
@@ -151,6 +168,7 @@ def summarize(
             config,
             strategy.event,
             source.unit,
+            len(strategy.nodes),
             strategy.user_ledgers,
             _reserved(config, source),
         ),
@@ -179,7 +197,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Return the metrics of the EMA generator on images that no client held; none if not asked."""
     if config.run.evaluation_samples == 0:
-        return {}
+        return dict.fromkeys(METRICS)
     from fed_gswgan.evaluation.evaluate import evaluate
 
     logger.info("evaluating on held-out images")
@@ -195,5 +213,5 @@ def _evaluate(
         )
     except ValueError as error:  # a generator that diverged; the rest of the summary stands
         logger.error("no metrics: %s", error)
-        return {"not_evaluated": str(error)}
+        return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}
     return report.to_dict()

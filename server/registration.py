@@ -13,6 +13,8 @@ from server.exchange import exchange
 
 logger = logging.getLogger(__name__)
 
+LONGEST_WAIT_SECONDS = 60.0  # for nodes to appear; who comes later is not part of the run
+
 
 def register_clients(
     grid: Grid,
@@ -35,7 +37,8 @@ def register_clients(
     Raises:
         RuntimeError: no node answered, or two nodes gave the same client id.
     """
-    node_ids = _wait_for_nodes(grid, expected, timeout_seconds, interrupted)
+    patience = min(timeout_seconds, LONGEST_WAIT_SECONDS)
+    node_ids = _wait_for_nodes(grid, expected, patience, interrupted)
     messages = [
         Message(RecordDict({"config": ConfigRecord({"ask": "client-id"})}), node_id, REGISTER)
         for node_id in node_ids
@@ -72,10 +75,17 @@ def _wait_for_nodes(
     grid: Grid, expected: int, timeout_seconds: float, interrupted: Callable[[], bool]
 ) -> list[int]:
     """Return the node ids once ``expected`` are there, or those there are after the time-out."""
-    started = time.monotonic()
+    started, told = time.monotonic(), False
     while True:
         node_ids = list(grid.get_node_ids())
         waited = time.monotonic() - started
         if len(node_ids) >= expected or waited > timeout_seconds or interrupted():
             return node_ids
+        if waited > 2 and not told:
+            logger.warning(
+                "%d of %d nodes are there; waiting up to %g s for the others (flwr run: "
+                '--federation-config "num-supernodes=%d")',
+                len(node_ids), expected, timeout_seconds, expected,
+            )  # fmt: skip
+            told = True
         time.sleep(0.1)

@@ -38,6 +38,7 @@ class RunRecorder:
         self.finished_round = self.checkpoint_round = 0
         self.seconds = 0.0
         self.replies = dict.fromkeys(REPLY_KINDS, 0)
+        self._metered = byte_meter.state_dict()
         self._checkpoint = Checkpoint(folder)
         if self._checkpoint.exists():
             self._restore(self._checkpoint.load(trainer))
@@ -51,6 +52,7 @@ class RunRecorder:
         self.seconds += report.round_seconds
         for kind in REPLY_KINDS:
             self.replies[kind] += getattr(report, kind)
+        self._metered = self.byte_meter.state_dict()  # as of a whole round, for the checkpoint
         downlink, uplink = self.byte_meter.downlink_total, self.byte_meter.uplink_total
         self._round_log.write(report)
         self.tensorboard.write(report, downlink, uplink)
@@ -82,7 +84,7 @@ class RunRecorder:
             server_round=self.finished_round,
             seconds=self.seconds,
             replies=self.replies,
-            byte_meter=self.byte_meter.state_dict(),
+            byte_meter=self._metered,
         )
         self._checkpoint.save(self.trainer, progress)
         self.checkpoint_round = self.finished_round
@@ -92,3 +94,4 @@ class RunRecorder:
         self.seconds = progress.seconds
         self.replies = dict(progress.replies)
         self.byte_meter.load_state_dict(progress.byte_meter)
+        self._metered = self.byte_meter.state_dict()

@@ -31,6 +31,13 @@ from server.reply_reading import Replies, read_replies
 logger = logging.getLogger(__name__)
 
 
+PATIENCE_ROUNDS = 5
+
+
+class RunStalled(RuntimeError):
+    """Too few clients answer for the generator to move, while everybody asked is charged."""
+
+
 class Step(NamedTuple):
     """What a round did to the generator."""
 
@@ -192,12 +199,17 @@ class SampleGradientStrategy(Strategy):
     ) -> Result:
         """Run from ``first_round`` to ``num_rounds``, reporting each, and return the EMA generator.
 
+        Raises:
+            RunStalled: round after round, too few clients answer; what is done stays saved.
+
         Ends early, saying so, when interrupted or when nobody's budget allows another release.
         ``initial_arrays`` replaces the generator's weights; the other arguments are Flower's and
         are not used: settings are in the config, evaluation is the caller's.
         """
         if initial_arrays is not None:
-            self.trainer.generator.load_state_dict(initial_arrays.to_torch_state_dict())
+            for network in (self.trainer.generator, self.trainer.ema_generator):
+                network.load_state_dict(initial_arrays.to_torch_state_dict())
+        rounds_without_step = 0
         for server_round in range(self.first_round, num_rounds + 1):
             if self.everybody_is_exhausted():
                 logger.warning(
@@ -209,6 +221,15 @@ class SampleGradientStrategy(Strategy):
             if report is None:
                 break
             self.on_round(report)
+            rounds_without_step = (
+                0 if report.stepped or not report.asked else rounds_without_step + 1
+            )
+            if rounds_without_step == PATIENCE_ROUNDS:
+                raise RunStalled(
+                    f"no generator step in the last {PATIENCE_ROUNDS} rounds: of {report.asked} "
+                    f"clients {report.received} answered, min-replies="
+                    f"{self.config.cohort.min_replies}; the log says why the others did not"
+                )
         return Result(arrays=ArrayRecord(self.trainer.ema_generator.state_dict()))
 
     def everybody_is_exhausted(self) -> bool:

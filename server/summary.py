@@ -16,6 +16,7 @@ def privacy_summary(
     config: Config,
     event: SanitizedGradientEvent,
     unit: str,
+    clients: int,
     user_ledgers: UserLedgers,
     reserved: ReservedBudgets | None,
 ) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def privacy_summary(
         config: of the run.
         event: one reply.
         unit: who a user is.
+        clients: how many there are.
         user_ledgers: the server's own count, an upper bound.
         reserved: what the clients' ledgers say; None where the server cannot see them, and then
             the server's bound stands in.
@@ -32,9 +34,14 @@ def privacy_summary(
     sanitizer, budget = config.sanitizer, config.budget
     relation = NeighboringRelation(budget.neighboring_relation)
     bound = user_ledgers.max_epsilon()
-    epsilon = reserved.epsilon_max if reserved else bound
-    participations = reserved.participations_max if reserved else user_ledgers.max_participations()
-    found = remedies(event, participations, relation, budget.delta, PROTECTIVE_EPSILON)
+    if reserved:
+        epsilon, mu = reserved.epsilon_max, reserved.mu_max
+        participations, users = reserved.participations_max, reserved.users
+    else:
+        epsilon, mu = bound, user_ledgers.max_mu()
+        participations, users = user_ledgers.max_participations(), clients
+    found = remedies(event, mu, relation, budget.delta, PROTECTIVE_EPSILON)
+    seeded = sanitizer.noise_source == "seeded"
     return {
         "trust_model": "local",
         "neighboring_relation": str(relation),
@@ -46,13 +53,13 @@ def privacy_summary(
         "samples_per_reply": event.samples,
         "max_epsilon": None if math.isinf(budget.max_epsilon) else budget.max_epsilon,
         "participations_max": participations,
-        "mu": event.mu(relation) * math.sqrt(participations),
+        "mu": mu,
         "epsilon_max": epsilon,
         "epsilon_median": reserved.epsilon_median if reserved else None,
         "epsilon_from": "the clients' ledgers" if reserved else "the server's count",
         "epsilon_server_bound": bound,
-        "seeded_noise": sanitizer.noise_source == "seeded",
+        "seeded_noise": seeded,
         "statement": privacy_statement(
-            epsilon, budget.delta, str(relation), unit, participations, found
+            epsilon, budget.delta, str(relation), unit, users, participations, seeded, found
         ),
     }

@@ -104,6 +104,6 @@ class InProcessGrid(Grid):
         context = self._contexts[message.metadata.dst_node_id]
         try:
             return self._client_app(message, context)
-        except Exception as error:  # as every other runtime does: a client's failure is a reply
+        except Exception:  # as every other runtime does: a client's failure is a reply
             logger.exception("client failed")
-            return Message(Error(CLIENT_FAILED, type(error).__name__), reply_to=message)
+            return Message(Error(CLIENT_FAILED, "client failed"), reply_to=message)

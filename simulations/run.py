@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -18,32 +19,40 @@ from fed_gswgan.data.partitions import partition_writers
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
+from fed_gswgan.privacy.ledger_file import PrivacyBudgetExhausted
 from fed_gswgan.reporting.logs import log_to
-from fed_gswgan.reporting.run_folder import config_of_run, default_folder
+from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
 from server.app import run_server
+from server.sample_gradient_strategy import RunStalled
 
 Settings = dict[str, Value]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, and return the exit status: 0 finished, 130 interrupted and saved, 2 bad settings."""
+    """Run, and return the exit status: 0 finished, 1 failed, 2 bad settings, 130 interrupted."""
     options = _parser().parse_args(arguments)
     console = Console()
     try:
         config = Config.from_run_config(_settings(options))
-    except (OSError, ValueError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        check_run_folder(config, Path(config.run.output_dir))
+        source = open_source(config.data)
+        data = config.data
+        partition_writers(source.writer_ids, data.writers_per_client, data.max_clients)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        _say_error(console, error)
         return 2
     try:
         return run(config, options.runtime, options.ray_address, console)
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
-        return 2
+    except (OSError, ModuleNotFoundError, PrivacyBudgetExhausted, RunStalled) as error:
+        _say_error(console, error)
+        return 1
 
 
 def run(config: Config, runtime: str, ray_address: str, console: Console) -> int:
     """Run one simulation to its end or to Ctrl-C."""
     folder = Path(config.run.output_dir)
+    if "FED_GSWGAN_DATA" in os.environ:
+        os.environ["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
     os.environ[SIMULATION_FOLDER] = str((folder / "clients").absolute())
     stop = _stop_on_ctrl_c(console)
     log_to(_log_handler(console))
@@ -67,10 +76,9 @@ def run(config: Config, runtime: str, ray_address: str, console: Console) -> int
 
         serve(InProcessGrid(client_app, clients, run_config))
     if stop.is_set():
-        console.print(
-            f"stopped and saved; go on with: python -m simulations.run --resume {folder}",
-            highlight=False,
-        )
+        words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
+        command = shlex.join([*words, "--runtime", runtime])
+        _say(console, f"stopped and saved; go on with: {command}")
         return 130
     return 0
 
@@ -93,8 +101,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """Return the flat settings: file, then the resumed run's, then --set, then the folder."""
+    """Return the flat settings: of the file or the resumed run, then --set, then the folder."""
     settings: Settings = {}
+    if options.resume and (options.config or options.output):
+        raise ValueError("--resume takes settings and folder from the run; drop --config, --output")
     if options.config:
         settings |= tomllib.loads(options.config.read_text())
     if options.resume:
@@ -110,6 +120,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         settings["output-dir"] = options.output
     elif not settings.get("output-dir"):
         settings["output-dir"] = default_folder(Config.from_run_config(settings))
+    if settings.get("data-dir"):  # a worker may have another working directory
+        settings["data-dir"] = str(Path(str(settings["data-dir"])).absolute())
     return settings
 
 
@@ -130,12 +142,21 @@ def _stop_on_ctrl_c(console: Console) -> threading.Event:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        console.print("stopping after the replies at hand; once more to stop at once")
+        _say(console, "stopping: this round is asked again on resuming; once more to stop at once")
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, on_signal)
         signal.signal(signal.SIGTERM, on_signal)
     return stop
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: no wrapping, so that it can be pasted, and no markup."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _say_error(console: Console, error: Exception) -> None:
+    _say(console, f"error: {error}")
 
 
 def _log_handler(console: Console) -> logging.Handler:

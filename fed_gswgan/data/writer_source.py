@@ -11,6 +11,8 @@ from fed_gswgan.data.leaf_json import open_leaf_femnist
 from fed_gswgan.data.qmnist import QmnistSource
 from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
 
+MOST_CLASSES = 256
+
 
 class WriterSource(Protocol):
     """Images by writer, some of them held out of every shard.
@@ -56,6 +58,16 @@ def open_source(config: DataConfig) -> WriterSource:
         ValueError: a file is damaged or of another layout, or the settings do not fit the data set.
         ModuleNotFoundError: ``flwr-femnist`` without its extra.
     """
+    source = _open(config)
+    if len(source.class_names) > MOST_CLASSES:
+        raise ValueError(
+            f"dataset={config.dataset} has {len(source.class_names)} classes, must be <= "
+            f"{MOST_CLASSES}: a label is a byte on the wire"
+        )
+    return source
+
+
+def _open(config: DataConfig) -> WriterSource:
     folder, classes, minimum = config.data_dir, config.classes, config.min_images_per_writer
     match config.dataset:
         case "digits":

@@ -4,12 +4,16 @@ Each file, a slot, holds what the client had after one round, tagged by that rou
 falls back to its checkpoint asks for older rounds again and finds the critic of that time.
 """
 
+import hashlib
+import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from fed_gswgan.privacy.ledger import ReleaseKey
 
 # round, optimizer steps, parameters, reply values, key, checksum
 _HEADER = struct.Struct("<qqqq64sI")
@@ -40,18 +44,23 @@ class CriticState:
 class CriticSlots:
     """Two slots; a write never touches the one that may still be needed."""
 
-    def __init__(self, folder: Path) -> None:
-        self._paths = (folder / "critic-0.slot", folder / "critic-1.slot")
+    def __init__(self, folder: Path, experiment_id: str) -> None:
+        # An experiment starts from a new critic; its name is the server's, and no path.
+        name = hashlib.sha256(experiment_id.encode()).hexdigest()[:16]
+        self._folder = folder / f"critic-{name}"
+        self._paths = (self._folder / "0.slot", self._folder / "1.slot")
 
     def before(self, server_round: int) -> CriticState | None:
         """Return the newest state of an earlier round; None for a critic that never trained."""
         states = [s for s in map(_read, self._paths) if s and s.server_round < server_round]
         return max(states, key=lambda state: state.server_round, default=None)
 
-    def at(self, server_round: int) -> CriticState | None:
-        """Return the state of exactly this round, with the reply that was released."""
-        states = [s for s in map(_read, self._paths) if s and s.server_round == server_round]
-        return states[0] if states else None
+    def released(self, key: ReleaseKey, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Return what this very request was answered, float32; None if it is not kept any more."""
+        for state in map(_read, self._paths):
+            if state and (state.server_round, state.key) == (key.server_round, key.request_hash):
+                return state.reply.reshape(shape).copy()
+        return None
 
     def store(self, state: CriticState, checkpoint_round: int) -> None:
         """Write a state over the slot that is not needed to fall back to ``checkpoint_round``.
@@ -60,6 +69,7 @@ class CriticSlots:
         that is kept is the newest one not younger than the checkpoint; of the other, or of both
         where neither qualifies, goes what is oldest.
         """
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         rounds = [
             old.server_round if old and old.server_round < state.server_round else _EMPTY
             for old in map(_read, self._paths)
@@ -102,8 +112,11 @@ def _write(path: Path, state: CriticState) -> None:
     count, reply_count = state.parameters.shape[1], len(state.reply)
     size = _BODY_OFFSET + 4 * (3 * count + reply_count)
     if not path.exists() or path.stat().st_size != size:
-        with open(path, "wb") as file:
-            file.truncate(size)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)  # a full disk raises here, not in the mapping
+        finally:
+            os.close(descriptor)
     slot = np.memmap(path, dtype=np.uint8, mode="r+")
     slot[: _HEADER.size] = _header(_EMPTY, 0, 0, 0, "", 0)
     body = slot[_BODY_OFFSET:].view(np.float32)

@@ -9,6 +9,7 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.device.critic_vector import from_vector, to_vector
 from fed_gswgan.device.request_check import check_request
+from fed_gswgan.device.virtual_clients import LEDGER, note_failure
 from fed_gswgan.models.build import build_critic
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
@@ -30,20 +32,30 @@ from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
 
+class Critic(NamedTuple):
+    """A critic and its optimizer, which train together and are kept together."""
+
+    network: nn.Module
+    optimizer: torch.optim.Adam
+
+
 class Guard:
     """Answers train requests for one client.
 
     Args:
         client_id: stable name of the client.
+        users: whose data the client holds; its ledger must be theirs.
         open_shard: reads the client's data; called once, after the first reservation.
         num_classes: of the data set.
-        config: the device's own settings; nothing in a request overrides them.
+        config: the device's own settings (a simulated one's are the run's); nothing in a request
+            overrides them.
         folder: of the ledger and the critic's state, the client's own.
     """
 
     def __init__(
         self,
         client_id: str,
+        users: tuple[str, ...],
         open_shard: Callable[[], WriterShard],
         num_classes: int,
         config: Config,
@@ -53,14 +65,15 @@ class Guard:
         self._open_shard = open_shard
         self._num_classes = num_classes
         self._config = config
-        self._ledger = Ledger(folder / "ledger.jsonl", config.budget)
-        self._slots = CriticSlots(folder)
+        self._folder = folder
+        self._ledger = Ledger(folder / LEDGER, users, config.budget)
         self._seeds = SeedStream(config.run.seed)
 
     def answer(self, request: TrainRequest) -> TrainReply:
         """Train the critic on the samples and return the sanitized gradient: one round, whole.
 
-        A request that was answered before gets the identical bytes again, at no charge.
+        A request that was answered before gets the identical bytes again, at no charge, as long as
+        they are kept; after that it is a new release.
 
         Raises:
             MalformedRequestError: refused before any data was read; nothing was charged.
@@ -68,69 +81,73 @@ class Guard:
         """
         check_request(request, self._config.cohort, self._num_classes)
         key = ReleaseKey(request.experiment_id, request.server_round, request.hash())
-        if (released := self._released_before(key, request)) is not None:
-            return released
+        slots = CriticSlots(self._folder, request.experiment_id)
+        if (released := slots.released(key, request.samples_BCHW.shape)) is not None:
+            return TrainReply(server_round=request.server_round, gradient_BCHW=released)
         event = release_event(len(request.samples_BCHW), self._config.sanitizer)
         self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
 
-        config = self._config
-        critic, optimizer = self._critic_before(request.server_round)
-        samples_NBCHW, labels_NB = map(torch.from_numpy, request.critic_batches())
-        randomness = self._stream("critic-training", request.server_round)
-        train_critic(
-            critic, optimizer, self._shard, samples_NBCHW, labels_NB, config.critic, randomness
-        )
-        samples_BCHW, labels_B = map(torch.from_numpy, (request.samples_BCHW, request.labels_B))
-        gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B).numpy()
+        critic, gradients_BCHW = self._train(request, slots)
         noise_source = self._noise_source(request.server_round)
-        sanitized = sanitize(gradients_BCHW, config.sanitizer, noise_source)
+        released_BCHW = sanitize(gradients_BCHW, event, noise_source).values_BCHW
         del gradients_BCHW
-        released_BCHW = sanitized.values_BCHW
-        self._seal(key, critic, optimizer, released_BCHW, request.checkpoint_round)
+        self._seal(key, critic, released_BCHW, slots, request.checkpoint_round)
         return TrainReply(server_round=request.server_round, gradient_BCHW=released_BCHW)
 
-    def _released_before(self, key: ReleaseKey, request: TrainRequest) -> TrainReply | None:
-        """Return the reply that this very request got, if its bytes are still here."""
-        state = self._slots.at(key.server_round)
-        if state is None or state.key != key.request_hash:
-            return None
-        gradient = state.reply.reshape(request.samples_BCHW.shape).copy()
-        return TrainReply(server_round=key.server_round, gradient_BCHW=gradient)
+    def _train(self, request: TrainRequest, slots: CriticSlots) -> tuple[Critic | None, np.ndarray]:
+        """Return the trained critic and the sample gradient, private; zeros if anything fails.
 
-    def _critic_before(self, server_round: int) -> tuple[nn.Module, torch.optim.Adam]:
-        """Return the critic as the last round before this one left it, or a new one."""
-        seed = self._seeds.torch_seed("critic-weights", client_id=self._client_id)
-        critic = build_critic(self._config.critic, self._num_classes, seed)
-        optimizer = critic_optimizer(critic, self._config.critic, self._config.adam)
-        state = self._slots.before(server_round)
-        if state is not None:
-            from_vector(critic, optimizer, state.parameters, state.optimizer_steps)
-        else:
-            warm_start(
-                critic,
-                optimizer,
-                self._shard,
-                self._num_classes,
-                self._config.critic,
-                self._config.adam,
-                self._stream("warm-start", 0),
+        Whether training fails can depend on the data, so a failure must look like any other reply:
+        it is noted on the device, and the zeros are noised like a gradient.
+        """
+        try:
+            critic = self._critic_before(request.server_round, slots)
+            samples_NBCHW, labels_NB = map(torch.from_numpy, request.critic_batches())
+            randomness = self._stream("critic-training", request.server_round)
+            train_critic(
+                *critic, self._shard, samples_NBCHW, labels_NB, self._config.critic, randomness
             )
-        return critic, optimizer
+            samples_BCHW = torch.from_numpy(request.samples_BCHW)
+            labels_B = torch.from_numpy(request.labels_B)
+            return critic, sample_gradient(critic.network, samples_BCHW, labels_B).numpy()
+        except Exception:
+            note_failure(self._folder)
+            return None, np.zeros_like(request.samples_BCHW)
+
+    def _critic_before(self, server_round: int, slots: CriticSlots) -> Critic:
+        """Return the critic as the last round before this one left it, or a new one."""
+        config = self._config
+        seed = self._seeds.torch_seed("critic-weights", client_id=self._client_id)
+        network = build_critic(config.critic, self._num_classes, seed)
+        critic = Critic(network, critic_optimizer(network, config.critic, config.adam))
+        if (state := slots.before(server_round)) is not None:
+            from_vector(*critic, state.parameters, state.optimizer_steps)
+        else:
+            randomness = self._stream("warm-start", 0)
+            classes = self._num_classes
+            warm_start(*critic, self._shard, classes, config.critic, config.adam, randomness)
+        return critic
 
     def _seal(
         self,
         key: ReleaseKey,
-        critic: nn.Module,
-        optimizer: torch.optim.Adam,
+        critic: Critic | None,
         released_BCHW: np.ndarray,
+        slots: CriticSlots,
         checkpoint_round: int,
     ) -> None:
-        """Keep the critic and the released bytes, so that asking again costs nothing."""
-        parameters, steps = to_vector(critic, optimizer)
-        state = CriticState(
-            key.server_round, steps, parameters, key.request_hash, released_BCHW.reshape(-1)
-        )
-        self._slots.store(state, checkpoint_round)
+        """Keep critic and released bytes, so that asking again costs nothing; no room is no error.
+
+        What is not kept is trained and charged again when it is asked for again.
+        """
+        try:
+            if critic is not None:
+                parameters, steps = to_vector(*critic)
+                released = released_BCHW.reshape(-1)
+                state = CriticState(key.server_round, steps, parameters, key.request_hash, released)
+                slots.store(state, checkpoint_round)
+        except Exception:
+            note_failure(self._folder)
 
     @cached_property
     def _shard(self) -> WriterShard:

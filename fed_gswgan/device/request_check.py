@@ -6,9 +6,9 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 import numpy as np
 
 from fed_gswgan.config import CohortConfig
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.wire.messages import MalformedRequestError, TrainRequest
 
-IMAGE_SHAPE = (1, 28, 28)
 LARGEST_ROUND = 2**40
 
 
@@ -20,7 +20,7 @@ def check_request(request: TrainRequest, allowed: CohortConfig, num_classes: int
     """
     server_round, checkpoint_round = request.server_round, request.checkpoint_round
     if not 1 <= server_round <= LARGEST_ROUND:
-        raise MalformedRequestError(f"server-round={server_round} must be >= 1")
+        raise MalformedRequestError(f"server-round={server_round} must lie in 1 .. {LARGEST_ROUND}")
     if not 0 <= checkpoint_round < server_round:
         raise MalformedRequestError(
             f"checkpoint-round={checkpoint_round} must lie in 0 .. {server_round - 1}"

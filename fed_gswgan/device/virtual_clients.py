@@ -4,9 +4,11 @@ The environment variable ``FED_GSWGAN_SIMULATION`` names the folder. Whoever sta
 it; no message and no run config can, so a server cannot talk a real device into being simulated.
 """
 
+import contextlib
 import os
-import shutil
 import statistics
+import tempfile
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 
 SIMULATION_FOLDER = "FED_GSWGAN_SIMULATION"
+LEDGER = "ledger.jsonl"
+FAILURES = "failures.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,14 @@ class ReservedBudgets:
     Attributes:
         users: how many there are, those who never answered included.
         participations_max: releases of the user with most.
+        mu_max: of the user with most.
         epsilon_max: of the user with most.
         epsilon_median: over all users.
     """
 
     users: int
     participations_max: int
+    mu_max: float
     epsilon_max: float
     epsilon_median: float
 
@@ -46,44 +52,60 @@ def virtual_client_id(partition_id: int) -> str:
     return f"client-{partition_id:05d}"
 
 
-def create_virtual_client(folder: Path, users: tuple[str, ...]) -> None:
-    """Create a client's folder with an empty ledger; where there is a folder, nothing is made.
+def create_virtual_clients(folder: Path, partitions: tuple[tuple[str, ...], ...]) -> None:
+    """Create every client's folder with an empty ledger, all at once; a folder that is there stays.
 
-    A folder whose ledger is gone therefore stays without one, and its client refuses to answer.
+    What is missing in a folder that is there is not made again: its client refuses to answer.
+
+    Args:
+        folder: of all virtual clients; readable by its owner alone.
+        partitions: the users of each client.
     """
     if folder.exists():
         return
-    draft = folder.with_name(f".{folder.name}-{os.getpid()}")
-    draft.mkdir(parents=True)
-    Ledger.create(draft / "ledger.jsonl", users)
-    try:
-        draft.rename(folder)
-    except OSError:  # another process was first, and its folder is the client's
-        shutil.rmtree(draft)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    for partition_id, users in enumerate(partitions):
+        client = draft / virtual_client_id(partition_id)
+        client.mkdir(mode=0o700)
+        Ledger.create(client / LEDGER, users)
+    draft.rename(folder)
 
 
 def reserved_budgets(
     folder: Path, partitions: tuple[tuple[str, ...], ...], budget: BudgetConfig
 ) -> ReservedBudgets:
-    """Read every virtual client's ledger; one that was never asked has none and spent nothing.
+    """Read every virtual client's ledger.
 
     Raises:
-        LedgerUnavailable: a client's folder is there and its ledger cannot be read.
+        LedgerUnavailable: one is missing or cannot be read, or is of other users.
     """
     relation = NeighboringRelation(budget.neighboring_relation)
     counts, mus = [], []
     for partition_id, users in enumerate(partitions):
-        client = folder / virtual_client_id(partition_id)
-        if not client.exists():
-            counts += [0] * len(users)
-            mus += [0.0] * len(users)
-            continue
-        for releases in Ledger(client / "ledger.jsonl", budget).releases().values():
+        path = folder / virtual_client_id(partition_id) / LEDGER
+        for releases in Ledger(path, users, budget).releases().values():
             counts.append(releases.total())
             mus.append(compose(releases, relation))
     return ReservedBudgets(
         users=len(counts),
         participations_max=max(counts),
+        mu_max=max(mus),
         epsilon_max=gaussian_epsilon(max(mus), budget.delta),
-        epsilon_median=gaussian_epsilon(statistics.median_low(mus), budget.delta),
+        epsilon_median=gaussian_epsilon(statistics.median_high(mus), budget.delta),
     )
+
+
+def note_failure(folder: Path) -> None:
+    """Append the exception at hand to the failure log in ``folder``; it stays on the device."""
+    with contextlib.suppress(OSError), open(folder / FAILURES, "a", opener=_private) as log:
+        traceback.print_exc(file=log)
+
+
+def failed_clients(folder: Path) -> list[Path]:
+    """Return the failure logs of virtual clients, which their replies do not tell of."""
+    return sorted([*folder.glob(FAILURES), *folder.glob(f"*/{FAILURES}")])
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

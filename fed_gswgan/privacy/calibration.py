@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from fed_gswgan.privacy.accountant import gaussian_mu, local_epsilon
+from fed_gswgan.privacy.accountant import gaussian_mu
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 
@@ -17,7 +17,6 @@ class Remedies:
         participations: how often a user may answer at most; 0 where a single reply costs more.
         participations_message_clipping: the same with ``clipping = message``.
         noise_stddev: noise, in units of C, at the same participations.
-        population_factor: how many times more users, sharing the same rounds between them.
         honest: honest survivors in every sum under secure aggregation.
     """
 
@@ -25,38 +24,29 @@ class Remedies:
     participations: int
     participations_message_clipping: int
     noise_stddev: float
-    population_factor: float
     honest: int
 
 
 def remedies(
     event: SanitizedGradientEvent,
-    participations: int,
+    spent_mu: float,
     relation: NeighboringRelation,
     delta: float,
     epsilon: float,
 ) -> Remedies:
-    """Return what would bring ``participations`` such replies to ``epsilon`` at ``delta``.
+    """Return what would bring a user who spent ``spent_mu`` on such replies to ``epsilon``.
 
     Every formula inverts mu = sqrt(participations) x sensitivity / (noise_stddev sqrt(honest)).
     """
     target_mu = gaussian_mu(epsilon, delta)
     message = replace(event, clipping="message")
-    affordable = affordable_participations(event, relation, target_mu)
-    spent_mu = event.mu(relation) * math.sqrt(participations)
-    found = Remedies(
+    return Remedies(
         epsilon=epsilon,
-        participations=affordable,
+        participations=affordable_participations(event, relation, target_mu),
         participations_message_clipping=affordable_participations(message, relation, target_mu),
         noise_stddev=event.noise_stddev * spent_mu / target_mu,
-        population_factor=participations / affordable if affordable else math.inf,
         honest=max(1, math.ceil((spent_mu / target_mu) ** 2)),
     )
-    # The accountant has the last word on the rounded numbers.
-    for count, honest in ((affordable, 1), (participations, found.honest)):
-        if local_epsilon(event, count, relation, delta, honest) > epsilon * (1 + 1e-9):
-            raise AssertionError(f"calibration overshot: {count} participations, {honest} honest")
-    return found
 
 
 def affordable_participations(

@@ -29,8 +29,9 @@ class ReleaseKey:
 class Ledger:
     """Every private release about the users of one client, and the right to refuse the next."""
 
-    def __init__(self, path: Path, budget: BudgetConfig) -> None:
+    def __init__(self, path: Path, users: tuple[str, ...], budget: BudgetConfig) -> None:
         self._file = LedgerFile(path)
+        self._users = users
         self._relation = NeighboringRelation(budget.neighboring_relation)
         self._budget = budget
         self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
@@ -45,6 +46,7 @@ class Ledger:
     def reserve(self, key: ReleaseKey, event: SanitizedGradientEvent) -> None:
         """Charge every user of the ledger for one release, durably, or refuse.
 
+        A repeat is charged again: it is the guard that answers one from the bytes it kept.
         Returns once the reservation is on disk. Whatever happens afterwards, it stays spent: a
         refund that depends on what happened to the data would itself leak.
 
@@ -54,11 +56,10 @@ class Ledger:
         """
         with self._file.locked() as file:
             self._fold()
-            users = file.header["users"]
-            for user in users:
+            for user in self._users:
                 self._refuse_if_exhausted(user, event)
             line = {"kind": "reserve", **asdict(key), "event": asdict(event)}
-            file.append([{**line, "user": user} for user in users])
+            file.append([{**line, "user": user} for user in self._users])
             self._fold()
 
     def releases(self) -> dict[str, Counter[SanitizedGradientEvent]]:
@@ -69,8 +70,14 @@ class Ledger:
 
     def _fold(self) -> None:
         """Bring the counts in memory up to what the file holds."""
+        if not self._users or self._file.header.get("users") != list(self._users):
+            raise LedgerUnavailable(
+                f"ledger {self._file.path.name} is of users {self._file.header.get('users')}, the "
+                f"data is of {list(self._users)}: somebody would not be charged; keep one folder "
+                "for one way of dealing writers to clients"
+            )
         try:
-            for user in self._file.header["users"]:
+            for user in self._users:
                 self._releases.setdefault(user, Counter())
             for entry in self._file.entries[self._folded_entries :]:
                 self._releases[entry["user"]][SanitizedGradientEvent(**entry["event"])] += 1

@@ -1,13 +1,15 @@
 """An append-only file of JSON lines that survives crashes and notices edits.
 
-Each line carries the hash of the line before it. Whoever cannot read every line to the end, hash by
-hash, gets ``LedgerUnavailable``: an unreadable ledger is an exhausted one.
+Each line carries the hash of the line before it. Whoever cannot read every line to the end, hash
+by hash, gets ``LedgerUnavailable``: an unreadable ledger is an exhausted one. Lines cut from the
+end as a whole, or an older copy put back, are outside this promise: nothing in the file can tell.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,13 +45,24 @@ class LedgerFile:
             FileExistsError: there is one already; it is left as it is.
         """
         line, _ = _chain("", {"format": FORMAT, **header})
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        draft, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
         try:
-            _write_durably(descriptor, line)
+            _write_durably(draft, line)
+            os.link(name, path)  # in one piece, and only if there is none
         finally:
-            os.close(descriptor)
-        _sync_folder(path.parent)
+            os.close(draft)
+            os.unlink(name)
+        sync_folder(path.parent)
         return cls(path)
+
+    def drop_incomplete_line(self) -> None:
+        """Cut off a last line that a crash left incomplete: nothing was done on the strength of it.
+
+        For the server's own count; a device's ledger stays unreadable until its owner looks.
+        """
+        if self.path.exists():
+            data = self.path.read_bytes()
+            os.truncate(self.path, data.rfind(b"\n") + 1)
 
     @contextmanager
     def locked(self) -> Iterator["LedgerFile"]:
@@ -140,7 +153,8 @@ def _write_durably(descriptor: int, data: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to disk: what was created or renamed in it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

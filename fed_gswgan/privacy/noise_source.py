@@ -15,8 +15,6 @@ GRID_PER_STDDEV = 2**10
 class NoiseSource(Protocol):
     """Adds Gaussian noise to a value that is about to be released."""
 
-    seeded: bool
-
     def add_noise(self, values: np.ndarray, stddev: float) -> np.ndarray:
         """Return ``values`` plus independent N(0, stddev^2) on each coordinate, float64."""
 
@@ -26,8 +24,6 @@ class SeededNoise:
 
     For simulations, where two runs and two runtimes must agree.
     """
-
-    seeded = True
 
     def __init__(self, randomness: np.random.Generator) -> None:
         self._randomness = randomness
@@ -50,8 +46,6 @@ class SecureNoise:
     Source: the attack on naive floating-point noise is Mironov's (CCS 2012); rounding after the
         addition is its remedy.
     """
-
-    seeded = False
 
     def add_noise(self, values: np.ndarray, stddev: float) -> np.ndarray:
         """Return ``values`` plus noise on the grid, float64."""

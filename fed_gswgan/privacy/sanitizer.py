@@ -26,9 +26,9 @@ class SanitizedGradient:
 
 
 def sanitize(
-    gradients_BCHW: np.ndarray, config: SanitizerConfig, noise_source: NoiseSource
+    gradients_BCHW: np.ndarray, event: SanitizedGradientEvent, noise_source: NoiseSource
 ) -> SanitizedGradient:
-    """Clip to ``config.clipping_bound`` and add noise; the only way out of a client.
+    """Clip and add noise as ``event`` says, the one that was charged; the only way out of a client.
 
     Guarantees:
         * Bounded: before the noise the row (``clipping = sample``) or the reply (``message``) has
@@ -37,16 +37,18 @@ def sanitize(
           to float32 and a clamp to the public range of float32.
         * Every row is answered and noised; shape and number of draws do not depend on the data.
 
-    Source: GS-WGAN, arXiv 2006.08265, gradient sanitization; noise in units of C as said in
-        ``SanitizerConfig``.
+    Raises:
+        ValueError: not as many rows as were charged.
+
+    Source: GS-WGAN, arXiv 2006.08265, gradient sanitization.
     """
-    clipped = clip(gradients_BCHW, config.clipping, config.clipping_bound)
-    noisy = noise_source.add_noise(clipped, config.noise_stddev * config.clipping_bound)
+    if len(gradients_BCHW) != event.samples:
+        raise ValueError(f"samples={len(gradients_BCHW)} must be the {event.samples} charged")
+    clipped = clip(gradients_BCHW, event.clipping, event.clipping_bound)
+    noisy = noise_source.add_noise(clipped, event.noise_stddev * event.clipping_bound)
     limit = np.finfo(np.float32).max
-    return SanitizedGradient(
-        values_BCHW=np.clip(noisy, -limit, limit).astype(np.float32),
-        event=release_event(len(gradients_BCHW), config),
-    )
+    values = np.clip(noisy, -limit, limit).astype(np.float32)
+    return SanitizedGradient(values_BCHW=values, event=event)
 
 
 def release_event(samples: int, config: SanitizerConfig) -> SanitizedGradientEvent:

@@ -15,13 +15,15 @@ class UserLedgers:
     """Counts a release for everyone who is asked, on disk before the asking.
 
     A request that is asked again after a crash counts again, because a device may have had to
-    charge it again.
+    charge it again. What other runs asked of the same people is not in it.
+
+    Raises:
+        LedgerUnavailable: the file is missing or was edited.
     """
 
     def __init__(self, path: Path, budget: BudgetConfig) -> None:
-        if not path.exists():
-            LedgerFile.create(path, {"view": "server"})
         self._file = LedgerFile(path)
+        self._file.drop_incomplete_line()  # a crash while recording: nobody had been asked yet
         self._relation = NeighboringRelation(budget.neighboring_relation)
         self._delta = budget.delta
         self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
@@ -29,6 +31,11 @@ class UserLedgers:
         with self._file.locked() as file:
             for entry in file.entries:
                 self._count(entry["clients"], SanitizedGradientEvent(**entry["event"]))
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Create an empty count, once a run."""
+        LedgerFile.create(path, {"view": "server"})
 
     def record(
         self, server_round: int, client_ids: list[str], event: SanitizedGradientEvent
@@ -44,10 +51,14 @@ class UserLedgers:
         wanted = self._releases[client_id] + Counter([event])
         return compose(wanted, self._relation) > self._max_mu
 
+    def max_mu(self) -> float:
+        """Return mu of the user who was asked most; 0 before anybody was."""
+        mus = (compose(releases, self._relation) for releases in self._releases.values())
+        return max(mus, default=0.0)
+
     def max_epsilon(self) -> float:
         """Return epsilon of the user who was asked most; 0 before anybody was."""
-        mus = [compose(releases, self._relation) for releases in self._releases.values()]
-        return gaussian_epsilon(max(mus, default=0.0), self._delta)
+        return gaussian_epsilon(self.max_mu(), self._delta)
 
     def max_participations(self) -> int:
         """Return how often the client who was asked most was asked."""

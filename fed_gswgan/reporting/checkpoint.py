@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -116,24 +115,3 @@ def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
         moments.setdefault(int(position), {})[moment] = tensor
     optimizer = trainer.optimizer.state_dict()
     trainer.optimizer.load_state_dict({**optimizer, "state": moments})
-
-
-def load_ema_weights(run_folder: Path) -> dict[str, Tensor]:
-    """Return the EMA generator's weights of a run's newest checkpoint.
-
-    Raises:
-        ValueError: the tensors are not those that were saved.
-    """
-    folder = run_folder / "checkpoint"
-    index = json.loads((folder / "checkpoint.json").read_text())
-    tensors = _read_tensors(folder, index)
-    return {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
-
-
-def fingerprint(network: torch.nn.Module) -> str:
-    """Return a hash of a network's weights, to tell two runs' generators apart."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()

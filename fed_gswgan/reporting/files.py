@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fed_gswgan.privacy.ledger_file import sync_folder
+
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write ``data`` beside ``path``, bring it to disk, and move it there."""
@@ -14,6 +16,7 @@ def replace_file(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    sync_folder(path.parent)
 
 
 def replace_json(path: Path, value: Any) -> None:

@@ -1,12 +1,21 @@
 """A run's privacy in words: what the epsilon means, and what would bring it down."""
 
+import math
+
 from fed_gswgan.privacy.calibration import Remedies
 
 PROTECTIVE_EPSILON = 10.0
 
 
 def privacy_statement(
-    epsilon: float, delta: float, relation: str, unit: str, participations: int, found: Remedies
+    epsilon: float,
+    delta: float,
+    relation: str,
+    unit: str,
+    users: int,
+    participations: int,
+    seeded: bool,
+    found: Remedies,
 ) -> list[str]:
     """Return sentences for the end of a run, without marketing.
 
@@ -15,40 +24,53 @@ def privacy_statement(
         delta: of that epsilon.
         relation: neighbouring relation.
         unit: who a user is.
+        users: how many there are.
         participations: releases of that user.
+        seeded: whether the noise came from a seed.
         found: what would bring epsilon to its target.
     """
     lines = [
         f"epsilon = {epsilon:.4g} at delta = {delta:g} ({relation}; the user is {unit}; the server "
-        f"is not trusted), after {participations} participations.",
+        f"is not trusted), after {participations} participations."
     ]
-    if epsilon <= found.epsilon:
-        return lines
+    if seeded:
+        lines.append(
+            "The noise came from a seed, so this run protects nobody; the epsilon is that of the "
+            "same run with secure noise."
+        )
+    if delta >= 1 / users:
+        lines.append(f"delta should be well below 1/{users}, one over the number of users.")
     if epsilon > PROTECTIVE_EPSILON:
-        lines.append("An epsilon this large protects nobody.")
-    participation_text = (
-        f"at most {found.participations} participations of a user"
-        if found.participations
-        else "no single participation at this noise: a reply alone costs more"
-    )
-    lines.append(f"To bring it to {found.epsilon:g}, any one of these, all else unchanged:")
-    lines.append(f"  fewer participations: {participation_text}")
-    lines.append(
-        f"    ({found.participations_message_clipping} with clipping = message, which bounds a "
-        "reply as a whole and so weakens its signal)"
-    )
-    lines.append(f"  more noise: noise-stddev {found.noise_stddev:.4g}")
+        lines.append("An epsilon this large protects nobody, whatever the noise.")
+    return lines + (_remedies(participations, found) if epsilon > found.epsilon else [])
+
+
+def _remedies(participations: int, found: Remedies) -> list[str]:
+    """Return each way to the target by itself, with its number."""
+    lines = [f"What would bring it to {found.epsilon:g}, each by itself:"]
     if found.participations:
+        lines.append(f"  fewer participations: at most {found.participations} a user")
+        factor = participations / found.participations
+        lines.append(f"  more users to share the rounds: {_up(factor)} times as many")
+    else:
+        lines.append("  fewer participations: not enough, a single reply at this noise costs more")
+    if (count := found.participations_message_clipping) > 0:
         lines.append(
-            f"  more users to share the rounds: {found.population_factor:.4g} times as many"
+            "  clipping = message, which bounds a reply as a whole and weakens its signal, and "
+            + (
+                f"{_up(participations / count)} times as many users to share the rounds "
+                f"({count} participations a user)"
+                if count < participations
+                else "nothing else"
+            )
         )
-    elif found.participations_message_clipping:
-        factor = participations / found.participations_message_clipping
-        lines.append(
-            f"  more users to share the rounds: {max(factor, 1):.4g} times as many, with "
-            "clipping = message"
-        )
+    lines.append(f"  more noise: noise-stddev {_up(found.noise_stddev)}")
     lines.append(
         f"  secure aggregation: {found.honest} honest survivors, at this noise each, in every sum"
     )
     return lines
+
+
+def _up(value: float) -> str:
+    """Write a number with two decimals, rounded up, so that the target is really met."""
+    return f"{math.ceil(value * 100) / 100:g}"

@@ -28,8 +28,7 @@ class RoundLog:
         """Append one round and say it in one line."""
         self._file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
         logger.info(
-            "round %d: %d of %d replies, epsilon of the worst user %.1f, %.1f kB down, %.1f kB up, "
-            "%.2f s",
+            "round %d: %d of %d replies, epsilon at most %.1f, %.1f kB down, %.1f kB up, %.2f s",
             report.server_round,
             report.received,
             report.asked,

@@ -1,5 +1,6 @@
 """What the server tells of one round: sanitized or public quantities only."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,5 +40,8 @@ class RoundReport:
     round_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values; a norm that is not finite becomes null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }

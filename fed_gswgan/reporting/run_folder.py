@@ -1,17 +1,32 @@
 """The folder of a run, and who the run is: its settings and its experiment id."""
 
+import fcntl
 import json
+import math
+import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
+from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 
 _INDEX = "run.json"
+ASKED = "asked.jsonl"
+
+# What may change when a run is resumed. Anything else would make it another run, under whose
+# settings the rounds so far were not computed and not charged.
+RESUMABLE = (
+    "rounds", "checkpoint-every", "samples-every", "evaluation-samples", "reply-timeout-seconds",
+    "min-replies", "max-epsilon", "data-dir", "output-dir", "resume",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,38 +41,49 @@ class RunFolder:
     path: Path
     experiment_id: str
 
-    @classmethod
-    def open(cls, config: Config) -> "RunFolder":
-        """Create the folder of a new run, or find the one to resume.
 
-        Raises:
-            FileExistsError: a run is there already and ``resume`` is off; nothing is touched.
-            FileNotFoundError: ``resume`` is on and there is no run.
-        """
-        path = Path(config.run.output_dir or default_folder(config))
-        index = path / _INDEX
-        if config.run.resume:
-            if not index.exists():
-                raise FileNotFoundError(f"output-dir={path}: no {_INDEX}, so no run to resume")
-            return cls(path, json.loads(index.read_text())["experiment_id"])
+@contextmanager
+def open_run_folder(config: Config) -> Iterator[RunFolder]:
+    """Create the folder of a new run, or find the one to resume, and keep others out of it.
+
+    Raises:
+        FileExistsError: a run is there already and ``resume`` is off; nothing is touched.
+        FileNotFoundError: ``resume`` is on and there is no run.
+        ValueError: a setting that may not change when a run is resumed did.
+        BlockingIOError: another process has the run.
+    """
+    path = Path(config.run.output_dir or default_folder(config))
+    check_run_folder(config, path)
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f"output-dir={path}: another process runs it now") from error
+        check_run_folder(config, path)  # again, now that nobody else can
+        yield _enter(config, path)
+
+
+def check_run_folder(config: Config, path: Path) -> None:
+    """Raise what ``open_run_folder`` would, but for the lock; changes nothing."""
+    index = path / _INDEX
+    if not config.run.resume:
         if index.exists():
             raise FileExistsError(
                 f"output-dir={path} holds a run already; resume it, or name another folder"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        experiment_id = secrets.token_hex(8)
-        settings = {k: "inf" if v == float("inf") else v for k, v in config.to_run_config().items()}
-        record = {
-            "experiment_id": experiment_id,
-            "config": settings,
-            "versions": {name: version(name) for name in ("fed-gswgan", "flwr", "torch", "numpy")},
-        }
-        replace_json(index, record)
-        return cls(path, experiment_id)
+        return
+    before = config_of_run(path)
+    for key, value in config.to_run_config().items():
+        if key not in RESUMABLE and before.get(key) != value:
+            raise ValueError(
+                f"{key}={value} differs from the {before.get(key)} of the run in {path}; on "
+                f"resuming only these may change: {', '.join(RESUMABLE[:-2])}"
+            )
 
 
 def config_of_run(path: Path) -> dict[str, Value]:
-    """Return the flat settings that a run was started with.
+    """Return the flat settings that a run was started or last resumed with.
 
     Raises:
         FileNotFoundError: the folder holds no run.
@@ -66,9 +92,27 @@ def config_of_run(path: Path) -> dict[str, Value]:
     if not index.exists():
         raise FileNotFoundError(f"{index}: not there; is {path} the folder of a run?")
     settings = json.loads(index.read_text())["config"]
-    return {k: float("inf") if v == "inf" else v for k, v in settings.items()}
+    return {key: math.inf if value == "inf" else value for key, value in settings.items()}
 
 
 def default_folder(config: Config) -> str:
     """Return ``runs/<dataset>-<local time>``."""
     return f"runs/{config.data.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _enter(config: Config, path: Path) -> RunFolder:
+    index = path / _INDEX
+    if config.run.resume:
+        experiment_id = json.loads(index.read_text())["experiment_id"]
+    else:
+        experiment_id = secrets.token_hex(8)
+        UserLedgers.create(path / ASKED)
+    settings = config.to_run_config()
+    record: dict[str, Any] = {
+        "experiment_id": experiment_id,
+        "config": {k: "inf" if v == math.inf else v for k, v in settings.items()},
+        "versions": {name: version(name) for name in ("fed-gswgan", "flwr", "torch", "numpy")},
+        "process": os.getpid(),
+    }
+    replace_json(index, record)
+    return RunFolder(path, experiment_id)

@@ -17,13 +17,16 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> No
     for name, value in _rows(summary):
         table.add_row(name, value)
     console.print(table)
-    for line in summary["privacy"]["statement"]:
-        console.print(line, highlight=False, markup=False)
-    pictures = sorted((folder / "samples").glob("*.png"))
-    if pictures:
-        console.print(f"samples: {pictures[-1]}", highlight=False)
-    console.print(f"summary: {folder / 'summary.json'}", highlight=False)
-    console.print(f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}", highlight=False)
+    lines = list(summary["privacy"]["statement"])
+    lines += [f"samples: {path}" for path in sorted((folder / "samples").glob("*.png"))[-1:]]
+    lines += [f"summary: {folder / 'summary.json'}"]
+    lines += [f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}"]
+    for line in lines:  # unwrapped, so that a path can be pasted
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _metric(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -33,10 +36,10 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("clients, cohort", f"{summary['clients']}, {summary['cohort_size']}"),
         ("seconds of training", f"{summary['seconds']:.0f}"),
-        *((name.replace("_", " "), f"{metrics[name]:.3f}") for name in METRICS if name in metrics),
+        *((name.replace("_", " "), _metric(metrics[name])) for name in METRICS),
         ("epsilon of the worst user", f"{privacy['epsilon_max']:.5g}"),
         ("median epsilon", "not known" if median is None else f"{median:.5g}"),
-        ("the server's upper bound", f"{privacy['epsilon_server_bound']:.5g}"),
+        ("by the server's own count", f"{privacy['epsilon_server_bound']:.5g}"),
         ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
         ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
         ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),

@@ -11,8 +11,6 @@ from fed_gswgan.training.generator_trainer import draw_latents
 
 Sampler = Callable[[Tensor, int], Tensor]
 
-BATCH_SIZE = 500
-
 
 def sampler_of(generator: nn.Module, config: GeneratorConfig) -> Sampler:
     """Return a function (labels_B int64, seed) -> samples_BCHW float32 in [0, 1]."""
@@ -22,9 +20,7 @@ def sampler_of(generator: nn.Module, config: GeneratorConfig) -> Sampler:
         randomness = SeedStream(seed).generator("sampling")
         latents_BZ = draw_latents(len(labels_B), config.latent_dim, config.latent_kind, randomness)
         generator.eval()
-        pieces = torch.split(latents_BZ, BATCH_SIZE), torch.split(labels_B, BATCH_SIZE)
-        return torch.cat(
-            [generator(latents, labels) for latents, labels in zip(*pieces, strict=True)]
-        )
+        samples_BCHW: Tensor = generator(latents_BZ, labels_B)
+        return samples_BCHW
 
     return sampler

@@ -29,7 +29,10 @@ def _record_bytes(record: Record) -> int:
 
 @dataclass
 class ByteMeter:
-    """Payload bytes by direction, by client and by round; registration is counted apart."""
+    """Payload bytes by direction, by client and by round.
+
+    Registration, once each time a run is started or resumed, is counted apart.
+    """
 
     downlink_by_client: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     uplink_by_client: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -78,7 +81,10 @@ class ByteMeter:
             "uplink_per_reply": uplink / self.replies if self.replies else 0.0,
             "downlink_per_request": downlink / self.requests if self.requests else 0.0,
             "registration_total": self.registration_total,
-            "largest_client_total": self.largest_client_total(),
+            "by_client": {
+                client_id: {"downlink": size, "uplink": self.uplink_by_client.get(client_id, 0)}
+                for client_id, size in sorted(self.downlink_by_client.items())
+            },
             "model_exchange_total": models,
             "model_exchange_ratio": (downlink + uplink) / models if models else 0.0,
         }
@@ -92,13 +98,6 @@ class ByteMeter:
     def uplink_total(self) -> int:
         """Bytes received from clients so far."""
         return sum(self.uplink_by_client.values())
-
-    def largest_client_total(self) -> int:
-        """Return the bytes, both directions, of the client with most."""
-        return max(
-            (n + self.uplink_by_client.get(c, 0) for c, n in self.downlink_by_client.items()),
-            default=0,
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as plain JSON values."""

@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.wire.messages import (
     MalformedReplyError,
     MalformedRequestError,
@@ -17,7 +18,6 @@ from fed_gswgan.wire.messages import (
 )
 from fed_gswgan.wire.number_format import DTYPES, pack, unpack
 
-IMAGE_SHAPE = (1, 28, 28)
 PIXELS = (0.0, 1.0)
 FLOAT16_ROUNDING = 2.0**-10
 REQUEST_ARRAYS = {"samples", "labels", "critic-samples", "critic-labels"}
@@ -62,6 +62,8 @@ class Codec:
             unknown = (set(arrays) - REQUEST_ARRAYS) | (set(config) - REQUEST_CONFIG)
             if unknown:
                 raise ValueError(f"fields {sorted(unknown)} are not a request's")
+            if ("critic-samples" in arrays) != ("critic-labels" in arrays):
+                raise ValueError("critic-samples and critic-labels must come together")
             samples = self._images(arrays, "samples")
             labels = _labels(arrays, "labels")
             if "critic-samples" in arrays:

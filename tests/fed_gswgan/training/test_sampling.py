@@ -1,10 +1,8 @@
-import pytest
 import torch
 from torch import nn
 
 from fed_gswgan.config import GeneratorConfig
 from fed_gswgan.models.build import build_generator
-from fed_gswgan.training import sampling
 from fed_gswgan.training.sampling import sampler_of
 
 CONFIG = GeneratorConfig(generator_width=4, latent_dim=3)
@@ -23,15 +21,6 @@ class Echo(nn.Module):
         return labels_B.float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
 
 
-@pytest.mark.parametrize(
-    ("count", "sizes"), [(1, [1]), (500, [500]), (501, [500, 1]), (1250, [500, 500, 250])]
-)
-def test_samples_are_drawn_in_batches_of_500(count, sizes):
-    generator = Echo()
-    sampler_of(generator, CONFIG)(torch.zeros(count, dtype=torch.int64), 0)
-    assert generator.batch_sizes == sizes
-
-
 def test_samples_are_of_the_classes_asked_for_in_order():
     labels = torch.arange(700) % 7
     samples = sampler_of(Echo(), CONFIG)(labels, 0)
@@ -44,14 +33,6 @@ def test_samples_are_decided_by_the_seed():
     labels = torch.tensor([0, 1, 2])
     assert torch.equal(sampler(labels, 1), sampler(labels, 1))
     assert not torch.equal(sampler(labels, 1), sampler(labels, 2))
-
-
-def test_splitting_into_batches_does_not_change_the_samples(monkeypatch):
-    sampler = sampler_of(build_generator(CONFIG, 3, seed=0), CONFIG)
-    labels = torch.arange(10) % 3
-    whole = sampler(labels, 0)
-    monkeypatch.setattr(sampling, "BATCH_SIZE", 3)
-    torch.testing.assert_close(sampler(labels, 0), whole)
 
 
 def test_drawing_keeps_no_graph_and_leaves_the_global_generator_alone():
