@@ -118,8 +118,8 @@ def _run(
             replace_json(run.path / "summary.json", summary)
     finally:
         recorder.close()
-    for log in failed_clients(virtual_clients) if virtual_clients else []:
-        logger.warning("a client failed and answered with noise alone: see %s", log)
+        for log in failed_clients(virtual_clients) if virtual_clients else []:
+            logger.warning("a client failed, or answered with noise alone: see %s", log)
     if not interrupted():
         print_summary(summary, run.path, console)
 

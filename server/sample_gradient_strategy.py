@@ -12,21 +12,21 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from torch import Tensor
 
 from fed_gswgan.config import Config
 from fed_gswgan.privacy.sanitizer import release_event
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.round_report import RoundReport
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.codec import Codec
-from fed_gswgan.wire.messages import TRAIN, TrainRequest
+from fed_gswgan.wire.messages import TRAIN
 from server.aggregation import combine
 from server.cohort_sampling import select_cohort
 from server.exchange import exchange
 from server.reply_reading import Replies, read_replies
+from server.sample_requests import SampleRequests
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +81,7 @@ class SampleGradientStrategy(Strategy):
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
-        self.experiment_id = experiment_id
         self.nodes = nodes
-        self.num_classes = num_classes
         self.trainer = trainer
         self.user_ledgers = user_ledgers
         self.byte_meter = byte_meter
@@ -94,6 +92,7 @@ class SampleGradientStrategy(Strategy):
         self.interrupted = interrupted
         self.clients = {node_id: client_id for client_id, node_id in nodes.items()}
         self.seeds = SeedStream(config.run.seed)
+        self.requests = SampleRequests(config, experiment_id, num_classes)
         self.event = release_event(config.cohort.batch_size, config.sanitizer)
 
     def train_round(self, grid: Grid, server_round: int) -> RoundReport | None:
@@ -128,7 +127,8 @@ class SampleGradientStrategy(Strategy):
         """Select the cohort, count their releases on disk, generate samples, address requests."""
         cohort = self.select_cohort(server_round)
         self.user_ledgers.record(server_round, cohort, self.event)
-        records = self.codec.encode_request(self.build_request(server_round))
+        request = self.requests.build(server_round, self.trainer, self.checkpoint_round())
+        records = self.codec.encode_request(request)
         self.byte_meter.start_round()
         for client_id in cohort:
             self.byte_meter.downlink(client_id, records)
@@ -147,32 +147,6 @@ class SampleGradientStrategy(Strategy):
         drawn = select_cohort(list(self.nodes), server_round, self.config.cohort, self.seeds)
         return [c for c in drawn if not self.user_ledgers.would_exceed(c, self.event)]
 
-    def build_request(self, server_round: int) -> TrainRequest:
-        """Generate the samples to be answered, and those for the critics' steps alone."""
-        batches, size = self.config.cohort.critic_batches, self.config.cohort.batch_size
-        latents_BZ, labels_B = self.draw_inputs("latents", server_round, size)
-        critic_latents, critic_labels = self.draw_inputs(
-            "critic-latents", server_round, batches * size
-        )
-        samples = self.trainer.samples(latents_BZ, labels_B).numpy()
-        critic_samples = self.trainer.samples(critic_latents, critic_labels).numpy()
-        return TrainRequest(
-            experiment_id=self.experiment_id,
-            server_round=server_round,
-            checkpoint_round=self.checkpoint_round(),
-            samples_BCHW=samples,
-            labels_B=labels_B.numpy(),
-            critic_samples_NBCHW=critic_samples.reshape(batches, *samples.shape),
-            critic_labels_NB=critic_labels.numpy().reshape(batches, size),
-        )
-
-    def draw_inputs(self, purpose: str, server_round: int, count: int) -> tuple[Tensor, Tensor]:
-        """Return latents and uniform labels: kept as a seed, not as an autograd graph."""
-        randomness = self.seeds.generator(purpose, server_round)
-        generator = self.config.generator
-        latents = draw_latents(count, generator.latent_dim, generator.latent_kind, randomness)
-        return latents, draw_labels(count, self.num_classes, randomness)
-
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
         """Check, count and decode what arrived."""
         size = self.config.cohort.batch_size
@@ -183,7 +157,7 @@ class SampleGradientStrategy(Strategy):
         if len(replies.gradients) < self.config.cohort.min_replies:
             return Step(taken=False)
         combined_BCHW = torch.from_numpy(combine(replies.gradients))
-        latents_BZ, labels_B = self.draw_inputs("latents", server_round, len(combined_BCHW))
+        latents_BZ, labels_B = self.requests.inputs(server_round)
         norm = self.trainer.step(latents_BZ, labels_B, combined_BCHW)
         return Step(True, float(combined_BCHW.flatten(1).norm(dim=1).mean()), norm)
 
@@ -211,13 +185,15 @@ class SampleGradientStrategy(Strategy):
                 network.load_state_dict(initial_arrays.to_torch_state_dict())
         rounds_without_step = 0
         for server_round in range(self.first_round, num_rounds + 1):
+            if self.interrupted():
+                break
             if self.everybody_is_exhausted():
                 logger.warning(
                     "stopped before round %d: another release would take every user past "
                     "max-epsilon=%g", server_round, self.config.budget.max_epsilon,
                 )  # fmt: skip
                 break
-            report = None if self.interrupted() else self.train_round(grid, server_round)
+            report = self.train_round(grid, server_round)
             if report is None:
                 break
             self.on_round(report)
