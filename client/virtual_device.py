@@ -58,10 +58,10 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
     partitions = partition_writers(
         source.writer_ids, config.data.writers_per_client, config.data.max_clients
     )
-    if partition_id >= len(partitions):
+    if not 0 <= partition_id < len(partitions):
         raise ValueError(
-            f"partition-id={partition_id} must be < {len(partitions)}, the number of clients that "
-            f"dataset={config.data.dataset} makes; start that many nodes"
+            f"partition-id={partition_id} must be >= 0 and < {len(partitions)}, the number of "
+            f"clients that dataset={config.data.dataset} makes; start that many nodes"
         )
     users = partitions[partition_id]
     client_id = virtual_client_id(partition_id)

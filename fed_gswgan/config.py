@@ -103,7 +103,7 @@ class SanitizerConfig:
 
     def __post_init__(self) -> None:
         one_of(("sample", "message"), clipping=self.clipping)
-        between(0, 1e30, clipping_bound=self.clipping_bound)
+        between(1e-30, 1e30, clipping_bound=self.clipping_bound)
         between(1e-9, 1e9, noise_stddev=self.noise_stddev)
         one_of(("secure", "seeded"), noise_source=self.noise_source)
 

@@ -197,9 +197,8 @@ class SampleGradientStrategy(Strategy):
             if report is None:
                 break
             self.on_round(report)
-            rounds_without_step = (
-                0 if report.stepped or not report.asked else rounds_without_step + 1
-            )
+            if report.asked:
+                rounds_without_step = 0 if report.stepped else rounds_without_step + 1
             if rounds_without_step == PATIENCE_ROUNDS:
                 raise RunStalled(
                     f"no generator step in the last {PATIENCE_ROUNDS} rounds: of {report.asked} "

@@ -15,6 +15,7 @@ from pathlib import Path
 from fed_gswgan.config import BudgetConfig
 from fed_gswgan.privacy.accountant import compose, gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
+from fed_gswgan.privacy.ledger_file import sync_folder
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 
 SIMULATION_FOLDER = "FED_GSWGAN_SIMULATION"
@@ -69,7 +70,9 @@ def create_virtual_clients(folder: Path, partitions: tuple[tuple[str, ...], ...]
         client = draft / virtual_client_id(partition_id)
         client.mkdir(mode=0o700)
         Ledger.create(client / LEDGER, users)
+    sync_folder(draft)
     draft.rename(folder)
+    sync_folder(folder.parent)
 
 
 def reserved_budgets(

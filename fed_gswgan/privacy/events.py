@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.validation import at_least, between, one_of
 
-# Far outside of use, and far inside what floating point can square.
-SMALLEST_NOISE, LARGEST_NOISE, LARGEST_BOUND = 1e-9, 1e9, 1e30
+# Far outside of use, and far inside what floating point can multiply and square.
+SMALLEST_NOISE, LARGEST_NOISE = 1e-9, 1e9
+SMALLEST_BOUND, LARGEST_BOUND = 1e-30, 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class SanitizedGradientEvent:
     def __post_init__(self) -> None:
         at_least(1, samples=self.samples)
         one_of(("sample", "message"), clipping=self.clipping)
-        between(0, LARGEST_BOUND, clipping_bound=self.clipping_bound)
+        between(SMALLEST_BOUND, LARGEST_BOUND, clipping_bound=self.clipping_bound)
         between(SMALLEST_NOISE, LARGEST_NOISE, noise_stddev=self.noise_stddev)
 
     def sensitivity(self, relation: NeighboringRelation) -> float:

@@ -34,6 +34,8 @@ def test_secure_aggregation_divides_mu_by_the_root_of_the_honest(capsys):
         ("--noise-stddev", "-1", "noise-stddev=-1.0"),
         ("--noise-stddev", "nan", "noise-stddev=nan"),
         ("--noise-stddev", "inf", "noise-stddev=inf"),
+        ("--noise-stddev", "1e-9", "noise-stddev=1e-09"),
+        ("--noise-stddev", "1e9", "noise-stddev=1000000000.0"),
         ("--samples", "0", "samples=0"),
         ("--participations", "-3", "participations=-3"),
         ("--delta", "1", "delta=1.0"),

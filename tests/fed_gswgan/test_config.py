@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ OUT_OF_RANGE = {
     "writers-per-client": 0,
     "max-clients": -1,
     "generator": "mlp",
-    "generator-width": 0,
+    "generator-width": 1,
     "latent-dim": 0,
     "latent-kind": "uniform",
     "generator-learning-rate": 0.0,
@@ -121,3 +122,61 @@ def test_infinite_max_epsilon_is_the_one_infinity():
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().sanitizer.noise_stddev = 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("generator-width", 0),
+        ("clipping-bound", 1e30),
+        ("clipping-bound", 1e-30),
+        ("clipping-bound", math.inf),
+        ("noise-stddev", 1e-9),
+        ("noise-stddev", 1e9),
+        ("noise-stddev", math.inf),
+    ],
+)
+def test_both_ends_of_a_range_are_refused(key, value):
+    with pytest.raises(ValueError, match=rf"^{key}={re.escape(repr(value))} must "):
+        Config.from_run_config({key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("generator-width", 2),
+        ("clipping-bound", 1e29),
+        ("clipping-bound", 1e-29),
+        ("noise-stddev", 2e-9),
+        ("noise-stddev", 9e8),
+    ],
+)
+def test_what_is_just_inside_is_allowed(key, value):
+    assert Config.from_run_config({key: value}).to_run_config()[key] == value
+
+
+def test_more_replies_than_a_cohort_of_fixed_size_has_are_refused():
+    with pytest.raises(ValueError, match=r"^min-replies=5 must be <= cohort-size=4"):
+        Config.from_run_config({"cohort-size": 4, "min-replies": 5})
+    for allowed in (
+        {"cohort-size": 4, "min-replies": 4},
+        {"cohort-size": 4, "min-replies": 5, "sampling-method": "poisson"},  # 4 in the mean
+    ):
+        assert Config.from_run_config(allowed).cohort.min_replies == allowed["min-replies"]
+
+
+def test_noise_that_float16_cannot_hold_is_refused():
+    # Six deviations above the bound: 1 + 6 x 10917.1 = 65503.6, and 65504.2 at 10917.2.
+    table = {"uplink-codec": "float16", "clipping-bound": 1.0}
+    with pytest.raises(ValueError, match=r"^uplink-codec=float16 .*noise-stddev=10917.2 "):
+        Config.from_run_config(table | {"noise-stddev": 10917.2})
+    assert Config.from_run_config(table | {"noise-stddev": 10917.1}).codec.uplink_codec == "float16"
+    with pytest.raises(ValueError, match="float16"):
+        Config.from_run_config(table | {"clipping-bound": 1e4, "noise-stddev": 2.0})
+    for codec in ("float32", "uint8"):
+        Config.from_run_config({"uplink-codec": codec, "noise-stddev": 1e6})
+
+
+def test_float16_to_the_devices_does_not_limit_the_noise():
+    table = {"downlink-codec": "float16", "noise-stddev": 1e6}
+    assert Config.from_run_config(table).codec.downlink_codec == "float16"

@@ -52,3 +52,8 @@ def test_one_of_names_value_and_choices():
     assert one_of(("sample", "message"), clipping="message") is None
     with pytest.raises(ValueError, match=r"^clipping='row' must be one of sample, message$"):
         one_of(("sample", "message"), clipping="row")
+
+
+def test_between_names_both_ends():
+    with pytest.raises(ValueError, match=r"^noise-stddev=0 must .* 1e-09 and 1000000000.0$"):
+        between(1e-9, 1e9, noise_stddev=0)

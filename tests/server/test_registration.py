@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -87,9 +88,39 @@ def test_after_the_time_out_the_nodes_that_are_there_will_do():
     assert set(nodes) == {"a", "b"}
 
 
-def test_an_interrupt_ends_the_waiting_for_nodes():
-    with pytest.raises(RuntimeError, match="no client registered"):
-        register_clients(grid_of([]), ByteMeter(), 1, timeout_seconds=60, interrupted=lambda: True)
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes by sleeping alone."""
+    now = SimpleNamespace(seconds=0.0)
+
+    def sleep(seconds):
+        now.seconds += seconds
+
+    fake = SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep)
+    monkeypatch.setattr("server.registration.time", fake)
+    return now
+
+
+def test_a_minute_is_the_longest_wait_for_nodes_and_it_is_said_how_many_are_there(clock, caplog):
+    with caplog.at_level(logging.WARNING, logger="server.registration"):
+        nodes = register_clients(grid_of(["a", "b"]), ByteMeter(), 9, timeout_seconds=600)
+    assert set(nodes) == {"a", "b"}
+    assert clock.seconds == pytest.approx(60, abs=0.2)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "2 of 9 nodes are there; waiting up to 60 s" in said
+    assert "num-supernodes=9" in said
+
+
+def test_a_shorter_time_out_is_kept(clock):
+    register_clients(grid_of(["a"]), ByteMeter(), 9, timeout_seconds=5)
+    assert clock.seconds == pytest.approx(5, abs=0.2)
+
+
+def test_an_interrupt_ends_the_waiting_for_nodes_and_is_no_error(clock):
+    meter = ByteMeter()
+    assert register_clients(grid_of([]), meter, 1, 60, interrupted=lambda: True) == {}
+    assert register_clients(grid_of(["a"]), meter, 1, 60, interrupted=lambda: True) == {}
+    assert clock.seconds == 0
 
 
 def test_both_halves_are_counted_apart_from_the_rounds():

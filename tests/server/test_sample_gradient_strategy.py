@@ -12,7 +12,9 @@ from fed_gswgan.privacy.accountant import local_epsilon
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.wire.messages import TRAIN
+from server.sample_gradient_strategy import RunStalled
 from tests.conftest import read_rounds
 
 EVENT = SanitizedGradientEvent(samples=8, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
@@ -83,6 +85,48 @@ def test_too_few_replies_make_no_step(small_run):
     assert [line["generator_gradient_norm"] for line in read_rounds(folder)] == [0.0, 0.0]
 
 
+def broken_in(rounds):
+    """Partition 0 fails in these rounds."""
+
+    def spoil(reply, message):
+        if int(message.metadata.group_id) not in rounds:
+            return reply
+        return Message(Error(1003, "broken"), reply_to=message)
+
+    return Broken(spoil)
+
+
+def test_a_run_whose_generator_stands_still_for_five_rounds_ends_and_stays_saved(
+    small_run, tmp_path
+):
+    settings = {"cohort_size": 4, "min_replies": 4, "rounds": 20, "checkpoint_every": 100}
+    with pytest.raises(RunStalled, match="last 5 rounds: of 4 clients 3 answered, min-replies=4"):
+        small_run(app=broken_in(range(3, 99)), **settings)
+
+    folder = tmp_path / "run"
+    assert [line["stepped"] for line in read_rounds(folder)] == [True] * 2 + [False] * 5
+    assert Checkpoint(folder).progress().server_round == 7
+    assert not (folder / "summary.json").exists()
+
+    small_run(resume=True, **(settings | {"rounds": 9}))  # whoever failed is well again
+
+    assert [line["stepped"] for line in read_rounds(folder)][7:] == [True, True]
+
+
+def test_a_step_between_them_makes_patience_start_again(small_run):
+    broken = broken_in({1, 2, 3, 4, 6, 7, 8, 9})
+    folder = small_run(cohort_size=4, min_replies=4, rounds=10, app=broken)
+
+    assert [line["server_round"] for line in read_rounds(folder) if line["stepped"]] == [5, 10]
+
+
+def test_rounds_that_asked_nobody_are_no_reason_to_lose_patience(small_run, monkeypatch):
+    monkeypatch.setattr("server.sample_gradient_strategy.select_cohort", lambda *arguments: [])
+    folder = small_run(rounds=8)
+
+    assert [(line["asked"], line["stepped"]) for line in read_rounds(folder)] == [(0, False)] * 8
+
+
 def test_the_cohort_is_of_the_size_that_was_asked_for(small_run):
     folder = small_run(cohort_size=2, rounds=5)
 
@@ -134,9 +178,27 @@ def test_the_summary_holds_every_key_it_promises(small_run):
     } <= set(summary["privacy"])  # fmt: skip
     assert {
         "downlink_total", "uplink_total", "uplink_per_reply", "downlink_per_request",
-        "model_exchange_ratio",
+        "model_exchange_ratio", "by_client",
     } <= set(summary["bytes"])  # fmt: skip
     assert {"received", "failed", "malformed"} <= set(summary["replies"])
+
+
+def test_a_run_that_is_not_evaluated_has_metrics_of_null(small_run):
+    summary = json.loads((small_run(rounds=1, evaluation_samples=0) / "summary.json").read_text())
+
+    assert summary["metrics"] == dict.fromkeys([
+        "downstream_accuracy", "label_agreement", "inception_score", "frechet_distance",
+    ])  # fmt: skip
+
+
+def test_the_bytes_of_all_clients_are_those_of_the_run(small_run):
+    summary = json.loads((small_run(cohort_size=4, rounds=2) / "summary.json").read_text())
+    by_client = summary["bytes"]["by_client"]
+
+    assert list(by_client) == [f"client-0000{number}" for number in range(4)]
+    for direction in ("downlink", "uplink"):
+        total = sum(client[direction] for client in by_client.values())
+        assert total == summary["bytes"][f"{direction}_total"]
 
 
 def test_the_summarys_epsilon_is_the_exact_gaussians(small_run):

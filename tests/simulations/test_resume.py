@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from client.app import app as client_app
+from fed_gswgan.privacy.ledger_file import LedgerUnavailable
 from fed_gswgan.reporting.checkpoint import Checkpoint
+from fed_gswgan.wire.messages import TRAIN
 from tests.conftest import SMALL, read_rounds
 
 
@@ -69,6 +72,47 @@ def test_an_interrupted_run_resumes_to_the_same_generator(small_run, questions):
     assert [r["server_round"] for r in read_rounds(cut)] == [1, 2, 3, 4, 5, 6]
     byte_counts = [json.loads((f / "summary.json").read_text())["bytes"] for f in (whole, cut)]
     assert byte_counts[0] == byte_counts[1]
+
+
+def test_an_interrupted_rounds_bytes_are_not_in_the_checkpoint(small_run):
+    stop = []
+
+    def interrupt_in_round_three(message, context):
+        if message.metadata.message_type == TRAIN and message.metadata.group_id == "3":
+            stop.append(True)
+        return client_app(message, context)
+
+    cut = small_run("cut", app=interrupt_in_round_three, interrupted=lambda: bool(stop))
+
+    progress = Checkpoint(cut).progress()
+    assert progress.server_round == 2
+    assert (progress.byte_meter["requests"], progress.byte_meter["replies"]) == (6, 6)
+    lines = read_rounds(cut)
+    for direction in ("downlink", "uplink"):
+        counted = sum(progress.byte_meter[f"{direction}_by_client"].values())
+        assert counted == sum(line[f"{direction}_bytes"] for line in lines)
+
+
+def test_a_run_interrupted_before_its_first_round_is_a_run_to_resume(small_run):
+    whole = small_run("whole")
+    cut = small_run("cut", interrupted=lambda: True)
+    assert not Checkpoint(cut).exists()
+
+    small_run("cut", resume=True)
+
+    assert same(weights(whole), weights(cut))
+    assert reservations(whole) == reservations(cut)
+
+
+def test_a_run_whose_own_count_is_gone_does_not_go_on(small_run):
+    folder = small_run(rounds=2)
+    (folder / "asked.jsonl").unlink()
+
+    with pytest.raises(LedgerUnavailable, match=r"asked\.jsonl"):
+        small_run(rounds=4, resume=True)
+
+    assert len(read_rounds(folder)) == 2
+    assert not (folder / "asked.jsonl").exists()
 
 
 def test_a_longer_run_is_the_shorter_one_gone_on(small_run):

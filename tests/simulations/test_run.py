@@ -1,4 +1,6 @@
+import fcntl
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -7,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.reporting.logs import PACKAGES
 from simulations.run import main
 from tests.conftest import SMALL, read_rounds
 
@@ -19,6 +23,25 @@ def arguments(folder: Path, **overrides: object) -> list[str]:
     for key, value in settings.items():
         words += ["--set", f"{key}={json.dumps(value)}"]
     return words
+
+
+@pytest.fixture(autouse=True)
+def process(monkeypatch):
+    """Undo what a run does to its process: environment, handlers of signals and of log lines."""
+    monkeypatch.setenv(SIMULATION_FOLDER, "unset")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    loggers = [logging.getLogger(name) for name in (*PACKAGES, "flwr")]
+    before = [(log.level, log.handlers, log.propagate) for log in loggers]
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    for log, (level, handlers_before, propagate) in zip(loggers, before, strict=True):
+        log.setLevel(level)
+        log.handlers, log.propagate = handlers_before, propagate
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("setting", ["noise-stddev=-1", "noise-stddev=nan", "cohort-size=0",
@@ -42,6 +65,110 @@ def test_resuming_what_is_no_run_says_so(tmp_path, capsys):
     assert "run.json" in capsys.readouterr().out.replace("\n", "")
 
 
+def test_a_config_file_that_is_no_toml_is_an_error_line(tmp_path, capsys):
+    (tmp_path / "bad.toml").write_text("rounds = = 3")
+    assert main(["--config", str(tmp_path / "bad.toml")]) == 2
+    assert capsys.readouterr().out.startswith("error: ")
+
+
+def test_an_override_without_a_value_is_named(tmp_path, capsys):
+    assert main([*arguments(tmp_path / "run"), "--set", "rounds"]) == 2
+    assert "--set rounds: must be KEY=VALUE" in capsys.readouterr().out
+
+
+def test_an_unknown_option_ends_with_status_two():
+    with pytest.raises(SystemExit) as ended:
+        main(["--nosuch"])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("value", ["[/red]", "[bold]", "x" * 300, "[link=" + "y " * 100 + "]"])
+def test_an_error_is_one_line_as_it_is_whatever_the_value(tmp_path, capsys, value):
+    assert main([*arguments(tmp_path / "run"), "--set", f"critic={value}"]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("error: critic=")
+    assert value.strip() in line
+
+
+@pytest.mark.parametrize("option", ["--config", "--output"])
+def test_resuming_takes_neither_another_config_nor_another_folder(tmp_path, capsys, option):
+    folder = tmp_path / "run"
+    assert main(arguments(folder, rounds=1)) == 0
+    before = everything_in(tmp_path)
+
+    assert main(["--resume", str(folder), option, str(tmp_path / "other")]) == 2
+
+    assert "drop --config, --output" in capsys.readouterr().out
+    assert everything_in(tmp_path) == before
+
+
+def test_a_resumed_run_keeps_what_decides_its_rounds_and_may_be_longer(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(arguments(folder, rounds=2)) == 0
+    before = everything_in(tmp_path)
+    resume = ["--runtime", "in-process", "--resume", str(folder)]
+
+    assert main([*resume, "--set", "noise-stddev=50"]) == 2
+    said = capsys.readouterr().out
+    assert "noise-stddev=50.0 differs from the 2.14 of the run" in said
+    assert everything_in(tmp_path) == before
+
+    assert main([*resume, "--set", "rounds=3"]) == 0
+    assert [line["server_round"] for line in read_rounds(folder)] == [1, 2, 3]
+    assert json.loads((folder / "run.json").read_text())["config"]["rounds"] == 3
+
+
+def test_a_run_is_not_written_over(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(arguments(folder, rounds=1)) == 0
+    before = everything_in(tmp_path)
+    assert main(arguments(folder, rounds=1)) == 2
+    assert "holds a run already" in capsys.readouterr().out
+    assert everything_in(tmp_path) == before
+
+
+def test_a_run_that_another_process_has_is_not_resumed(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(arguments(folder, rounds=1)) == 0
+    capsys.readouterr()
+    before = everything_in(tmp_path)
+    resume = ["--runtime", "in-process", "--resume", str(folder), "--set", "rounds=2"]
+
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(resume) == 1
+
+    assert f"error: output-dir={folder}: another process" in capsys.readouterr().out
+    assert everything_in(tmp_path) == before
+    assert main(resume) == 0
+
+
+def test_a_run_whose_own_count_is_gone_fails_with_a_line(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(arguments(folder, rounds=1)) == 0
+    (folder / "asked.jsonl").unlink()
+    capsys.readouterr()
+
+    resume = ["--runtime", "in-process", "--resume", str(folder), "--set", "rounds=2"]
+    assert main(resume) == 1
+
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("error: "))
+    assert "asked.jsonl" in line
+
+
+def test_a_run_that_nobody_answers_fails_and_says_so(tmp_path, capsys, monkeypatch):
+    def fail(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fed_gswgan.device.guard.check_request", fail)
+    assert main(arguments(tmp_path / "run", rounds=9)) == 1
+
+    captured = capsys.readouterr()
+    assert "error: no generator step in the last 5 rounds" in captured.out
+    assert str(tmp_path / "run" / "clients" / "failures.log") in captured.err
+    assert len(read_rounds(tmp_path / "run")) == 5
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid(path, tmp_path, capsys):
     from fed_gswgan.config import Config
@@ -54,7 +181,7 @@ def test_every_shipped_config_is_valid(path, tmp_path, capsys):
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
-    folder = tmp_path / "run"
+    folder = tmp_path / "a run"
     command = [sys.executable, "-m", "simulations.run", *arguments(folder, rounds=2000)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 120
@@ -67,10 +194,19 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     said = process.communicate(timeout=60)[0]
 
     assert process.returncode == 130
-    assert f"--resume {folder}" in said.replace("\n", "")
+    (said_last,) = (line for line in said.splitlines() if "go on with: " in line)
     finished = len(read_rounds(folder))
     index = json.loads((folder / "checkpoint" / "checkpoint.json").read_text())
     assert index["progress"]["server_round"] == finished
+
+    pasted = said_last.partition("go on with: ")[2]
+    assert pasted.startswith(sys.executable)
+    assert pasted.endswith("--runtime in-process")
+    # As somebody would paste it into a shell; only ended, for the sake of time, two rounds later.
+    shell = f"{pasted} --set rounds={finished + 2}"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(read_rounds(folder)) == finished + 2
 
 
 def test_a_run_ends_with_a_table_a_picture_and_plain_words(tmp_path, capsys):

@@ -31,6 +31,21 @@ def test_a_folder_opens_from_the_setting(tmp_path):
     assert len(source.shard(source.writer_ids[0]).labels) == 1
 
 
+def folder_of_classes(root, count):
+    picture = Image.new("L", (5, 5), 255)
+    for number in range(count):
+        folder = root / ("ada", "bob")[number % 2] / f"{number:03d}"
+        folder.mkdir(parents=True)
+        picture.save(folder / "a.png")
+    return DataConfig(dataset="folder", data_dir=str(root))
+
+
+def test_as_many_classes_as_a_byte_can_name_are_accepted_and_one_more_is_refused(tmp_path):
+    assert len(open_source(folder_of_classes(tmp_path / "most", 256)).class_names) == 256
+    with pytest.raises(ValueError, match="dataset=folder has 257 classes, must be <= 256"):
+        open_source(folder_of_classes(tmp_path / "more", 257))
+
+
 @pytest.mark.parametrize("dataset", [name for name in DATASETS if name != "digits"])
 def test_every_other_set_says_what_it_misses(monkeypatch, tmp_path, dataset):
     monkeypatch.setitem(sys.modules, "flwr_datasets", None)

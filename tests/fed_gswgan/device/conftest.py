@@ -64,7 +64,8 @@ def make_guard(make_shard):
             Ledger.create(folder / "ledger.jsonl", users)
         table = SETTINGS | {key.replace("_", "-"): value for key, value in settings.items()}
         config = Config.from_run_config(table)
-        return Guard("client-00000", open_shard or make_shard, NUM_CLASSES, config, folder)
+        shard = open_shard or make_shard
+        return Guard("client-00000", users, shard, NUM_CLASSES, config, folder)
 
     return make
 

@@ -3,8 +3,10 @@ import pytest
 
 from fed_gswgan.device import critic_slots
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
+from fed_gswgan.privacy.ledger import ReleaseKey
 
 KEY = "ab" * 32
+EXPERIMENT = "experiment"
 
 
 def state(server_round, mark=0.0, reply_size=6, size=5):
@@ -15,6 +17,10 @@ def state(server_round, mark=0.0, reply_size=6, size=5):
         key=KEY,
         reply=np.full(reply_size, -mark, dtype=np.float32),
     )
+
+
+def released(slots, server_round, shape=(6,), key=KEY):
+    return slots.released(ReleaseKey(EXPERIMENT, server_round, key), shape)
 
 
 def rounds(slots):
@@ -29,28 +35,30 @@ def store(slots, *rounds_and_checkpoints):
 
 @pytest.fixture
 def slots(tmp_path):
-    return CriticSlots(tmp_path)
+    return CriticSlots(tmp_path, EXPERIMENT)
 
 
 def test_empty_folder_holds_nothing(slots):
     assert slots.before(100) is None
-    assert slots.at(1) is None
+    assert released(slots, 1) is None
 
 
 def test_state_comes_back_to_the_bit(slots):
     parameters = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
     reply = np.array([np.float32(1e-45), -0.0, 3.4e38], dtype=np.float32)
     slots.store(CriticState(4, 123, parameters, KEY, reply), 3)
-    found = slots.at(4)
+    found = slots.before(5)
     assert (found.server_round, found.optimizer_steps, found.key) == (4, 123, KEY)
     assert found.parameters.tobytes() == parameters.tobytes()
     assert found.reply.tobytes() == reply.tobytes()
-    assert slots.before(5).parameters.tobytes() == parameters.tobytes()
+    assert released(slots, 4, (3,)).tobytes() == reply.tobytes()
 
 
 def test_state_is_there_for_another_process(slots, tmp_path):
     store(slots, (1, 0))
-    assert CriticSlots(tmp_path).at(1).server_round == 1
+    again = CriticSlots(tmp_path, EXPERIMENT)
+    assert again.before(2).server_round == 1
+    assert released(again, 1) is not None
 
 
 def test_before_is_strictly_before(slots):
@@ -87,7 +95,7 @@ def test_after_any_fallback_the_newest_state_of_the_checkpoint_is_found(tmp_path
     """
     random = np.random.default_rng(seed)
     slots, timeline, left_behind, checkpoint, server_round, mark = (
-        CriticSlots(tmp_path), {}, set(), 0, 1, 0
+        CriticSlots(tmp_path, EXPERIMENT), {}, set(), 0, 1, 0
     )  # fmt: skip
 
     def found_before(wanted_round):
@@ -107,7 +115,7 @@ def test_after_any_fallback_the_newest_state_of_the_checkpoint_is_found(tmp_path
             slots.store(state(server_round, mark), checkpoint)
             timeline[server_round] = mark
             left_behind = {r for r in left_behind if r < server_round}
-            assert slots.at(server_round).parameters[0, 0] == mark
+            assert released(slots, server_round).tolist() == [-mark] * 6
         if random.random() < 0.4:
             checkpoint = server_round
         server_round += 1
@@ -131,7 +139,7 @@ def test_a_flipped_bit_anywhere_makes_the_slot_read_as_empty(stored):
         torn = bytearray(intact)
         torn[position] ^= 1
         path.write_bytes(torn)
-        assert slots.at(2) is None, position
+        assert released(slots, 2) is None, position
         assert slots.before(10).server_round == 1, position
 
 
@@ -139,7 +147,7 @@ def test_a_flipped_bit_anywhere_makes_the_slot_read_as_empty(stored):
 def test_a_slot_cut_short_reads_as_empty(stored, size):
     slots, path = stored
     path.write_bytes(path.read_bytes()[:size])
-    assert slots.at(2) is None
+    assert released(slots, 2) is None
     assert slots.before(10).server_round == 1
 
 
@@ -165,7 +173,7 @@ def test_a_write_killed_before_its_last_step_reads_as_empty(stored, monkeypatch,
         patch.setattr(critic_slots, "_header", killed_when_it_would_set_the_tag)
         with pytest.raises(KeyboardInterrupt):
             slots.store(state(3, reply_size=reply_size), 2)
-    assert slots.at(3) is None
+    assert released(slots, 3) is None
     assert slots.before(10).server_round == 2
     slots.store(state(3, reply_size=reply_size), 2)
     assert rounds(slots) == [2, 3]
@@ -182,7 +190,7 @@ def test_a_torn_slot_is_written_first(stored):
 def test_replies_may_grow_and_shrink(slots, sizes):
     for server_round, size in enumerate(sizes, start=1):
         slots.store(state(server_round, mark=server_round, reply_size=size), server_round - 1)
-        assert slots.at(server_round).reply.tolist() == [-server_round] * size
+        assert released(slots, server_round, (size,)).tolist() == [-server_round] * size
         previous = slots.before(server_round)
         assert previous is None or previous.parameters[0, 0] == server_round - 1
 
@@ -190,10 +198,81 @@ def test_replies_may_grow_and_shrink(slots, sizes):
 def test_two_files_are_all_there_is(slots, tmp_path):
     for server_round in range(1, 8):
         slots.store(state(server_round), server_round - 1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["critic-0.slot", "critic-1.slot"]
+    (folder,) = tmp_path.iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["0.slot", "1.slot"]
     size = 128 + 4 * (3 * 5 + 6)
-    assert {p.stat().st_size for p in tmp_path.iterdir()} == {size}
+    assert {p.stat().st_size for p in folder.iterdir()} == {size}
 
 
 def test_header_fits_before_the_body():
     assert critic_slots._HEADER.size <= critic_slots._BODY_OFFSET
+
+
+def test_released_is_what_this_very_request_was_answered(slots):
+    store(slots, (1, 0), (2, 1))
+    assert released(slots, 2, (1, 2, 3)).shape == (1, 2, 3)
+    assert released(slots, 3) is None
+    assert released(slots, 2, key="cd" * 32) is None
+
+
+def test_what_was_released_is_a_copy(slots):
+    store(slots, (1, 0))
+    first = released(slots, 1)
+    first += 7
+    assert released(slots, 1).tolist() == [0.0] * 6
+
+
+def test_experiments_do_not_see_each_other(slots, tmp_path):
+    other = CriticSlots(tmp_path, "another")
+    slots.store(state(1, mark=1), 0)
+    assert other.before(100) is None
+    assert released(other, 1) is None
+    for server_round in range(1, 5):
+        other.store(state(server_round, mark=9), server_round - 1)
+    assert slots.before(2).parameters[0, 0] == 1
+    assert released(slots, 1).tolist() == [-1.0] * 6
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "experiment_id", ["../../x", "/x", "..", "", "a/b", "a\0b", "x" * 5000, "\u00fc\n"]
+)
+def test_whatever_an_experiment_is_called_its_critic_stays_inside_the_folder(
+    tmp_path, experiment_id
+):
+    folder = tmp_path / "one" / "two" / "client"
+    folder.mkdir(parents=True)
+    slots = CriticSlots(folder, experiment_id)
+    store(slots, (1, 0))
+    assert rounds(slots) == [1]
+    assert [p for p in tmp_path.rglob("*.slot") if folder not in p.parents] == []
+    (inside,) = folder.iterdir()
+    assert [p.name for p in inside.iterdir()] == ["0.slot"]
+    assert {p.name for p in tmp_path.rglob("*")} == {"one", "two", "client", inside.name, "0.slot"}
+
+
+def test_only_the_owner_may_read_a_critic(slots, tmp_path):
+    store(slots, (1, 0), (2, 1))
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600, 0o600]
+
+
+def test_nothing_is_made_before_something_is_stored(slots, tmp_path):
+    slots.before(1)
+    released(slots, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_an_error_and_leaves_the_critic_of_before(slots, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    store(slots, (1, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(critic_slots.os, "posix_fallocate", full)
+        with pytest.raises(OSError, match="No space left"):
+            store(slots, (2, 1))
+    assert rounds(slots) == [1]
+    store(slots, (2, 1))
+    assert rounds(slots) == [1, 2]

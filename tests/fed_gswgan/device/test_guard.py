@@ -1,14 +1,34 @@
 import json
+import os
 
 import numpy as np
 import pytest
 
 from fed_gswgan.config import CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.models.build import build_critic, parameter_count
 from fed_gswgan.privacy.accountant import gaussian_epsilon
+from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.ledger_file import LedgerUnavailable, PrivacyBudgetExhausted
+from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.seeding import SeedStream
+
+
+def unreadable():
+    raise OSError("the disk is gone")
+
+
+def noise_alone(request, stddev=2.14):
+    """What a client answers whose clipped gradient is zero, in bytes."""
+    stream = SeedStream(0).generator("noise", request.server_round, "client-00000")
+    zeros = np.zeros(request.samples_BCHW.shape)
+    return SeededNoise(stream).add_noise(zeros, stddev).astype(np.float32).tobytes()
+
+
+def everything_in(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*")}
 
 
 def answered(guard, request):
@@ -22,7 +42,7 @@ def answered(guard, request):
 
 def without_noise(guard_of, *arguments, **settings):
     """A guard whose noise is too small to hide what the critic did."""
-    return guard_of(*arguments, noise_stddev=1e-9, **settings)
+    return guard_of(*arguments, noise_stddev=2e-9, **settings)
 
 
 class TestCharges:
@@ -102,17 +122,28 @@ class TestCharges:
         assert seen == [1]
 
     def test_crash_after_the_reservation_stays_charged(
-        self, make_guard, make_request, make_shard, charges, tmp_path
+        self, make_guard, make_request, charges, tmp_path
     ):
-        def unreadable():
-            raise OSError("the disk is gone")
+        def killed():
+            raise KeyboardInterrupt
 
-        guard = make_guard(tmp_path / "client", unreadable)
-        with pytest.raises(OSError, match="the disk is gone"):
+        guard = make_guard(tmp_path / "client", killed)
+        with pytest.raises(KeyboardInterrupt):
             guard.answer(make_request(1))
         assert charges(tmp_path / "client") == 1
         answered(make_guard(tmp_path / "client"), make_request(1))
         assert charges(tmp_path / "client") == 2
+
+    def test_experiments_share_the_ledger(self, make_guard, make_request, charges, tmp_path):
+        # Two experiments of two replies each; mu = 0.25 a reply, 0.433 after three.
+        settings = {"noise_stddev": 16.0, "max_epsilon": gaussian_epsilon(0.45, 1e-5)}
+        guard = make_guard(tmp_path / "client", **settings)
+        for server_round in (1, 2):
+            answered(guard, make_request(server_round))
+        answered(guard, make_request(1, experiment_id="another"))
+        with pytest.raises(PrivacyBudgetExhausted, match="max-epsilon="):
+            guard.answer(make_request(2, experiment_id="another"))
+        assert charges(tmp_path / "client") == 3
 
 
 class TestRefusals:
@@ -146,6 +177,154 @@ class TestRefusals:
             guard.answer(make_request(1))
         assert opened == []
         assert path.exists() == (content is not None)
+
+    @pytest.mark.parametrize(
+        "users",
+        [(), ("f0001",), ("f0001", "f0003"), ("f0001", "f0002", "f0003"), ("f0002", "f0001")],
+        ids=["nobody", "fewer", "another", "more", "another order"],
+    )
+    def test_writers_dealt_otherwise_than_the_ledger_says_are_refused_unread(
+        self, make_guard, make_request, charges, tmp_path, users
+    ):
+        opened, folder = [], tmp_path / "client"
+        answered(make_guard(folder, users=("f0001", "f0002")), make_request(1))
+        dealt_otherwise = make_guard(folder, lambda: opened.append(1), users=users)
+        with pytest.raises(LedgerUnavailable, match="would not be charged"):
+            dealt_otherwise.answer(make_request(2, 1))
+        assert opened == []
+        assert charges(folder) == 2
+        assert not (folder / "failures.log").exists()
+
+    def test_ledger_that_cannot_be_written_refuses_before_data_is_opened(
+        self, make_guard, make_request, tmp_path, monkeypatch
+    ):
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        opened = []
+        guard = make_guard(tmp_path / "client", lambda: opened.append(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(LedgerUnavailable, match="nothing was released"):
+                guard.answer(make_request(1))
+        assert opened == []
+
+
+class TestFailures:
+    """After the reservation whatever fails gives a reply like any other."""
+
+    @pytest.mark.parametrize(
+        "failing", ["train_critic", "sample_gradient", "build_critic", "critic_optimizer"]
+    )
+    @pytest.mark.parametrize(
+        "error", [RuntimeError, ValueError, MemoryError, PrivacyBudgetExhausted]
+    )
+    def test_failed_training_is_answered_with_the_noise_alone(
+        self, make_guard, make_request, charges, tmp_path, monkeypatch, failing, error
+    ):
+        def fail(*arguments):
+            raise error("about the data")
+
+        monkeypatch.setattr(guard_module, failing, fail)
+        guard = make_guard(tmp_path / "client")
+        assert answered(guard, make_request(1)) == noise_alone(make_request(1))
+        assert charges(tmp_path / "client") == 1
+
+    @pytest.mark.parametrize("users", [("f0001",), ("f0001", "f0002")])
+    def test_unreadable_data_is_answered_with_the_noise_alone_and_charged_to_everybody(
+        self, make_guard, make_request, charges, tmp_path, users
+    ):
+        guard = make_guard(tmp_path / "client", unreadable, users=users)
+        assert answered(guard, make_request(1)) == noise_alone(make_request(1))
+        assert charges(tmp_path / "client") == len(users)
+
+    def test_shard_of_another_shape_is_answered_with_the_noise_alone(
+        self, make_guard, make_request, tmp_path
+    ):
+        shards = [lambda: None, lambda: ("no", "shard")]
+        for number, shard in enumerate(shards):
+            guard = make_guard(tmp_path / str(number), shard)
+            assert answered(guard, make_request(1)) == noise_alone(make_request(1))
+
+    def test_critic_of_other_settings_is_answered_with_the_noise_alone(
+        self, make_guard, make_request, charges, tmp_path
+    ):
+        folder = tmp_path / "client"
+        answered(make_guard(folder), make_request(1))
+        wider = make_guard(folder, critic_width=32)
+        assert answered(wider, make_request(2, 1)) == noise_alone(make_request(2))
+        assert charges(folder) == 2
+
+    def test_secure_noise_hides_a_failure_too(self, make_guard, make_request, tmp_path):
+        guard = make_guard(tmp_path / "client", unreadable, noise_source="secure", noise_stddev=50)
+        noise = guard.answer(make_request(1)).gradient_BCHW
+        assert noise.std() == pytest.approx(50, abs=6 * 50 / np.sqrt(2 * 3136))
+
+    def test_failed_round_is_not_kept_and_asked_again_is_charged_again(
+        self, make_guard, make_request, charges, tmp_path
+    ):
+        folder = tmp_path / "client"
+        answered(without_noise(make_guard, folder, unreadable), make_request(1))
+        assert everything_in(folder) == {"ledger.jsonl", "failures.log"}
+        mended = without_noise(make_guard, folder)
+        whole = answered(without_noise(make_guard, tmp_path / "other"), make_request(1))
+        assert answered(mended, make_request(1)) == whole
+        assert charges(folder) == 2
+
+    def test_critic_goes_on_from_before_the_failed_round(
+        self, make_guard, make_request, tmp_path, monkeypatch
+    ):
+        def replies(folder, failing_round):
+            guard, kept = without_noise(make_guard, folder), []
+            for server_round in (1, 2, 3):
+                with monkeypatch.context() as patch:
+                    if server_round == failing_round:
+                        patch.setattr(guard_module, "sample_gradient", None)
+                    kept.append(answered(guard, make_request(server_round, server_round - 1)))
+            return kept
+
+        first, failed, third = replies(tmp_path / "failing", 2)
+        assert failed == noise_alone(make_request(2), 2e-9)
+        guard = without_noise(make_guard, tmp_path / "asked twice")
+        assert answered(guard, make_request(1)) == first
+        assert answered(guard, make_request(3, 1)) == third
+
+    def test_failure_is_written_down_for_its_owner_alone(self, make_guard, make_request, tmp_path):
+        guard = make_guard(tmp_path / "client", unreadable)
+        for server_round in (1, 2):
+            answered(guard, make_request(server_round))
+        log = tmp_path / "client" / "failures.log"
+        assert log.read_text().count("OSError: the disk is gone") == 2
+        assert log.stat().st_mode & 0o777 == 0o600
+
+    def test_failure_that_cannot_be_written_down_is_answered_all_the_same(
+        self, make_guard, make_request, tmp_path
+    ):
+        guard = make_guard(tmp_path / "client", unreadable)
+        (tmp_path / "client" / "failures.log").mkdir()
+        assert answered(guard, make_request(1)) == noise_alone(make_request(1))
+
+    def test_full_disk_costs_the_critic_and_not_the_reply(
+        self, make_guard, make_request, charges, tmp_path, monkeypatch
+    ):
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        folder = tmp_path / "client"
+        expected = answered(make_guard(tmp_path / "with room"), make_request(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", full)
+            assert answered(make_guard(folder), make_request(1)) == expected
+        assert "No space left" in (folder / "failures.log").read_text()
+        assert charges(folder) == 1
+        # Not kept, so trained and charged again; then it is kept.
+        for _ in range(2):
+            assert answered(make_guard(folder), make_request(1)) == expected
+            assert charges(folder) == 2
+
+    def test_no_failure_leaves_no_log(self, make_guard, make_request, tmp_path):
+        answered(make_guard(tmp_path / "client"), make_request(1))
+        assert not (tmp_path / "client" / "failures.log").exists()
 
 
 class TestReplies:
@@ -185,7 +364,7 @@ class TestReplies:
         size = parameter_count(build_critic(CriticConfig(critic_width=16), 3, seed=0))
         parameters = np.full((3, size), poison, dtype=np.float32)
         diverged = CriticState(1, 2, parameters, "0" * 64, np.zeros(1, np.float32))
-        CriticSlots(tmp_path / "client").store(diverged, 0)
+        CriticSlots(tmp_path / "client", "experiment").store(diverged, 0)
         noise = np.frombuffer(answered(guard, make_request(2, 1)), np.float32)
         assert (noise != 0).all()
         assert charges(tmp_path / "client") == 1
@@ -214,6 +393,29 @@ class TestState:
         # And the earlier rounds do matter.
         fresh = without_noise(make_guard, tmp_path / "three")
         assert answered(fresh, requests[2]) != whole[2]
+
+    def test_experiments_start_from_new_critics(self, make_guard, make_request, charges, tmp_path):
+        guard = without_noise(make_guard, tmp_path / "client")
+        first = [answered(guard, make_request(r, r - 1)) for r in (1, 2)]
+        other = [answered(guard, make_request(r, r - 1, experiment_id="another")) for r in (1, 2)]
+        assert other == first
+        assert charges(tmp_path / "client") == 4
+        # And each goes on with its own.
+        fresh = without_noise(make_guard, tmp_path / "fresh")
+        assert answered(guard, make_request(3, 2)) != answered(fresh, make_request(3, 2))
+
+    @pytest.mark.parametrize("experiment_id", ["../../x", "/x", "..", ""])
+    def test_whatever_an_experiment_is_called_nothing_is_written_outside_the_folder(
+        self, make_guard, make_request, tmp_path, experiment_id
+    ):
+        folder = tmp_path / "a" / "client"
+        folder.mkdir(parents=True)
+        Ledger.create(folder / "ledger.jsonl", ("f0001",))
+        request = make_request(1, experiment_id=experiment_id)
+        first = answered(make_guard(folder, noise_source="secure"), request)
+        assert answered(make_guard(folder, noise_source="secure"), request) == first
+        outside = {p for p in tmp_path.rglob("*") if folder not in p.parents}
+        assert outside == {tmp_path / "a", folder}
 
     @pytest.mark.parametrize("checkpoint", [0, 1])
     def test_server_that_falls_back_finds_the_critic_of_its_checkpoint(
@@ -249,10 +451,10 @@ class TestState:
     def test_warm_start_happens_once(self, make_guard, make_request, tmp_path):
         folder = tmp_path / "client"
         answered(without_noise(make_guard, folder, warm_start_steps=2), make_request(1))
-        state = CriticSlots(folder).at(1)
-        assert state.optimizer_steps == 3 * 2  # two warm rounds and the first, of two steps each
+        slots = CriticSlots(folder, "experiment")
+        assert slots.before(2).optimizer_steps == 2 * 5 + 2  # two warm steps and the first round
         answered(without_noise(make_guard, folder, warm_start_steps=2), make_request(2, 1))
-        assert CriticSlots(folder).at(2).optimizer_steps == 4 * 2
+        assert slots.before(3).optimizer_steps == 2 * 5 + 2 * 2
 
 
 class TestNoise:

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import FrozenInstanceError, asdict
 
 import pytest
@@ -50,15 +51,28 @@ def test_event_survives_json():
         ("clipping", "row"),
         ("clipping_bound", 0.0),
         ("clipping_bound", math.inf),
+        ("clipping_bound", 1e30),
+        ("clipping_bound", 1e-30),
         ("noise_stddev", -1.0),
+        ("noise_stddev", 0.0),
+        ("noise_stddev", 1e-9),
+        ("noise_stddev", 1e9),
         ("noise_stddev", math.nan),
     ],
 )
 def test_nonsense_is_refused_by_the_name_of_its_setting(field, value):
-    with pytest.raises(ValueError, match=rf"^{field.replace('_', '-')}={value!r} must "):
+    with pytest.raises(
+        ValueError, match=rf"^{field.replace('_', '-')}={re.escape(repr(value))} must "
+    ):
         event(**{field: value})
 
 
 def test_event_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         event().noise_stddev = 100.0
+
+
+def test_mu_of_the_loudest_and_the_quietest_reply_is_finite_and_positive():
+    for stddev in (math.nextafter(1e-9, 1), math.nextafter(1e9, 0)):
+        mu = event(noise_stddev=stddev, samples=10**9).mu(REPLACE)
+        assert 0 < mu**2 < math.inf

@@ -19,6 +19,7 @@ from fed_gswgan.privacy.user_ledgers import UserLedgers
 REPOSITORY = Path(fed_gswgan.__file__).parents[1]
 # mu = 2 / 8 = 0.25 under replace-one: three releases spend 0.43, four 0.5.
 EVENT = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
+USERS = ("f0001",)
 THREE_RELEASES = BudgetConfig(delta=1e-5, max_epsilon=gaussian_epsilon(0.47, 1e-5))
 NO_LIMIT = BudgetConfig()
 
@@ -30,12 +31,12 @@ def key(server_round=1):
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    Ledger.create(path, ("f0001",))
+    Ledger.create(path, USERS)
     return path
 
 
 def test_last_affordable_release_is_allowed_and_the_next_is_refused(path):
-    ledger = Ledger(path, THREE_RELEASES)
+    ledger = Ledger(path, USERS, THREE_RELEASES)
     for server_round in (1, 2, 3):
         ledger.reserve(key(server_round), EVENT)
     before = path.read_bytes()
@@ -50,18 +51,18 @@ def test_refusal_names_setting_value_and_rule(path):
     with pytest.raises(
         PrivacyBudgetExhausted, match=r"^max-epsilon=0.01 would .*delta=0.001 under replace-one"
     ):
-        Ledger(path, budget).reserve(key(), EVENT)
+        Ledger(path, USERS, budget).reserve(key(), EVENT)
 
 
 def test_refusal_outlives_the_process(path):
     for server_round in (1, 2, 3):
-        Ledger(path, THREE_RELEASES).reserve(key(server_round), EVENT)
+        Ledger(path, USERS, THREE_RELEASES).reserve(key(server_round), EVENT)
     with pytest.raises(PrivacyBudgetExhausted):
-        Ledger(path, THREE_RELEASES).reserve(key(4), EVENT)
+        Ledger(path, USERS, THREE_RELEASES).reserve(key(4), EVENT)
 
 
 def test_a_cheaper_release_still_fits_where_a_dear_one_does_not(path):
-    ledger = Ledger(path, THREE_RELEASES)
+    ledger = Ledger(path, USERS, THREE_RELEASES)
     dear = SanitizedGradientEvent(
         samples=4, clipping="sample", clipping_bound=1.0, noise_stddev=8.0
     )  # mu = 0.5
@@ -76,7 +77,7 @@ def test_relation_of_the_budget_decides_how_far_it_reaches(path):
     budget = BudgetConfig(
         neighboring_relation="zero-out", delta=1e-5, max_epsilon=THREE_RELEASES.max_epsilon
     )
-    ledger = Ledger(path, budget)
+    ledger = Ledger(path, USERS, budget)
     for server_round in range(1, 15):
         ledger.reserve(key(server_round), EVENT)
     with pytest.raises(PrivacyBudgetExhausted, match="zero-out"):
@@ -84,8 +85,9 @@ def test_relation_of_the_budget_decides_how_far_it_reaches(path):
 
 
 def test_every_user_of_the_client_is_charged(tmp_path):
-    Ledger.create(tmp_path / "ledger", ("f0001", "f0002"))
-    ledger = Ledger(tmp_path / "ledger", NO_LIMIT)
+    users = ("f0001", "f0002")
+    Ledger.create(tmp_path / "ledger", users)
+    ledger = Ledger(tmp_path / "ledger", users, NO_LIMIT)
     assert ledger.releases() == {"f0001": Counter(), "f0002": Counter()}
     ledger.reserve(key(), EVENT)
     assert ledger.releases() == {"f0001": Counter({EVENT: 1}), "f0002": Counter({EVENT: 1})}
@@ -98,21 +100,21 @@ def test_infinite_max_epsilon_never_refuses(path):
     loud = SanitizedGradientEvent(
         samples=10**6, clipping="sample", clipping_bound=1.0, noise_stddev=1e-6
     )
-    ledger = Ledger(path, NO_LIMIT)
+    ledger = Ledger(path, USERS, NO_LIMIT)
     for server_round in range(1, 6):
         ledger.reserve(key(server_round), loud)
     assert ledger.releases()["f0001"].total() == 5
 
 
 def test_same_release_asked_twice_is_charged_twice(path):
-    ledger = Ledger(path, NO_LIMIT)
+    ledger = Ledger(path, USERS, NO_LIMIT)
     ledger.reserve(key(), EVENT)
     ledger.reserve(key(), EVENT)
     assert ledger.releases()["f0001"] == Counter({EVENT: 2})
 
 
 def test_entry_holds_the_key_and_the_event(path):
-    Ledger(path, NO_LIMIT).reserve(key(7), EVENT)
+    Ledger(path, USERS, NO_LIMIT).reserve(key(7), EVENT)
     with LedgerFile(path).locked() as file:
         (entry,) = file.entries
     assert entry["experiment_id"] == "experiment"
@@ -122,7 +124,7 @@ def test_entry_holds_the_key_and_the_event(path):
 
 
 def test_two_ledgers_on_one_path_share_one_budget(path):
-    first, second = Ledger(path, THREE_RELEASES), Ledger(path, THREE_RELEASES)
+    first, second = Ledger(path, USERS, THREE_RELEASES), Ledger(path, USERS, THREE_RELEASES)
     first.reserve(key(1), EVENT)
     second.reserve(key(1), EVENT)
     first.reserve(key(2), EVENT)
@@ -132,20 +134,21 @@ def test_two_ledgers_on_one_path_share_one_budget(path):
 
 def test_missing_ledger_is_not_created(tmp_path):
     with pytest.raises(LedgerUnavailable):
-        Ledger(tmp_path / "ledger", NO_LIMIT).reserve(key(), EVENT)
+        Ledger(tmp_path / "ledger", USERS, NO_LIMIT).reserve(key(), EVENT)
     assert not (tmp_path / "ledger").exists()
 
 
 def test_create_refuses_a_second_time(path):
     with pytest.raises(FileExistsError):
-        Ledger.create(path, ("f0001",))
+        Ledger.create(path, USERS)
 
 
 def test_valid_ledger_of_the_server_is_unavailable_to_a_device(tmp_path):
+    UserLedgers.create(tmp_path / "server")
     UserLedgers(tmp_path / "server", NO_LIMIT).record(1, ["f0001"], EVENT)
     before = (tmp_path / "server").read_bytes()
     with pytest.raises(LedgerUnavailable, match="users"):
-        Ledger(tmp_path / "server", NO_LIMIT).reserve(key(), EVENT)
+        Ledger(tmp_path / "server", USERS, NO_LIMIT).reserve(key(), EVENT)
     assert (tmp_path / "server").read_bytes() == before
 
 
@@ -168,11 +171,11 @@ def test_valid_ledger_of_the_server_is_unavailable_to_a_device(tmp_path):
     ],
 )
 def test_entry_that_is_no_release_makes_the_ledger_unavailable(path, entry):
-    ledger = Ledger(path, NO_LIMIT)
+    ledger = Ledger(path, USERS, NO_LIMIT)
     ledger.reserve(key(), EVENT)
     with LedgerFile(path).locked() as file:
         file.append([entry])
-    for reader in (ledger, Ledger(path, NO_LIMIT)):
+    for reader in (ledger, Ledger(path, USERS, NO_LIMIT)):
         for _ in range(2):  # and it does not recover by being asked again
             with pytest.raises(LedgerUnavailable):
                 reader.reserve(key(2), EVENT)
@@ -186,16 +189,46 @@ from fed_gswgan.config import BudgetConfig
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 event = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
-Ledger(Path(sys.argv[1]), BudgetConfig()).reserve(ReleaseKey("experiment", 1, "ab" * 32), event)
+ledger = Ledger(Path(sys.argv[1]), ("f0001",), BudgetConfig())
+ledger.reserve(ReleaseKey("experiment", 1, "ab" * 32), event)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert Ledger(path, NO_LIMIT).releases() == {"f0001": Counter({EVENT: 1})}
+    assert Ledger(path, USERS, NO_LIMIT).releases() == {"f0001": Counter({EVENT: 1})}
 
 
 def test_copies_handed_out_do_not_change_the_ledger(path):
-    ledger = Ledger(path, NO_LIMIT)
+    ledger = Ledger(path, USERS, NO_LIMIT)
     ledger.releases()["f0001"][EVENT] += 100
     assert ledger.releases() == {"f0001": Counter()}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [(), ("f0001",), ("f0001", "f0003"), ("f0001", "f0002", "f0003"), ("f0003", "f0004")],
+    ids=["none", "fewer", "another", "more", "others"],
+)
+def test_ledger_of_other_users_is_unavailable_and_left_as_it_is(tmp_path, written):
+    Ledger.create(tmp_path / "ledger", written)
+    before = (tmp_path / "ledger").read_bytes()
+    ledger = Ledger(tmp_path / "ledger", ("f0001", "f0002"), NO_LIMIT)
+    for _ in range(2):  # and it does not recover by being asked again
+        with pytest.raises(LedgerUnavailable, match="would not be charged"):
+            ledger.reserve(key(), EVENT)
+        with pytest.raises(LedgerUnavailable):
+            ledger.releases()
+    assert (tmp_path / "ledger").read_bytes() == before
+
+
+def test_ledger_of_no_users_charges_nobody_and_so_refuses_everything(tmp_path):
+    Ledger.create(tmp_path / "ledger", ())
+    with pytest.raises(LedgerUnavailable):
+        Ledger(tmp_path / "ledger", (), NO_LIMIT).reserve(key(), EVENT)
+
+
+def test_ledger_without_a_list_of_users_is_unavailable(tmp_path):
+    LedgerFile.create(tmp_path / "ledger", {"users": "f0001"})
+    with pytest.raises(LedgerUnavailable):
+        Ledger(tmp_path / "ledger", USERS, NO_LIMIT).reserve(key(), EVENT)

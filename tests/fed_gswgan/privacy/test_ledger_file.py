@@ -69,8 +69,55 @@ def test_create_refuses_even_a_file_that_is_no_ledger(tmp_path):
         LedgerFile.create(tmp_path / "empty", {})
 
 
+def test_create_leaves_one_file_whether_it_succeeds_or_not(path):
+    with pytest.raises(FileExistsError):
+        LedgerFile.create(path, {"users": []})
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "link"])
+def test_create_that_fails_leaves_nothing(tmp_path, monkeypatch, failing):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_file.os, failing, fail)
+        with pytest.raises(OSError, match="No space left"):
+            LedgerFile.create(tmp_path / "new", {})
+    assert list(tmp_path.iterdir()) == []
+    LedgerFile.create(tmp_path / "new", {})
+    assert read(tmp_path / "new") == []
+
+
+def test_ledger_appears_in_one_piece(tmp_path, monkeypatch):
+    path, seen = tmp_path / "new", []
+    write, link = os.write, os.link
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_file.os, "write", lambda *a: seen.append(path.exists()) or write(*a))
+        patch.setattr(ledger_file.os, "link", lambda *a: seen.append(path.exists()) or link(*a))
+        LedgerFile.create(path, {})
+    assert seen == [False, False]
+    assert read(path) == []
+
+
+def test_of_two_who_create_at_once_one_wins(tmp_path, monkeypatch):
+    path, link = tmp_path / "new", os.link
+
+    def link_while_another_is_faster(*arguments):
+        monkeypatch.setattr(ledger_file.os, "link", link)
+        LedgerFile.create(path, {"users": ["first"]})
+        link(*arguments)
+
+    monkeypatch.setattr(ledger_file.os, "link", link_while_another_is_faster)
+    with pytest.raises(FileExistsError):
+        LedgerFile.create(path, {"users": ["second"]})
+    with LedgerFile(path).locked() as file:
+        assert file.header["users"] == ["first"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_only_the_owner_may_read_a_ledger(path):
-    assert path.stat().st_mode & 0o077 == 0
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_missing_ledger_is_unavailable_and_stays_missing(tmp_path):
@@ -294,3 +341,45 @@ def test_entry_that_is_no_number_is_refused_before_anything_is_written(path):
     with LedgerFile(path).locked() as file, pytest.raises(ValueError):
         file.append([{"a": 1}, {"a": float("nan")}])
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"entry": {"a": 3}, "hash": "', b"\xff\xfe", b""])
+def test_an_incomplete_last_line_is_dropped_and_the_rest_stays(path, torn):
+    append(path, {"a": 1}, {"a": 2})
+    intact = path.read_bytes()
+    path.write_bytes(intact + torn)
+    file = LedgerFile(path)
+    file.drop_incomplete_line()
+    assert path.read_bytes() == intact
+    with file.locked():
+        file.append([{"a": 3}])
+    assert read(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_dropping_a_line_mends_nothing_else(path):
+    append(path, {"a": 1})
+    path.write_bytes(path.read_bytes().replace(b'"a": 1', b'"a": 0') + b"{")
+    LedgerFile(path).drop_incomplete_line()
+    with pytest.raises(LedgerUnavailable, match="line 2"), LedgerFile(path).locked():
+        pass
+
+
+def test_ledger_torn_in_its_first_line_stays_unavailable(path):
+    path.write_bytes(path.read_bytes()[:-1])
+    LedgerFile(path).drop_incomplete_line()
+    with pytest.raises(LedgerUnavailable), LedgerFile(path).locked():
+        pass
+
+
+def test_dropping_a_line_creates_no_ledger(tmp_path):
+    LedgerFile(tmp_path / "gone").drop_incomplete_line()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_is_synced_and_let_go_of(tmp_path, monkeypatch):
+    descriptors = []
+    monkeypatch.setattr(ledger_file.os, "fsync", descriptors.append)
+    ledger_file.sync_folder(tmp_path)
+    (descriptor,) = descriptors
+    with pytest.raises(OSError):
+        os.fstat(descriptor)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fed_gswgan.config import SanitizerConfig
+from fed_gswgan.privacy import sanitizer
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise
 from fed_gswgan.privacy.sanitizer import clip, release_event
@@ -234,3 +235,32 @@ def test_two_seeds_are_independent_and_one_agrees_with_itself():
     first, again, other = (sanitize(zeros, config, seeded(s)).values_BCHW for s in (1, 1, 2))
     assert np.array_equal(first, again)
     assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 6 / 500
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 5])
+def test_other_rows_than_were_charged_are_refused_before_any_noise_is_drawn(rows):
+    source, event = seeded(), release_event(4, SanitizerConfig())
+    with pytest.raises(ValueError, match=f"^samples={rows} must be the 4 charged"):
+        sanitizer.sanitize(np.zeros((rows, 1, 2, 2)), event, source)
+    assert np.array_equal(source.add_noise(np.zeros(3), 1.0), seeded().add_noise(np.zeros(3), 1.0))
+
+
+def test_charged_event_decides_clipping_bound_and_noise():
+    rows = np.array([[3.0, 4.0], [6.0, 8.0]]).reshape(2, 1, 1, 2)
+    event = SanitizedGradientEvent(
+        samples=2, clipping="message", clipping_bound=2.0, noise_stddev=0.5
+    )
+    released = sanitizer.sanitize(rows, event, seeded())
+    noise = seeded().add_noise(np.zeros(rows.shape), 1.0)  # 2 x 0.5
+    expected = rows * 2 / math.sqrt(125) + noise
+    assert released.values_BCHW == pytest.approx(expected, rel=1e-6)
+    assert released.event is event
+
+
+@pytest.mark.parametrize("bound", [math.nextafter(1e-30, 1), math.nextafter(1e30, 0)])
+@pytest.mark.parametrize("stddev", [math.nextafter(1e-9, 1), math.nextafter(1e9, 0)])
+@pytest.mark.parametrize("values", HOSTILE.values(), ids=HOSTILE)
+def test_every_setting_that_is_allowed_can_be_charged_and_answered(bound, stddev, values):
+    config = SanitizerConfig(clipping_bound=bound, noise_stddev=stddev)
+    for source in (SecureNoise(), seeded()):
+        assert np.isfinite(sanitize(values, config, source).values_BCHW).all()

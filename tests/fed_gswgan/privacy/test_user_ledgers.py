@@ -13,12 +13,14 @@ BUDGET = BudgetConfig(delta=1e-5, max_epsilon=gaussian_epsilon(0.47, 1e-5))
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "asked.jsonl"
+    path = tmp_path / "asked.jsonl"
+    UserLedgers.create(path)
+    return path
 
 
 def test_nobody_asked_means_nothing_spent(path):
     ledgers = UserLedgers(path, BUDGET)
-    assert ledgers.max_epsilon() == 0.0
+    assert ledgers.max_mu() == ledgers.max_epsilon() == 0.0
     assert ledgers.max_participations() == 0
     assert not ledgers.would_exceed("a", EVENT)
 
@@ -30,6 +32,7 @@ def test_epsilon_and_participations_are_those_of_whoever_was_asked_most(path):
     ledgers.record(3, ["b"], EVENT)
     ledgers.record(4, ["b"], EVENT)
     assert ledgers.max_participations() == 4
+    assert ledgers.max_mu() == pytest.approx(0.5)
     assert ledgers.max_epsilon() == pytest.approx(gaussian_epsilon(0.5, 1e-5))
 
 
@@ -77,8 +80,36 @@ def test_unwritable_ledger_counts_nobody(path):
     assert ledgers.max_participations() == 0
 
 
+def test_torn_last_line_is_dropped_and_the_rest_counts(path):
+    ledgers = UserLedgers(path, BUDGET)
+    ledgers.record(1, ["a"], EVENT)
+    whole = path.read_bytes()
+    ledgers.record(2, ["a"], EVENT)
+    for cut in range(len(whole) + 1, path.stat().st_size - 1, 20):
+        path.write_bytes(path.read_bytes()[:cut])
+        again = UserLedgers(path, BUDGET)
+        assert again.max_participations() == 1
+        assert path.read_bytes() == whole
+        again.record(2, ["a"], EVENT)
+        assert UserLedgers(path, BUDGET).max_participations() == 2
+
+
+def test_missing_count_is_unavailable_and_not_started_anew(path):
+    path.unlink()
+    with pytest.raises(LedgerUnavailable):
+        UserLedgers(path, BUDGET)
+    assert not path.exists()
+
+
+def test_count_is_created_once(path):
+    UserLedgers(path, BUDGET).record(1, ["a"], EVENT)
+    with pytest.raises(FileExistsError):
+        UserLedgers.create(path)
+    assert UserLedgers(path, BUDGET).max_participations() == 1
+
+
 def test_damaged_ledger_is_not_replaced_by_a_new_one(path):
     UserLedgers(path, BUDGET).record(1, ["a"], EVENT)
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes().replace(b'"round": 1', b'"round": 2'))
     with pytest.raises(LedgerUnavailable):
         UserLedgers(path, BUDGET)

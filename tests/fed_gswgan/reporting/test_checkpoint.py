@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from fed_gswgan.config import AdamConfig, GeneratorConfig
 from fed_gswgan.models.build import build_generator
-from fed_gswgan.reporting.checkpoint import Checkpoint, Progress, fingerprint, load_ema_weights
+from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.reporting.files import replace_file
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 
@@ -105,8 +105,6 @@ def test_damaged_tensors_are_refused_and_change_nothing(tmp_path, damage):
     with pytest.raises(ValueError, match=r"round-000002\.safetensors.*damaged"):
         Checkpoint(tmp_path).load(trainer)
     assert same_to_the_bit(trainer, new_trainer(seed=1))
-    with pytest.raises(ValueError, match="damaged"):
-        load_ema_weights(tmp_path)
 
 
 def test_older_tensors_are_removed(tmp_path):
@@ -159,24 +157,6 @@ def test_tensors_of_another_network_are_refused(tmp_path):
     other = GeneratorConfig(generator="slim", generator_width=2, latent_dim=4)
     with pytest.raises(ValueError, match=r"round-000001\.safetensors: .* another network"):
         Checkpoint(tmp_path).load(new_trainer(config=other))
-
-
-def test_the_ema_weights_alone_can_be_read(tmp_path):
-    trainer = train(new_trainer(), range(3))
-    Checkpoint(tmp_path).save(trainer, progress_at(3))
-    generator = build_generator(CONFIG, 3, seed=1)
-    generator.load_state_dict(load_ema_weights(tmp_path))
-    assert fingerprint(generator) == fingerprint(trainer.ema_generator)
-    assert fingerprint(generator) != fingerprint(trainer.generator)
-
-
-def test_a_fingerprint_changes_with_any_weight():
-    generator = build_generator(CONFIG, 3, seed=0)
-    before = fingerprint(generator)
-    assert before == fingerprint(build_generator(CONFIG, 3, seed=0))
-    with torch.no_grad():
-        next(generator.parameters()).view(-1)[0] += 1e-3
-    assert fingerprint(generator) != before
 
 
 def test_the_index_names_tensors_that_are_there(tmp_path):

@@ -1,21 +1,23 @@
-import math
-
 import pytest
 
 from fed_gswgan.privacy.calibration import Remedies
 from fed_gswgan.reporting.privacy_statement import privacy_statement
 
 
-def statement(epsilon, **changes):
-    found = Remedies(**{
-        "epsilon": 10.0,
-        "participations": 3,
-        "participations_message_clipping": 96,
-        "noise_stddev": 12.5,
-        "population_factor": 8.0,
-        "honest": 35,
-    } | changes)  # fmt: skip
-    lines = privacy_statement(epsilon, 1e-5, "replace-one", "one person", 24, found)
+def statement(
+    epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
+    affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5,
+):  # fmt: skip
+    found = Remedies(
+        epsilon=10.0,
+        participations=affordable,
+        participations_message_clipping=affordable_with_message_clipping,
+        noise_stddev=noise_stddev,
+        honest=35,
+    )
+    lines = privacy_statement(
+        epsilon, delta, "replace-one", "one person", users, participations, seeded, found
+    )
     return "\n".join(lines)
 
 
@@ -27,6 +29,7 @@ def test_the_first_sentence_says_epsilon_delta_relation_user_and_participations(
 
 def test_a_small_epsilon_needs_no_remedies():
     assert len(statement(9.9).splitlines()) == 1
+    assert len(statement(10.0).splitlines()) == 1
 
 
 def test_a_large_epsilon_is_called_what_it_is():
@@ -34,13 +37,25 @@ def test_a_large_epsilon_is_called_what_it_is():
     assert "protects nobody" not in statement(9.9)
 
 
+def test_seeded_noise_protects_nobody_however_small_the_epsilon():
+    assert "came from a seed, so this run protects nobody" in statement(0.1, seeded=True)
+    assert "seed" not in statement(0.1)
+
+
+@pytest.mark.parametrize(("users", "warned"), [(99, False), (100, True), (101, True)])
+def test_a_delta_that_is_large_for_so_many_users_is_said(users, warned):
+    text = statement(1.0, delta=0.01, users=users)
+    assert (f"delta should be well below 1/{users}" in text) == warned
+
+
 @pytest.mark.parametrize(
     "remedy",
     [
-        "at most 3 participations",
-        "96 with clipping = message",
+        "fewer participations: at most 3 a user",
+        "more users to share the rounds: 8 times as many",  # 24 / 3
+        "clipping = message",
+        "1.5 times as many users to share the rounds (16 participations a user)",  # 24 / 16
         "noise-stddev 12.5",
-        "8 times as many",
         "35 honest survivors",
     ],
 )
@@ -48,14 +63,29 @@ def test_every_remedy_is_told_with_its_number(remedy):
     assert remedy in statement(1234.5)
 
 
+def test_numbers_are_rounded_up_so_that_the_target_is_really_met():
+    text = statement(1234.5, participations=20, noise_stddev=12.501)
+    assert "6.67 times as many" in text  # 20 / 3 is 6.666...
+    assert "noise-stddev 12.51" in text
+
+
+@pytest.mark.parametrize("participations", [16, 10])
+def test_where_message_clipping_alone_suffices_nothing_else_is_asked_for(participations):
+    text = statement(1234.5, participations=participations)
+    (line,) = (line for line in text.splitlines() if "clipping = message" in line)
+    assert line.endswith("and nothing else")
+
+
 def test_where_a_single_reply_costs_too_much_more_users_help_with_message_clipping_alone():
-    found = {"participations": 0, "population_factor": math.inf}
-    text = statement(1234.5, **found, participations_message_clipping=6)
-    assert "a reply alone costs more" in text
-    assert "4 times as many, with clipping = message" in text  # 24 / 6
+    text = statement(1234.5, affordable=0, affordable_with_message_clipping=6)
+    assert "a single reply at this noise costs more" in text
+    assert "more users to share the rounds:" not in text
+    assert "4 times as many users to share the rounds (6 participations a user)" in text  # 24 / 6
     assert "inf" not in text
 
 
 def test_where_even_a_clipped_message_costs_too_much_more_users_do_not_help():
-    found = {"participations": 0, "population_factor": math.inf}
-    assert "more users" not in statement(1234.5, **found, participations_message_clipping=0)
+    text = statement(1234.5, affordable=0, affordable_with_message_clipping=0)
+    assert "users to share" not in text
+    assert "clipping = message" not in text
+    assert "noise-stddev 12.5" in text

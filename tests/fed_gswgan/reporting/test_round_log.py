@@ -1,5 +1,7 @@
 import json
 import logging
+import math
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +28,18 @@ def test_every_round_is_one_line_with_the_whole_report(tmp_path, write, report_o
     write([1, 2, 3])
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [report_of(n).to_dict() for n in (1, 2, 3)]
+
+
+def test_a_round_whose_norms_diverged_is_a_line_of_strict_json(tmp_path, report_of):
+    log = RoundLog(tmp_path, 0)
+    log.write(replace(report_of(1), generator_gradient_norm=math.nan))
+    log.close()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    (line,) = (tmp_path / "rounds.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)["generator_gradient_norm"] is None
 
 
 def test_a_line_is_on_disk_before_the_next_round(tmp_path, report_of):
@@ -62,5 +76,5 @@ def test_a_round_is_one_line_in_the_log(write, caplog):
     with caplog.at_level(logging.INFO):
         write([2])
     assert [record.getMessage() for record in caplog.records] == [
-        "round 2: 6 of 10 replies, epsilon of the worst user 9.0, 2.0 kB down, 1.0 kB up, 1.50 s"
+        "round 2: 6 of 10 replies, epsilon at most 9.0, 2.0 kB down, 1.0 kB up, 1.50 s"
     ]

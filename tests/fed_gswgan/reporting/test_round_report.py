@@ -1,4 +1,8 @@
 import json
+import math
+from dataclasses import replace
+
+import pytest
 
 
 def test_a_report_is_plain_json_values_by_name(report_of):
@@ -11,3 +15,11 @@ def test_a_report_is_plain_json_values_by_name(report_of):
 def test_every_client_that_was_asked_is_counted_once(report_of):
     report = report_of(1)
     assert report.received + report.failed + report.malformed + report.missing == report.asked
+
+
+@pytest.mark.parametrize("norm", [math.nan, math.inf, -math.inf])
+def test_a_norm_that_is_not_finite_is_null_and_nothing_else_changes(report_of, norm):
+    report = replace(report_of(1), combined_gradient_norm=norm, generator_gradient_norm=norm)
+    missing = {"combined_gradient_norm": None, "generator_gradient_norm": None}
+    assert report.to_dict() == report_of(1).to_dict() | missing
+    json.dumps(report.to_dict(), allow_nan=False)

@@ -1,20 +1,43 @@
+import fcntl
 import json
 import math
+import multiprocessing
 
 import pytest
 
-from fed_gswgan.config import BudgetConfig, Config, RunConfig
-from fed_gswgan.reporting.run_folder import RunFolder, config_of_run, default_folder
+from fed_gswgan.config import Config
+from fed_gswgan.privacy.ledger_file import LedgerUnavailable
+from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.reporting.run_folder import (
+    ASKED,
+    RESUMABLE,
+    RunFolder,
+    check_run_folder,
+    config_of_run,
+    default_folder,
+    open_run_folder,
+)
 
 
-def config_in(folder, resume=False, **budget):
-    run = RunConfig(output_dir=str(folder), resume=resume, seed=5)
-    return Config(run=run, budget=BudgetConfig(**budget))
+def config_in(folder, resume=False, **settings):
+    table = {"output-dir": str(folder), "resume": resume, "seed": 5}
+    table |= {key.replace("_", "-"): value for key, value in settings.items()}
+    return Config.from_run_config(table)
+
+
+def opened(config) -> RunFolder:
+    """The folder of a run that is over again at once."""
+    with open_run_folder(config) as run:
+        return run
+
+
+def everything_in(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_new_run_gets_its_folder_and_an_id_of_its_own(tmp_path):
-    first = RunFolder.open(config_in(tmp_path / "deep" / "a"))
-    second = RunFolder.open(config_in(tmp_path / "b"))
+    first = opened(config_in(tmp_path / "deep" / "a"))
+    second = opened(config_in(tmp_path / "b"))
     assert first.path == tmp_path / "deep" / "a"
     assert first.path.is_dir()
     assert len(first.experiment_id) == 16
@@ -22,28 +45,125 @@ def test_a_new_run_gets_its_folder_and_an_id_of_its_own(tmp_path):
 
 
 def test_a_run_that_is_there_already_is_refused_and_left_as_it_is(tmp_path):
-    RunFolder.open(config_in(tmp_path))
-    before = (tmp_path / "run.json").read_bytes()
-    with pytest.raises(FileExistsError, match=f"output-dir={tmp_path} holds a run already"):
-        RunFolder.open(config_in(tmp_path))
-    assert (tmp_path / "run.json").read_bytes() == before
+    opened(config_in(tmp_path))
+    before = everything_in(tmp_path)
+    for refuse in (opened, lambda config: check_run_folder(config, tmp_path)):
+        with pytest.raises(FileExistsError, match=f"output-dir={tmp_path} holds a run already"):
+            refuse(config_in(tmp_path))
+    assert everything_in(tmp_path) == before
 
 
 def test_a_resumed_run_keeps_its_experiment_id(tmp_path):
-    begun = RunFolder.open(config_in(tmp_path))
-    assert RunFolder.open(config_in(tmp_path, resume=True)) == begun
+    begun = opened(config_in(tmp_path))
+    assert opened(config_in(tmp_path, resume=True)) == begun
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no run to resume"):
-        RunFolder.open(config_in(tmp_path / "none", resume=True))
+    with pytest.raises(FileNotFoundError, match=r"run\.json: not there"):
+        opened(config_in(tmp_path / "none", resume=True))
     assert not (tmp_path / "none").exists()
+
+
+def test_checking_a_folder_makes_none(tmp_path):
+    check_run_folder(config_in(tmp_path / "none"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+CHANGES = {
+    "rounds": 999, "checkpoint_every": 7, "samples_every": 9, "evaluation_samples": 0,
+    "reply_timeout_seconds": 5.0, "min_replies": 2, "max_epsilon": 8.0, "data_dir": "/elsewhere",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_on_resuming_a_setting_that_is_no_part_of_the_rounds_may_change_and_is_kept(tmp_path, key):
+    opened(config_in(tmp_path))
+    changed = config_in(tmp_path, resume=True, **{key: CHANGES[key]})
+    opened(changed)
+    assert config_of_run(tmp_path) == changed.to_run_config()
+    # The next to resume takes the changed one as it finds it.
+    opened(Config.from_run_config(config_of_run(tmp_path) | {"resume": True}))
+    assert config_of_run(tmp_path)[key.replace("_", "-")] == CHANGES[key]
+
+
+def test_those_are_all_that_may_change():
+    assert {key.replace("_", "-") for key in CHANGES} == set(RESUMABLE) - {"output-dir", "resume"}
+
+
+OTHER_RUN = {
+    "seed": 6, "noise_stddev": 50.0, "clipping": "message", "clipping_bound": 2.0,
+    "noise_source": "seeded", "batch_size": 16, "cohort_size": 3, "delta": 1e-6,
+    "neighboring_relation": "zero-out", "generator_width": 8, "critic": "conv",
+    "uplink_codec": "uint8", "max_clients": 3, "dataset": "qmnist", "classes": "digits",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", OTHER_RUN)
+def test_on_resuming_nothing_else_may_change_and_the_refusal_names_both_values(tmp_path, key):
+    opened(config_in(tmp_path))
+    before = everything_in(tmp_path)
+    name, value = key.replace("_", "-"), OTHER_RUN[key]
+    was = config_of_run(tmp_path)[name]
+    changed = config_in(tmp_path, resume=True, **{key: value})
+    for refuse in (opened, lambda config: check_run_folder(config, tmp_path)):
+        with pytest.raises(ValueError, match=f"{name}={value} differs from the {was} of the run"):
+            refuse(changed)
+    assert everything_in(tmp_path) == before
+
+
+def test_while_a_run_is_open_nobody_else_in_this_process_gets_it(tmp_path):
+    with open_run_folder(config_in(tmp_path)):
+        before = (tmp_path / "run.json").read_bytes()
+        with pytest.raises(BlockingIOError, match=f"output-dir={tmp_path}: another process"):
+            opened(config_in(tmp_path, resume=True))
+        assert (tmp_path / "run.json").read_bytes() == before
+    opened(config_in(tmp_path, resume=True))
+
+
+def _hold(path, held, release):
+    with open(path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held.set()
+        release.wait(60)
+
+
+def test_a_run_in_another_process_is_not_to_be_had_until_that_is_over(tmp_path):
+    opened(config_in(tmp_path))
+    before = everything_in(tmp_path)
+    spawn = multiprocessing.get_context("spawn")
+    held, release = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=_hold, args=(tmp_path, held, release))
+    process.start()
+    assert held.wait(60)
+    with pytest.raises(BlockingIOError, match=f"output-dir={tmp_path}: another process"):
+        opened(config_in(tmp_path, resume=True, rounds=999))
+    assert everything_in(tmp_path) == before
+    release.set()
+    process.join(60)
+    opened(config_in(tmp_path, resume=True))
+
+
+def test_a_run_that_failed_lets_go_of_its_folder(tmp_path):
+    with pytest.raises(OSError, match="disk full"), open_run_folder(config_in(tmp_path)):
+        raise OSError("disk full")
+    opened(config_in(tmp_path, resume=True))
+
+
+def test_a_new_run_starts_with_a_count_of_nobody_that_is_not_made_again(tmp_path):
+    config = config_in(tmp_path)
+    opened(config)
+    assert UserLedgers(tmp_path / ASKED, config.budget).max_participations() == 0
+    (tmp_path / ASKED).unlink()
+    opened(config_in(tmp_path, resume=True))
+    assert not (tmp_path / ASKED).exists()
+    with pytest.raises(LedgerUnavailable, match=ASKED):
+        UserLedgers(tmp_path / ASKED, config.budget)
 
 
 @pytest.mark.parametrize("max_epsilon", [math.inf, 8.0])
 def test_the_settings_of_a_run_are_read_back_as_they_were(tmp_path, max_epsilon):
     config = config_in(tmp_path, max_epsilon=max_epsilon)
-    RunFolder.open(config)
+    opened(config)
     assert config_of_run(tmp_path) == config.to_run_config()
     assert Config.from_run_config(config_of_run(tmp_path)) == config
 
@@ -52,7 +172,7 @@ def test_the_record_is_strict_json_and_names_the_versions(tmp_path):
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
 
-    RunFolder.open(config_in(tmp_path))
+    opened(config_in(tmp_path))
     record = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
     assert record["config"]["max-epsilon"] == "inf"
     assert set(record["versions"]) == {"fed-gswgan", "flwr", "torch", "numpy"}

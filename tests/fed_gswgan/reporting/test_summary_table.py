@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fed_gswgan.reporting.summary_table import print_summary
+from fed_gswgan.reporting.summary_table import METRICS, print_summary
 
 
 @pytest.fixture
@@ -66,6 +66,17 @@ def test_seeded_noise_is_called_what_it_is(summary, tmp_path):
 def test_a_median_that_the_server_cannot_see_is_not_known(summary, tmp_path):
     summary["privacy"]["epsilon_median"] = None
     assert "not known" in printed(summary, tmp_path)
+
+
+def test_metrics_that_were_not_measured_are_none(summary, tmp_path):
+    summary["metrics"] = dict.fromkeys(METRICS)
+    rows = [line for line in printed(summary, tmp_path).splitlines() if "none" in line]
+    assert len(rows) == len(METRICS) == 4
+
+
+def test_nothing_is_taken_for_markup_or_wrapped(summary, tmp_path):
+    summary["privacy"]["statement"] = ["closed [/red] " + "long " * 100]
+    assert summary["privacy"]["statement"][0] in printed(summary, tmp_path)
 
 
 def test_the_files_are_named_with_the_last_picture(summary, tmp_path):

@@ -21,9 +21,10 @@ class Echo(nn.Module):
         return labels_B.float().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
 
 
-def test_samples_are_of_the_classes_asked_for_in_order():
-    labels = torch.arange(700) % 7
-    samples = sampler_of(Echo(), CONFIG)(labels, 0)
+def test_samples_are_of_the_classes_asked_for_in_order_and_drawn_at_once():
+    labels, echo = torch.arange(700) % 7, Echo()
+    samples = sampler_of(echo, CONFIG)(labels, 0)
+    assert echo.batch_sizes == [700]
     assert samples.shape == (700, 1, 28, 28)
     assert torch.equal(samples[:, 0, 5, 5], labels.float())
 

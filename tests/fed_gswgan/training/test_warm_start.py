@@ -49,9 +49,12 @@ def test_warm_start_is_decided_by_its_random_generator(shard):
     assert not same_weights(warm(shard, 2, seed=1)[0], warm(shard, 2, seed=2)[0])
 
 
-def test_every_generator_step_costs_critic_steps_updates_of_the_critic(shard):
-    _, optimizer, _ = warm(shard, 3, critic_steps=2)
-    assert {int(state["step"]) for state in optimizer.state.values()} == {6}
+@pytest.mark.parametrize("critic_steps", [1, 20])
+def test_every_generator_step_is_five_updates_of_the_critic_however_rounds_train(
+    shard, critic_steps
+):
+    _, optimizer, _ = warm(shard, 3, critic_steps=critic_steps)
+    assert {int(state["step"]) for state in optimizer.state.values()} == {15}
 
 
 @pytest.fixture

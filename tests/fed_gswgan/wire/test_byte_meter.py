@@ -50,14 +50,17 @@ def test_bytes_are_counted_by_direction_by_client_and_by_round():
     assert (meter.requests, meter.replies) == (3, 1)
 
 
-def test_the_largest_client_is_that_with_most_in_both_directions_together():
+def test_the_summary_tells_both_directions_of_every_client_in_the_order_of_ids():
     meter = ByteMeter()
-    assert meter.largest_client_total() == 0
-    meter.downlink("a", letter(100))
-    assert meter.largest_client_total() == 100
     meter.downlink("b", letter(80))
+    meter.downlink("a", letter(100))
     meter.uplink("b", letter(30))
-    assert meter.largest_client_total() == 110
+    by_client = meter.summary(10, 5)["by_client"]
+    assert list(by_client.items()) == [
+        ("a", {"downlink": 100, "uplink": 0}),  # who never answered is there too
+        ("b", {"downlink": 80, "uplink": 30}),
+    ]
+    assert set(meter.uplink_by_client) == {"b"}  # telling changes nothing
 
 
 def test_registration_is_counted_apart():
@@ -81,14 +84,19 @@ def test_summary_by_hand():
         "uplink_per_reply": 40,
         "downlink_per_request": 100,
         "registration_total": 7,
-        "largest_client_total": 140,
+        "by_client": {
+            "a": {"downlink": 100, "uplink": 40},
+            "b": {"downlink": 100, "uplink": 0},
+        },
         "model_exchange_total": 140,
         "model_exchange_ratio": pytest.approx(240 / 140),
     }
 
 
 def test_a_run_without_messages_has_a_summary_of_zeros():
-    assert set(ByteMeter().summary(10, 5).values()) == {0}
+    summary = ByteMeter().summary(10, 5)
+    assert summary.pop("by_client") == {}
+    assert set(summary.values()) == {0}
 
 
 def test_counting_goes_on_from_a_saved_state_as_if_never_stopped():

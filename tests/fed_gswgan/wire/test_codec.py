@@ -18,7 +18,7 @@ from fed_gswgan.wire.messages import (
 )
 
 CODECS = ("float32", "float16", "uint8")
-# A bound of 2 and noise of 1.5: gradients are public to lie within 2 (1 + 5 x 1.5) = 17.
+# A bound of 2 and noise of 1.5: gradients are public to lie within 2 (1 + 6 x 1.5) = 20.
 SANITIZER = SanitizerConfig(clipping_bound=2.0, noise_stddev=1.5)
 LIMIT = 20.0
 PIXEL_ERROR = {"float32": 0, "float16": 2**-12, "uint8": 0.5 / 255 + 1e-7}
@@ -88,6 +88,26 @@ def test_an_8_bit_gradient_is_clamped_to_the_range_that_the_settings_make_public
     records = codec.encode_reply(reply_of(extremes))
     got = codec.decode_reply(records, 3, samples=1).gradient_BCHW
     assert set(np.unique(got)) == {-LIMIT, LIMIT}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_gradient_beyond_the_public_range_arrives_at_its_end_and_is_accepted(name):
+    codec = codec_of(name)
+    records = codec.encode_reply(reply_of(np.full((1, 1, 28, 28), 1e6)))
+    got = codec.decode_reply(over_the_wire(records), 3, samples=1).gradient_BCHW
+    assert np.allclose(got, LIMIT, rtol=2**-11)
+
+
+def test_a_reply_that_was_not_clamped_to_the_public_range_is_refused():
+    codec = codec_of("float32")
+    for value, refused in ((LIMIT, False), (LIMIT * 1.01, True), (-LIMIT * 1.01, True)):
+        records = codec.encode_reply(reply_of())
+        records["arrays"]["sanitized-gradient"] = Array(np.full((2, 1, 28, 28), value, np.float32))
+        if refused:
+            with pytest.raises(MalformedReplyError, match=r"within \+-20"):
+                codec.decode_reply(records, 3, samples=2)
+        else:
+            codec.decode_reply(records, 3, samples=2)
 
 
 def test_both_directions_have_a_codec_of_their_own():
@@ -217,7 +237,10 @@ UNREADABLE = {
 MALFORMED_REQUESTS = {
     "no samples": (without("arrays", "samples"), "samples"),
     "no labels": (without("arrays", "labels"), "labels"),
-    "no critic labels": (without("arrays", "critic-labels"), "critic-labels"),
+    "no critic labels": (without("arrays", "critic-labels"), "critic-labels must come together"),
+    "no critic samples": (without("arrays", "critic-samples"), "critic-labels must come together"),
+    "an extra array": (with_array("weights", FLOATS), r"fields \['weights'\] are not a request's"),
+    "an extra setting": (with_config("epochs", 3), r"fields \['epochs'\] are not a request's"),
     "no experiment id": (without("config", "experiment-id"), "experiment-id"),
     "no round": (without("config", "server-round"), "server-round"),
     "no checkpoint round": (without("config", "checkpoint-round"), "checkpoint-round"),
