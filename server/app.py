@@ -85,8 +85,9 @@ def _run(
     console: Console,
 ) -> None:
     source = open_source(config.data)
+    user_ledgers = UserLedgers(run.path / ASKED, config.budget)
     virtual_clients = simulation_folder()
-    if virtual_clients is not None and not config.run.resume:
+    if virtual_clients is not None and user_ledgers.max_participations() == 0:
         create_virtual_clients(virtual_clients, _partitions(config, source))
     num_classes = len(source.class_names)
     seed = SeedStream(config.run.seed).torch_seed("generator-weights")
@@ -102,7 +103,7 @@ def _run(
             nodes=_register(grid, config, source, byte_meter, interrupted),
             num_classes=num_classes,
             trainer=trainer,
-            user_ledgers=UserLedgers(run.path / ASKED, config.budget),
+            user_ledgers=user_ledgers,
             byte_meter=byte_meter,
             codec=Codec(config.codec, config.sanitizer),
             first_round=recorder.finished_round + 1,

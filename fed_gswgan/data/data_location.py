@@ -18,10 +18,7 @@ def data_root(data_dir: str) -> Path | None:
         (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE, "")),
     ):
         if value:
-            root = Path(value).expanduser()
-            if not root.is_dir():
-                raise FileNotFoundError(f"{name}={value!r} must be a folder; there is none")
-            return root
+            return _folder(name, value)
     return None
 
 
@@ -34,9 +31,7 @@ def own_folder(data_dir: str, dataset: str, layout: str) -> Path:
     """
     if not data_dir:
         raise ValueError(f"data-dir='' must name a folder for dataset={dataset!r}: {layout}")
-    root = data_root(data_dir)
-    assert root is not None  # a named folder is returned or an error
-    return root
+    return _folder("data-dir", data_dir)
 
 
 def require_file(path: Path, advice: str) -> Path:
@@ -48,3 +43,10 @@ def require_file(path: Path, advice: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {advice}")
     return path
+
+
+def _folder(name: str, value: str) -> Path:
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{name}={value!r} must be a folder; there is none")
+    return root

@@ -6,6 +6,7 @@ it; no message and no run config can, so a server cannot talk a real device into
 
 import contextlib
 import os
+import shutil
 import statistics
 import tempfile
 import traceback
@@ -66,12 +67,17 @@ def create_virtual_clients(folder: Path, partitions: tuple[tuple[str, ...], ...]
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    for partition_id, users in enumerate(partitions):
-        client = draft / virtual_client_id(partition_id)
-        client.mkdir(mode=0o700)
-        Ledger.create(client / LEDGER, users)
-    sync_folder(draft)
-    draft.rename(folder)
+    try:
+        for partition_id, users in enumerate(partitions):
+            client = draft / virtual_client_id(partition_id)
+            client.mkdir(mode=0o700)
+            Ledger.create(client / LEDGER, users)
+        sync_folder(draft)
+        draft.rename(folder)  # refused if another process was first and its folder has clients
+    except OSError:
+        shutil.rmtree(draft)
+        if not folder.exists():
+            raise
     sync_folder(folder.parent)
 
 
