@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
-from fed_gswgan.config import Config
+from fed_gswgan.config import Config, DataConfig
 from fed_gswgan.data.partitions import partition_writers
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
@@ -35,21 +35,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = Config.from_run_config(_settings(options))
         check_run_folder(config, Path(config.run.output_dir))
-        source = open_source(config.data)
-        data = config.data
-        partition_writers(source.writer_ids, data.writers_per_client, data.max_clients)
+        clients = _count_clients(config.data)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         _say_error(console, error)
         return 2
     try:
-        return run(config, options.runtime, options.ray_address, console)
+        return run(config, clients, options.runtime, options.ray_address, console)
     except (OSError, ModuleNotFoundError, PrivacyBudgetExhausted, RunStalled) as error:
         _say_error(console, error)
         return 1
 
 
-def run(config: Config, runtime: str, ray_address: str, console: Console) -> int:
-    """Run one simulation to its end or to Ctrl-C."""
+def run(config: Config, clients: int, runtime: str, ray_address: str, console: Console) -> int:
+    """Run one simulation of so many clients to its end or to Ctrl-C; return the exit status."""
     folder = Path(config.run.output_dir)
     if "FED_GSWGAN_DATA" in os.environ:
         os.environ["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
@@ -58,9 +56,6 @@ def run(config: Config, runtime: str, ray_address: str, console: Console) -> int
     log_to(_log_handler(console))
     # Flower warns at length that its Python entry point may go one day; its version is pinned.
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    source = open_source(config.data)
-    data = config.data
-    clients = len(partition_writers(source.writer_ids, data.writers_per_client, data.max_clients))
     run_config = config.to_run_config()
 
     def serve(grid: Any) -> None:
@@ -81,6 +76,11 @@ def run(config: Config, runtime: str, ray_address: str, console: Console) -> int
         _say(console, f"stopped and saved; go on with: {command}")
         return 130
     return 0
+
+
+def _count_clients(data: DataConfig) -> int:
+    writer_ids = open_source(data).writer_ids
+    return len(partition_writers(writer_ids, data.writers_per_client, data.max_clients))
 
 
 def _parser() -> argparse.ArgumentParser:
