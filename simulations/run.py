@@ -162,7 +162,7 @@ def _say_error(console: Console, error: Exception) -> None:
 def _log_handler(console: Console) -> logging.Handler:
     """Log above the progress bar on a terminal, in plain lines elsewhere."""
     if console.is_terminal:
-        return RichHandler(console=console, show_path=False, show_level=False)
+        return RichHandler(console=console, show_path=False, show_level=False, show_time=False)
     return logging.StreamHandler()
 
 
