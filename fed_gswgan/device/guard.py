@@ -120,7 +120,8 @@ class Guard:
         seed = self._seeds.torch_seed("critic-weights", client_id=self._client_id)
         network = build_critic(config.critic, self._num_classes, seed)
         critic = Critic(network, critic_optimizer(network, config.critic, config.adam))
-        if (state := slots.before(server_round)) is not None:
+        state = slots.before(server_round)
+        if state is not None and state.optimizer_steps > 0:
             from_vector(*critic, state.parameters, state.optimizer_steps)
         else:
             randomness = self._stream("warm-start", 0)
@@ -143,9 +144,13 @@ class Guard:
         try:
             if critic is not None:
                 parameters, steps = to_vector(*critic)
-                released = released_BCHW.reshape(-1)
-                state = CriticState(key.server_round, steps, parameters, key.request_hash, released)
-                slots.store(state, checkpoint_round)
+            else:  # training failed: the reply is kept all the same, or a repeat would tell
+                before = slots.before(key.server_round)
+                parameters = before.parameters if before else np.empty((3, 0), np.float32)
+                steps = before.optimizer_steps if before else 0
+            released = released_BCHW.reshape(-1)
+            state = CriticState(key.server_round, steps, parameters, key.request_hash, released)
+            slots.store(state, checkpoint_round)
         except Exception:
             note_failure(self._folder)
 

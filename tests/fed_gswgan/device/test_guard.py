@@ -260,15 +260,23 @@ class TestFailures:
         noise = guard.answer(make_request(1)).gradient_BCHW
         assert noise.std() == pytest.approx(50, abs=6 * 50 / np.sqrt(2 * 3136))
 
-    def test_failed_round_is_not_kept_and_asked_again_is_charged_again(
+    def test_failed_round_repeats_its_bytes_like_any_other(
         self, make_guard, make_request, charges, tmp_path
     ):
+        """With secure noise another reply to the same request would tell that training failed."""
         folder = tmp_path / "client"
+        failed = answered(make_guard(folder, unreadable, noise_source="secure"), make_request(1))
+        again = answered(make_guard(folder, noise_source="secure"), make_request(1))
+        assert again == failed
+        assert charges(folder) == 1
+
+    def test_critic_starts_anew_after_a_first_round_that_failed(
+        self, make_guard, make_request, charges, tmp_path
+    ):
+        folder, other = tmp_path / "client", tmp_path / "other"
         answered(without_noise(make_guard, folder, unreadable), make_request(1))
-        assert everything_in(folder) == {"ledger.jsonl", "failures.log"}
-        mended = without_noise(make_guard, folder)
-        whole = answered(without_noise(make_guard, tmp_path / "other"), make_request(1))
-        assert answered(mended, make_request(1)) == whole
+        mended = answered(without_noise(make_guard, folder), make_request(2, 1))
+        assert mended == answered(without_noise(make_guard, other), make_request(2, 1))
         assert charges(folder) == 2
 
     def test_critic_goes_on_from_before_the_failed_round(
