@@ -146,7 +146,7 @@ class Guard:
                 parameters, steps = to_vector(*critic)
             else:  # training failed: the reply is kept all the same, or a repeat would tell
                 before = slots.before(key.server_round)
-                parameters = before.parameters if before else np.empty((3, 0), np.float32)
+                parameters = np.array(before.parameters) if before else np.empty((3, 0), np.float32)
                 steps = before.optimizer_steps if before else 0
             released = released_BCHW.reshape(-1)
             state = CriticState(key.server_round, steps, parameters, key.request_hash, released)
