@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from flwr.app import Context
 
 from fed_gswgan.config import Config, DataConfig
-from fed_gswgan.data.partitions import load_partition, partition_writers
+from fed_gswgan.data.partitions import load_partition, partitions_of
 from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.virtual_clients import (
@@ -55,9 +55,7 @@ def open_device(context: Context) -> Device:
 def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
     config = Config.from_run_config(dict(settings))
     source = _source(config.data)
-    partitions = partition_writers(
-        source.writer_ids, config.data.writers_per_client, config.data.max_clients
-    )
+    partitions = partitions_of(source, config.data)
     if not 0 <= partition_id < len(partitions):
         raise ValueError(
             f"partition-id={partition_id} must be >= 0 and < {len(partitions)}, the number of "

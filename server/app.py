@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import partition_writers
+from fed_gswgan.data.partitions import partitions_of
 from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.virtual_clients import (
     ReservedBudgets,
@@ -88,7 +88,7 @@ def _run(
     user_ledgers = UserLedgers(run.path / ASKED, config.budget)
     virtual_clients = simulation_folder()
     if virtual_clients is not None and user_ledgers.max_participations() == 0:
-        create_virtual_clients(virtual_clients, _partitions(config, source))
+        create_virtual_clients(virtual_clients, partitions_of(source, config.data))
     num_classes = len(source.class_names)
     seed = SeedStream(config.run.seed).torch_seed("generator-weights")
     trainer = GeneratorTrainer(
@@ -132,14 +132,9 @@ def _register(
     byte_meter: ByteMeter,
     interrupted: Callable[[], bool],
 ) -> dict[str, int]:
-    clients = len(_partitions(config, source))
+    clients = len(partitions_of(source, config.data))
     timeout = config.cohort.reply_timeout_seconds
     return register_clients(grid, byte_meter, clients, timeout, interrupted)
-
-
-def _partitions(config: Config, source: WriterSource) -> tuple[tuple[str, ...], ...]:
-    data = config.data
-    return partition_writers(source.writer_ids, data.writers_per_client, data.max_clients)
 
 
 def summarize(
@@ -187,7 +182,7 @@ def _reserved(config: Config, source: WriterSource) -> ReservedBudgets | None:
     if folder is None:
         return None
     try:
-        return reserved_budgets(folder, _partitions(config, source), config.budget)
+        return reserved_budgets(folder, partitions_of(source, config.data), config.budget)
     except LedgerUnavailable as error:
         logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
         return None

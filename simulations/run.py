@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 
-from fed_gswgan.config import Config, DataConfig
-from fed_gswgan.data.partitions import partition_writers
+from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import partitions_of
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = Config.from_run_config(_settings(options))
         check_run_folder(config, Path(config.run.output_dir))
-        clients = _count_clients(config.data)
+        clients = len(partitions_of(open_source(config.data), config.data))
     except (OSError, ValueError, ModuleNotFoundError) as error:
         _say_error(console, error)
         return 2
@@ -76,11 +76,6 @@ def run(config: Config, clients: int, runtime: str, ray_address: str, console: C
         _say(console, f"stopped and saved; go on with: {command}")
         return 130
     return 0
-
-
-def _count_clients(data: DataConfig) -> int:
-    writer_ids = open_source(data).writer_ids
-    return len(partition_writers(writer_ids, data.writers_per_client, data.max_clients))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fed_gswgan.config import DataConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.data.writer_source import WriterSource
 from fed_gswgan.validation import at_least
@@ -31,6 +32,15 @@ def partition_writers(
     client_count = -(-len(writer_ids) // writers_per_client)
     partitions = tuple(tuple(writer_ids[first::client_count]) for first in range(client_count))
     return partitions[: max_clients or None]
+
+
+def partitions_of(source: WriterSource, config: DataConfig) -> tuple[Partition, ...]:
+    """Deal a source's writers as the settings say: the same on server, clients and runtimes.
+
+    Raises:
+        ValueError: as ``partition_writers``.
+    """
+    return partition_writers(source.writer_ids, config.writers_per_client, config.max_clients)
 
 
 def load_partition(source: WriterSource, partition: Partition) -> WriterShard:

@@ -3,15 +3,14 @@
 Shapes: C channels, H and W image.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-COLUMNS = 12
+from fed_gswgan.evaluation.sampler import Sampler
 
-Sampler = Callable[[Tensor, int], Tensor]
+COLUMNS = 12
 
 
 def sample_grid(sampler: Sampler, num_classes: int, seed: int) -> Tensor:
