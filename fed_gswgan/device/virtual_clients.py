@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fed_gswgan.config import BudgetConfig
-from fed_gswgan.privacy.accountant import compose, gaussian_epsilon
+from fed_gswgan.privacy.accountant import compose
+from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.ledger_file import sync_folder
 from fed_gswgan.privacy.neighboring import NeighboringRelation

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, replace
 
-from fed_gswgan.privacy.accountant import gaussian_mu
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.gaussian import gaussian_mu
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 
 

@@ -9,7 +9,7 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.models.build import build_critic, parameter_count
-from fed_gswgan.privacy.accountant import gaussian_epsilon
+from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.ledger_file import LedgerUnavailable, PrivacyBudgetExhausted
 from fed_gswgan.privacy.noise_source import SeededNoise

@@ -16,8 +16,8 @@ from fed_gswgan.device.virtual_clients import (
     simulation_folder,
     virtual_client_id,
 )
-from fed_gswgan.privacy.accountant import gaussian_epsilon
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.ledger_file import LedgerUnavailable
 

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from fed_gswgan.privacy.accountant import compose, gaussian_epsilon, local_epsilon
+from fed_gswgan.privacy.accountant import compose, local_epsilon
 from fed_gswgan.privacy.calibration import affordable_participations, remedies
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT

@@ -1,8 +1,8 @@
 import pytest
 
 from fed_gswgan.config import BudgetConfig
-from fed_gswgan.privacy.accountant import gaussian_epsilon
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger_file import LedgerFile, LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 
