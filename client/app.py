@@ -7,18 +7,15 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.virtual_device import client_id_of, open_device
-from fed_gswgan.device.virtual_clients import note_failure, simulation_folder
-from fed_gswgan.privacy.ledger_file import PrivacyBudgetExhausted
-from fed_gswgan.wire.messages import (
-    CLIENT_FAILED,
-    MALFORMED_REQUEST,
-    REFUSED,
-    MalformedRequestError,
-)
+from fed_gswgan.device.client_folder import note_failure
+from fed_gswgan.device.virtual_clients import simulation_folder
+from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.wire.messages import CLIENT_FAILED
+from fed_gswgan.wire.release_guard import release_guard
 
 logger = logging.getLogger(__name__)
 
-app = ClientApp()
+app = ClientApp(mods=[release_guard])
 
 
 @app.query("register")
@@ -39,10 +36,8 @@ def train(message: Message, context: Context) -> Message:
         guard, codec = open_device(context)
         reply = guard.answer(codec.decode_request(message.content))
         return Message(codec.encode_reply(reply), reply_to=message)
-    except MalformedRequestError as error:
-        return _refusal(MALFORMED_REQUEST, error, message)
-    except PrivacyBudgetExhausted as error:
-        return _refusal(REFUSED, error, message)
+    except Refusal as refusal:
+        return Message(Error(refusal.code, f"{refusal.name}: {refusal}"), reply_to=message)
     except Exception:
         return _failure(message)
 
@@ -53,8 +48,3 @@ def _failure(message: Message) -> Message:
     if (folder := simulation_folder()) is not None:
         note_failure(folder)
     return Message(Error(CLIENT_FAILED, "client failed; see its own log"), reply_to=message)
-
-
-def _refusal(code: int, error: Exception, message: Message) -> Message:
-    """Say which rule refused; decided from the request and the ledger, before data is read."""
-    return Message(Error(code, f"{type(error).__name__}: {error}"), reply_to=message)

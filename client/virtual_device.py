@@ -12,9 +12,12 @@ from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.virtual_clients import (
     SIMULATION_FOLDER,
+    policy_of_run,
     simulation_folder,
     virtual_client_id,
 )
+from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
+from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.codec import Codec
 
 
@@ -70,14 +73,22 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
         lambda: load_partition(source, users),
         num_classes,
         config,
+        policy_of_run(config),
         root / client_id,
+        lambda server_round: _noise_source(config, client_id, server_round),
     )
-    return Device(guard, Codec(config.codec, config.sanitizer))
+    return Device(guard, Codec(config.codec))
 
 
 @lru_cache(maxsize=4)
 def _source(config: DataConfig) -> WriterSource:
     return open_source(config)
+
+
+def _noise_source(config: Config, client_id: str, server_round: int) -> NoiseSource:
+    if config.sanitizer.noise_source == "secure":
+        return SecureNoise()
+    return SeededNoise(SeedStream(config.run.seed).generator("noise", server_round, client_id))
 
 
 def _partition_id(context: Context) -> int:

@@ -1,12 +1,21 @@
-"""The command ``fed-gswgan``: what privacy costs, and what a data set holds."""
+"""The command ``fed-gswgan``: what privacy costs, what a ledger and a data set hold."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from fed_gswgan.commands import data, privacy_epsilon
+from fed_gswgan.commands import (
+    data,
+    ledger,
+    privacy_audit,
+    privacy_calibrate,
+    privacy_epsilon,
+    privacy_explain,
+    privacy_table,
+)
+from fed_gswgan.privacy.refusals import Refusal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,11 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result = options.command(options)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except Refusal as refusal:
+        print(f"fed-gswgan: {refusal.name}: {refusal}", file=sys.stderr)
+        return 1
+    except (ValueError, OverflowError, OSError, ModuleNotFoundError) as error:
         print(f"fed-gswgan: {error}", file=sys.stderr)
         return 2
     print(json.dumps(result, allow_nan=False) if options.json else options.render(result))
     return 0 if options.verdict(result) else 1
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _lines(result: dict[str, Any]) -> str:
@@ -31,13 +51,18 @@ def _lines(result: dict[str, Any]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fed-gswgan", description=__doc__)
+    parser = _OneLineParser(prog="fed-gswgan", description=__doc__)
     parser.set_defaults(render=_lines, verdict=lambda result: True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     privacy = commands.add_parser("privacy", help="what releases cost").add_subparsers(
         required=True, metavar="COMMAND"
     )
     privacy_epsilon.add_parser(privacy)
+    privacy_calibrate.add_parser(privacy)
+    privacy_table.add_parser(privacy)
+    privacy_explain.add_parser(privacy)
+    privacy_audit.add_parser(privacy)
+    ledger.add_parser(commands)
     data.add_parser(commands)
     return parser
 

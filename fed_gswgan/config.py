@@ -62,6 +62,7 @@ class CriticConfig:
 
     critic: str = "mlp"
     critic_width: int = 256
+    critic_state: str = "persistent"  # snapshot: each participation starts from the same critic
     critic_steps: int = 5
     critic_learning_rate: float = 1e-3
     gradient_penalty: float = 10.0
@@ -71,6 +72,7 @@ class CriticConfig:
     def __post_init__(self) -> None:
         one_of(("mlp", "conv"), critic=self.critic)
         at_least(1, critic_width=self.critic_width)
+        one_of(("persistent", "snapshot"), critic_state=self.critic_state)
         at_least(1, critic_steps=self.critic_steps)
         positive(critic_learning_rate=self.critic_learning_rate)
         non_negative(gradient_penalty=self.gradient_penalty)
@@ -115,12 +117,14 @@ class BudgetConfig:
     neighboring_relation: str = "replace-one"
     delta: float = 1e-5
     max_epsilon: float = math.inf  # inf: no limit, and said so in the summary
+    max_participations: int = 0  # replies of a user; 0: no limit
 
     def __post_init__(self) -> None:
         one_of(("replace-one", "zero-out"), neighboring_relation=self.neighboring_relation)
         between(0, 1, delta=self.delta)
         if self.max_epsilon != math.inf:
             positive(max_epsilon=self.max_epsilon)
+        at_least(0, max_participations=self.max_participations)
 
 
 @dataclass(frozen=True, kw_only=True)

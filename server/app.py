@@ -17,11 +17,12 @@ from fed_gswgan.device.virtual_clients import (
     ReservedBudgets,
     create_virtual_clients,
     failed_clients,
+    policy_of_run,
     reserved_budgets,
     simulation_folder,
 )
 from fed_gswgan.models.build import build_critic, build_generator, parameter_count
-from fed_gswgan.privacy.ledger_file import LedgerUnavailable
+from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import log_to
@@ -105,7 +106,7 @@ def _run(
             trainer=trainer,
             user_ledgers=user_ledgers,
             byte_meter=byte_meter,
-            codec=Codec(config.codec, config.sanitizer),
+            codec=Codec(config.codec),
             first_round=recorder.finished_round + 1,
             checkpoint_round=lambda: recorder.checkpoint_round,
             on_round=recorder.on_round,
@@ -182,7 +183,7 @@ def _reserved(config: Config, source: WriterSource) -> ReservedBudgets | None:
     if folder is None:
         return None
     try:
-        return reserved_budgets(folder, partitions_of(source, config.data), config.budget)
+        return reserved_budgets(folder, partitions_of(source, config.data), policy_of_run(config))
     except LedgerUnavailable as error:
         logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
         return None

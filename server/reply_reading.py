@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import Message
 
+from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.codec import Codec
 from fed_gswgan.wire.messages import MalformedReplyError
@@ -34,7 +35,7 @@ def read_replies(
     codec: Codec,
     byte_meter: ByteMeter,
     server_round: int,
-    samples: int,
+    event: SanitizedGradientEvent,
 ) -> Replies:
     """Return what can be combined; an error or a malformed reply is counted, logged and dropped.
 
@@ -44,7 +45,7 @@ def read_replies(
         codec: of the wire.
         byte_meter: counts every reply with content, well-formed or not.
         server_round: that was asked.
-        samples: rows that were asked for.
+        event: the release that was asked for.
     """
     replies = Replies()
     for message in messages:
@@ -58,10 +59,10 @@ def read_replies(
         client_id = clients[node_id]
         byte_meter.uplink(client_id, message.content)
         try:
-            reply = codec.decode_reply(message.content, server_round, samples)
+            reply = codec.decode_reply(message.content, server_round, event)
         except MalformedReplyError as error:
             replies.malformed += 1
             logger.warning("round %d: %s: %s", server_round, client_id, error)
             continue
-        replies.gradients[client_id] = reply.gradient_BCHW
+        replies.gradients[client_id] = reply.gradient.values_BCHW
     return replies

@@ -149,8 +149,8 @@ class SampleGradientStrategy(Strategy):
 
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
         """Check, count and decode what arrived."""
-        size = self.config.cohort.batch_size
-        return read_replies(messages, self.clients, self.codec, self.byte_meter, server_round, size)
+        meter, event = self.byte_meter, self.event
+        return read_replies(messages, self.clients, self.codec, meter, server_round, event)
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
         """Combine the gradients and send them back through the generator, if enough came."""
@@ -190,7 +190,8 @@ class SampleGradientStrategy(Strategy):
             if self.everybody_is_exhausted():
                 logger.warning(
                     "stopped before round %d: another release would take every user past "
-                    "max-epsilon=%g", server_round, self.config.budget.max_epsilon,
+                    "max-epsilon=%g or max-participations=%d", server_round,
+                    self.config.budget.max_epsilon, self.config.budget.max_participations,
                 )  # fmt: skip
                 break
             report = self.train_round(grid, server_round)

@@ -48,6 +48,9 @@ class SampleRequests:
             labels_B=labels_B.numpy(),
             critic_samples_NBCHW=critic_samples.reshape(batches, *samples.shape),
             critic_labels_NB=critic_labels.numpy().reshape(batches, size),
+            clipping=self.config.sanitizer.clipping,
+            clipping_bound=self.config.sanitizer.clipping_bound,
+            noise_stddev=self.config.sanitizer.noise_stddev,
         )
 
     def _draw(self, purpose: str, server_round: int, count: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from fed_gswgan.data.partitions import partitions_of
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
-from fed_gswgan.privacy.ledger_file import PrivacyBudgetExhausted
+from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
 from server.app import run_server
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         return run(config, clients, options.runtime, options.ray_address, console)
-    except (OSError, ModuleNotFoundError, PrivacyBudgetExhausted, RunStalled) as error:
+    except (OSError, ModuleNotFoundError, Refusal, RunStalled) as error:
         _say_error(console, error)
         return 1
 

@@ -3,54 +3,38 @@
 import argparse
 from typing import Any
 
-from fed_gswgan.privacy.accountant import local_epsilon
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.commands.release_options import (
+    add_release_options,
+    event_of,
+    exposure_of,
+    warnings_of,
+)
+from fed_gswgan.privacy.privacy_spent import privacy_spent
+from fed_gswgan.privacy.trust import TrustModel
 
 
 def add_parser(commands: Any) -> None:
     """Add the command and its options."""
-    epsilon = commands.add_parser("epsilon", help="epsilon of a number of equal replies of a user")
-    epsilon.add_argument("--trust", choices=("local", "secure-aggregation"), required=True)
-    epsilon.add_argument("--clipping", choices=("sample", "message"), default="sample")
-    epsilon.add_argument(
-        "--noise-stddev", type=float, required=True, help="on a coordinate, in units of C"
-    )
-    epsilon.add_argument("--samples", type=int, required=True, help="rows of a reply")
-    epsilon.add_argument("--participations", type=int, required=True, help="replies of the user")
-    epsilon.add_argument(
-        "--honest", type=int, default=1, help="honest survivors in every secure sum"
-    )
-    epsilon.add_argument("--delta", type=float, required=True)
-    epsilon.add_argument(
-        "--neighboring", choices=[str(relation) for relation in NeighboringRelation], required=True
-    )
-    epsilon.add_argument("--json", action="store_true")
-    epsilon.set_defaults(command=privacy_epsilon)
+    parser = commands.add_parser("epsilon", help="epsilon of equal releases about a user")
+    add_release_options(parser)
+    parser.set_defaults(command=privacy_epsilon, render=_text)
 
 
 def privacy_epsilon(options: argparse.Namespace) -> dict[str, Any]:
-    """Return epsilon, and what it was computed from."""
-    if options.trust == "local" and options.honest != 1:
-        raise ValueError(f"honest={options.honest} must be 1 under trust=local; it adds no noise")
-    event = SanitizedGradientEvent(
-        samples=options.samples,
-        clipping=options.clipping,
-        clipping_bound=1.0,
-        noise_stddev=options.noise_stddev,
-    )
-    relation = NeighboringRelation(options.neighboring)
-    epsilon = local_epsilon(event, options.participations, relation, options.delta, options.honest)
-    mu = event.mu(relation) * (options.participations / options.honest) ** 0.5
-    return {
-        "epsilon": epsilon,
-        "delta": options.delta,
-        "mu": mu,
-        "noise_multiplier": 1 / mu if mu else None,
-        "trust_model": options.trust,
-        "neighboring_relation": str(relation),
-        "unit": "user",
-        "participations": options.participations,
-        "honest": options.honest,
-        "method": "exact Gaussian (Balle and Wang, arXiv 1805.06530)",
-    }
+    """Return epsilon, what it was computed from, and what must be believed."""
+    spent = privacy_spent(event_of(options), exposure_of(options), options.delta)
+    return {**spent.table(), "warnings": warnings_of(options)}
+
+
+def _text(found: dict[str, Any]) -> str:
+    shown = {name: value for name, value in found.items() if name != "warnings"}
+    if found["trust_model"] != TrustModel.PAPER:
+        return "\n".join(f"{name}: {value}" for name, value in shown.items())
+    claimed = shown.pop("epsilon")
+    lines = [
+        f"epsilon: {shown.pop('true_epsilon')} (if every critic starts from the same snapshot)",
+        f"epsilon: {shown.pop('true_epsilon_persistent_critics')} (if critics keep their state)",
+        f"The published formula says {claimed}. THAT IS NO GUARANTEE; the numbers above are.",
+        *(f"{name}: {value}" for name, value in shown.items()),
+    ]
+    return "\n".join(lines)

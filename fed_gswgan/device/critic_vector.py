@@ -6,7 +6,12 @@ from torch import nn
 
 
 def to_vector(critic: nn.Module, optimizer: torch.optim.Adam) -> tuple[np.ndarray, int]:
-    """Return (float32 (3, P): weights, first and second moments; Adam steps taken)."""
+    """Return (float32 (3, P): weights, first and second moments; Adam steps taken).
+
+    Of a critic that never took a step there is nothing to keep: P is 0.
+    """
+    if not optimizer.state:
+        return np.empty((3, 0), dtype=np.float32), 0
     rows: list[list[torch.Tensor]] = [[], [], []]
     steps = 0
     for parameter in critic.parameters():

@@ -17,19 +17,27 @@ from torch import nn
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.device.client_folder import ANSWERING, LEDGER, note_failure
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.device.critic_vector import from_vector, to_vector
 from fed_gswgan.device.request_check import check_request
-from fed_gswgan.device.virtual_clients import LEDGER, note_failure
 from fed_gswgan.models.build import build_critic
+from fed_gswgan.privacy.durable_file import held
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
-from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
-from fed_gswgan.privacy.sanitizer import release_event, sanitize
+from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
+from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
+from fed_gswgan.privacy.selftest import require_randomness, selftest
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.critic_training import critic_optimizer, train_critic
 from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
+
+ANSWERING_PATIENCE_SECONDS = 60.0
+
+
+CriticVector = tuple[np.ndarray, int]
 
 
 class Critic(NamedTuple):
@@ -47,9 +55,10 @@ class Guard:
         users: whose data the client holds; its ledger must be theirs.
         open_shard: reads the client's data; called once, after the first reservation.
         num_classes: of the data set.
-        config: the device's own settings (a simulated one's are the run's); nothing in a request
-            overrides them.
+        config: how the critic is built and trained (of a simulated device: the run's settings).
+        policy: the owner's limits, which a request can only stay within.
         folder: of the ledger and the critic's state, the client's own.
+        noise_source: of a round; secure unless whoever builds the guard says otherwise.
     """
 
     def __init__(
@@ -59,49 +68,59 @@ class Guard:
         open_shard: Callable[[], WriterShard],
         num_classes: int,
         config: Config,
+        policy: DevicePolicy,
         folder: Path,
+        noise_source: Callable[[int], NoiseSource] = lambda server_round: SecureNoise(),
     ) -> None:
         self._client_id = client_id
         self._open_shard = open_shard
         self._num_classes = num_classes
         self._config = config
+        self._policy = policy
         self._folder = folder
-        self._ledger = Ledger(folder / LEDGER, users, config.budget)
+        self._noise_source = noise_source
+        self._ledger = Ledger(folder / LEDGER, users, policy)
         self._seeds = SeedStream(config.run.seed)
+        self._persistent = config.critic.critic_state == "persistent"
+        self._tested = False
 
     def answer(self, request: TrainRequest) -> TrainReply:
         """Train the critic on the samples and return the sanitized gradient: one round, whole.
 
         A request that was answered before gets the identical bytes again, at no charge, as long as
-        they are kept; after that it is a new release.
+        they are kept; after that the policy decides whether it is a new release.
 
         Raises:
-            MalformedRequestError: refused before any data was read; nothing was charged.
-            PrivacyBudgetExhausted: refused by the ledger before any data was read.
+            Refusal: refused by name, from the request, the policy and the ledger alone, before any
+                data was read; nothing was charged.
         """
-        check_request(request, self._config.cohort, self._num_classes)
-        key = ReleaseKey(request.experiment_id, request.server_round, request.hash())
-        slots = CriticSlots(self._folder, request.experiment_id)
-        if (released := slots.released(key, request.samples_BCHW.shape)) is not None:
-            return TrainReply(server_round=request.server_round, gradient_BCHW=released)
-        event = release_event(len(request.samples_BCHW), self._config.sanitizer)
-        self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
+        event = check_request(request, self._policy, self._num_classes)
+        with held(self._folder / ANSWERING, ANSWERING_PATIENCE_SECONDS):
+            key = ReleaseKey(request.experiment_id, request.server_round, request.hash())
+            slots = CriticSlots(self._folder, request.experiment_id)
+            if (released := slots.released(key, request.samples_BCHW.shape)) is not None:
+                return _reply(request, SanitizedGradient(values_BCHW=released, event=event))
+            self._require_working_sanitizer()
+            self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
 
-        critic, gradients_BCHW = self._train(request, slots)
-        noise_source = self._noise_source(request.server_round)
-        released_BCHW = sanitize(gradients_BCHW, event, noise_source).values_BCHW
-        del gradients_BCHW
-        self._seal(key, critic, released_BCHW, slots, request.checkpoint_round)
-        return TrainReply(server_round=request.server_round, gradient_BCHW=released_BCHW)
+            critic_after, gradients_BCHW = self._train(request, slots)
+            noise_source = self._noise_source(request.server_round)
+            sanitized = sanitize(gradients_BCHW, event, noise_source)
+            del gradients_BCHW
+            self._seal(key, critic_after, sanitized, slots, request.checkpoint_round)
+        return _reply(request, sanitized)
 
-    def _train(self, request: TrainRequest, slots: CriticSlots) -> tuple[Critic | None, np.ndarray]:
-        """Return the trained critic and the sample gradient, private; zeros if anything fails.
+    def _train(
+        self, request: TrainRequest, slots: CriticSlots
+    ) -> tuple[CriticVector | None, np.ndarray]:
+        """Return the critic to keep and the sample gradient, private; zeros if anything fails.
 
         Whether training fails can depend on the data, so a failure must look like any other reply:
         it is noted on the device, and the zeros are noised like a gradient.
         """
         try:
             critic = self._critic_before(request.server_round, slots)
+            kept = None if self._persistent else to_vector(*critic)
             samples_NBCHW, labels_NB = map(torch.from_numpy, request.critic_batches())
             randomness = self._stream("critic-training", request.server_round)
             train_critic(
@@ -109,13 +128,18 @@ class Guard:
             )
             samples_BCHW = torch.from_numpy(request.samples_BCHW)
             labels_B = torch.from_numpy(request.labels_B)
-            return critic, sample_gradient(critic.network, samples_BCHW, labels_B).numpy()
+            gradients_BCHW = sample_gradient(critic.network, samples_BCHW, labels_B).numpy()
+            return kept or to_vector(*critic), gradients_BCHW
         except Exception:
             note_failure(self._folder)
             return None, np.zeros_like(request.samples_BCHW)
 
     def _critic_before(self, server_round: int, slots: CriticSlots) -> Critic:
-        """Return the critic as the last round before this one left it, or a new one."""
+        """Return the critic as the last round before this one left it, or a new one.
+
+        Under ``critic-state = snapshot`` what a round leaves is the critic it began with, so that
+        none depends on how often its client took part; only then does sampling amplify.
+        """
         config = self._config
         seed = self._seeds.torch_seed("critic-weights", client_id=self._client_id)
         network = build_critic(config.critic, self._num_classes, seed)
@@ -132,8 +156,8 @@ class Guard:
     def _seal(
         self,
         key: ReleaseKey,
-        critic: Critic | None,
-        released_BCHW: np.ndarray,
+        critic: CriticVector | None,
+        sanitized: SanitizedGradient,
         slots: CriticSlots,
         checkpoint_round: int,
     ) -> None:
@@ -142,26 +166,29 @@ class Guard:
         What is not kept is trained and charged again when it is asked for again.
         """
         try:
-            if critic is not None:
-                parameters, steps = to_vector(*critic)
-            else:  # training failed: the reply is kept all the same, or a repeat would tell
+            if critic is None:  # training failed: the reply is kept all the same, or a repeat tells
                 before = slots.before(key.server_round)
-                parameters = np.array(before.parameters) if before else np.empty((3, 0), np.float32)
-                steps = before.optimizer_steps if before else 0
-            released = released_BCHW.reshape(-1)
+                critic = (np.array(before.parameters), before.optimizer_steps) if before else None
+            parameters, steps = critic or (np.empty((3, 0), np.float32), 0)
+            released = sanitized.values_BCHW.reshape(-1)
             state = CriticState(key.server_round, steps, parameters, key.request_hash, released)
             slots.store(state, checkpoint_round)
         except Exception:
             note_failure(self._folder)
 
+    def _require_working_sanitizer(self) -> None:
+        require_randomness()
+        if not self._tested:
+            selftest(self._noise_source(0))
+            self._tested = True
+
     @cached_property
     def _shard(self) -> WriterShard:
         return self._open_shard()
 
-    def _noise_source(self, server_round: int) -> NoiseSource:
-        if self._config.sanitizer.noise_source == "seeded":
-            return SeededNoise(self._stream("noise", server_round))
-        return SecureNoise()
-
     def _stream(self, purpose: str, server_round: int) -> np.random.Generator:
         return self._seeds.generator(purpose, server_round, self._client_id)
+
+
+def _reply(request: TrainRequest, gradient: SanitizedGradient) -> TrainReply:
+    return TrainReply(server_round=request.server_round, gradient=gradient)

@@ -4,25 +4,23 @@ The environment variable ``FED_GSWGAN_SIMULATION`` names the folder. Whoever sta
 it; no message and no run config can, so a server cannot talk a real device into being simulated.
 """
 
-import contextlib
 import os
 import shutil
 import statistics
 import tempfile
-import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fed_gswgan.config import BudgetConfig
+from fed_gswgan.config import Config
+from fed_gswgan.device.client_folder import FAILURES, LEDGER
 from fed_gswgan.privacy.accountant import compose
+from fed_gswgan.privacy.durable_file import sync_folder
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.ledger_file import sync_folder
 from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.policy import DevicePolicy
 
 SIMULATION_FOLDER = "FED_GSWGAN_SIMULATION"
-LEDGER = "ledger.jsonl"
-FAILURES = "failures.log"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,18 @@ def virtual_client_id(partition_id: int) -> str:
     return f"client-{partition_id:05d}"
 
 
+def policy_of_run(config: Config) -> DevicePolicy:
+    """Return the policy of a simulated device: exactly what the run's settings ask for."""
+    return DevicePolicy(
+        **asdict(config.budget),
+        max_samples=config.cohort.batch_size,
+        max_critic_batches=config.cohort.critic_batches,
+        clipping=config.sanitizer.clipping,
+        max_clipping_bound=config.sanitizer.clipping_bound,
+        min_noise_stddev=config.sanitizer.noise_stddev,
+    )
+
+
 def create_virtual_clients(folder: Path, partitions: tuple[tuple[str, ...], ...]) -> None:
     """Create every client's folder with an empty ledger, all at once; a folder that is there stays.
 
@@ -83,39 +93,29 @@ def create_virtual_clients(folder: Path, partitions: tuple[tuple[str, ...], ...]
 
 
 def reserved_budgets(
-    folder: Path, partitions: tuple[tuple[str, ...], ...], budget: BudgetConfig
+    folder: Path, partitions: tuple[tuple[str, ...], ...], policy: DevicePolicy
 ) -> ReservedBudgets:
     """Read every virtual client's ledger.
 
     Raises:
         LedgerUnavailable: one is missing or cannot be read, or is of other users.
     """
-    relation = NeighboringRelation(budget.neighboring_relation)
+    relation = NeighboringRelation(policy.neighboring_relation)
     counts, mus = [], []
     for partition_id, users in enumerate(partitions):
         path = folder / virtual_client_id(partition_id) / LEDGER
-        for releases in Ledger(path, users, budget).releases().values():
+        for releases in Ledger(path, users, policy).releases().values():
             counts.append(releases.total())
             mus.append(compose(releases, relation))
     return ReservedBudgets(
         users=len(counts),
         participations_max=max(counts),
         mu_max=max(mus),
-        epsilon_max=gaussian_epsilon(max(mus), budget.delta),
-        epsilon_median=gaussian_epsilon(statistics.median_high(mus), budget.delta),
+        epsilon_max=gaussian_epsilon(max(mus), policy.delta),
+        epsilon_median=gaussian_epsilon(statistics.median_high(mus), policy.delta),
     )
-
-
-def note_failure(folder: Path) -> None:
-    """Append the exception at hand to the failure log in ``folder``; it stays on the device."""
-    with contextlib.suppress(OSError), open(folder / FAILURES, "a", opener=_private) as log:
-        traceback.print_exc(file=log)
 
 
 def failed_clients(folder: Path) -> list[Path]:
     """Return the failure logs of virtual clients, which their replies do not tell of."""
     return sorted([*folder.glob(FAILURES), *folder.glob(f"*/{FAILURES}")])
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

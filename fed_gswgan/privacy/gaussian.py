@@ -1,7 +1,9 @@
 """Delta and epsilon of the Gaussian mechanism, exactly, and the mu that meets them."""
 
 import math
+from typing import Any
 
+import numpy as np
 from scipy.special import log_ndtr
 
 from fed_gswgan.validation import between, non_negative
@@ -12,12 +14,21 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
 
     Source: Balle and Wang, arXiv 1805.06530, theorem 8, with mu = sensitivity / noise.
     """
-    if mu == 0:
-        return 0.0
+    return 0.0 if mu == 0 else math.exp(gaussian_log_delta(mu, epsilon))
+
+
+def gaussian_log_delta(mu: Any, epsilon: Any) -> Any:
+    """Return the logarithm of ``gaussian_delta``; of numbers, or of arrays of them.
+
+    Args:
+        mu: above 0.
+        epsilon: any finite value.
+    """
     first = log_ndtr(mu / 2 - epsilon / mu)
     second = epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     # first >= second; their difference in log space keeps digits that exp() would drop.
-    return float(math.exp(first) * -math.expm1(min(second - first, 0.0)))
+    with np.errstate(divide="ignore"):
+        return first + np.log(-np.expm1(np.minimum(second - first, 0.0)))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:

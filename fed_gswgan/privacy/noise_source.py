@@ -5,11 +5,13 @@ import secrets
 from typing import Protocol
 
 import numpy as np
-from scipy.special import ndtri
 
-# The secure grid: 2^-10 of the noise's standard deviation, so that the rounding is invisible beside
-# the noise while the values that can be reached no longer depend on what was added to.
-GRID_PER_STDDEV = 2**10
+from fed_gswgan.privacy.rounded_gaussian import rounded_gaussian
+
+# The secure grid: a step is 2^-10 of the noise's standard deviation, or less, so that the rounding
+# is invisible beside the noise.
+GRID_BITS = 10
+LARGEST_CENTER = 2.0**50  # steps
 
 
 class NoiseSource(Protocol):
@@ -35,33 +37,36 @@ class SeededNoise:
 
 
 class SecureNoise:
-    """Noise from the operating system's generator, rounded to a fixed grid.
+    """Noise from the operating system's generator: the Gaussian, rounded exactly to a fixed grid.
 
     Guarantees:
-        * Every uniform holds 64 random bits of ``secrets``, never a seedable generator's.
-        * What is released is a whole multiple of a grid step that depends on ``stddev`` alone, a
-          power of two, so that which floating-point numbers occur tells nothing of ``values``.
-        * The number of draws depends on the shape alone.
+        * What is released is the whole multiple of a grid step that is nearest to values +
+          stddev Z, with the exact probability of each; ``finite_arithmetic`` has what is left
+          open. The step is a power of two and depends on ``stddev`` alone, so which floating-point
+          numbers occur tells nothing of ``values``.
+        * All bits are ``secrets``' own, drawn when they are used: no seed, and nothing that a
+          forked process would share.
+        * 64 bits are drawn for each coordinate, whatever its value; further ones, once in some
+          thirty million coordinates, where those leave two multiples open.
 
     Source: the attack on naive floating-point noise is Mironov's (CCS 2012); rounding after the
         addition is its remedy.
     """
 
     def add_noise(self, values: np.ndarray, stddev: float) -> np.ndarray:
-        """Return ``values`` plus noise on the grid, float64."""
+        """Return ``values`` plus noise on the grid, float64.
+
+        Args:
+            values: clamped to 2^50 steps, which no clipped value comes near.
+            stddev: above 0.
+
+        Raises:
+            OSError: the operating system has no random bits; also ``NotImplementedError``.
+        """
         words = np.frombuffer(secrets.token_bytes(8 * values.size), dtype=np.uint64)
-        noise = _standard_normal(words).reshape(values.shape)
-        step = 2.0 ** math.floor(math.log2(stddev / GRID_PER_STDDEV))
-        noisy = np.asarray(values, dtype=np.float64) + stddev * noise
-        return np.asarray(np.round(noisy / step) * step)
-
-
-def _standard_normal(words: np.ndarray) -> np.ndarray:
-    """Turn 64 random bits each into a standard normal by inverting the distribution.
-
-    One bit is the sign and 63 bits the tail's probability in (0, 1/2), at which the inverse is
-    accurate; tails reach 9.1 standard deviations.
-    """
-    sign = np.where(words & np.uint64(1), 1.0, -1.0)
-    tail = ((words >> np.uint64(1)).astype(np.float64) + 0.5) * 2.0**-64
-    return np.asarray(sign * -ndtri(tail))
+        step = math.ldexp(1.0, math.frexp(stddev)[1] - 1 - GRID_BITS)  # up to stddev / 2^10
+        limit = step * LARGEST_CENTER
+        # Exact but for values below 2^-900; clipping's slack is far more than that.
+        centers = np.clip(np.asarray(values, dtype=np.float64).ravel(), -limit, limit) / step
+        steps = rounded_gaussian(centers, stddev / step, words, secrets.randbits)
+        return (steps * step).reshape(values.shape)

@@ -3,11 +3,14 @@
 Shapes: B batch, C channels, H and W image.
 """
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from fed_gswgan.config import SanitizerConfig
+from fed_gswgan.privacy.clipping import clip
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.noise_source import NoiseSource
 
@@ -45,7 +48,7 @@ def sanitize(
     if len(gradients_BCHW) != event.samples:
         raise ValueError(f"samples={len(gradients_BCHW)} must be the {event.samples} charged")
     clipped = clip(gradients_BCHW, event.clipping, event.clipping_bound)
-    noisy = noise_source.add_noise(clipped, event.noise_stddev * event.clipping_bound)
+    noisy = noise_source.add_noise(clipped, _noise_deviation(event))
     limit = np.finfo(np.float32).max
     values = np.clip(noisy, -limit, limit).astype(np.float32)
     return SanitizedGradient(values_BCHW=values, event=event)
@@ -61,28 +64,8 @@ def release_event(samples: int, config: SanitizerConfig) -> SanitizedGradientEve
     )
 
 
-def clip(gradients_BCHW: np.ndarray, clipping: str, clipping_bound: float) -> np.ndarray:
-    """Scale rows, or the whole reply, down to L2 norm at most ``clipping_bound``.
-
-    Args:
-        gradients_BCHW: any floating dtype, any values.
-        clipping: ``sample`` or ``message``.
-        clipping_bound: C > 0.
-
-    Returns:
-        float64 array of the same shape. What is inside the bound already is unchanged; a direction
-        is kept; a row with a NaN or an infinity becomes a zero row (an exception that depends on
-        data would leak).
-    """
-    rows = np.asarray(gradients_BCHW, dtype=np.float64).reshape(len(gradients_BCHW), -1)
-    rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
-    parts = rows.reshape(1, -1) if clipping == "message" else rows
-    # Dividing by the largest entry first keeps the square of 1e200 from overflowing.
-    largest = np.abs(parts).max(axis=1, keepdims=True)
-    scale = np.where(largest > 0, largest, 1.0)
-    units = parts / scale
-    lengths = np.linalg.norm(units, axis=1, keepdims=True)  # 0, or from 1 on
-    with np.errstate(over="ignore"):  # an infinite norm is a norm beyond the bound
-        inside = scale * lengths <= clipping_bound
-    clipped = np.where(inside, parts, units * (clipping_bound / np.maximum(lengths, 1.0)))
-    return np.asarray(clipped.reshape(np.shape(gradients_BCHW)))
+def _noise_deviation(event: SanitizedGradientEvent) -> float:
+    """Return noise-stddev x C, rounded up if at all: the exact product is what was charged."""
+    product = event.noise_stddev * event.clipping_bound
+    exact = Fraction(event.noise_stddev) * Fraction(event.clipping_bound)
+    return product if product >= exact else math.nextafter(product, math.inf)

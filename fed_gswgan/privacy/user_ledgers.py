@@ -1,5 +1,6 @@
 """The server's own view: whom it asked for what. An upper bound on what devices reserved."""
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ class UserLedgers:
         self._relation = NeighboringRelation(budget.neighboring_relation)
         self._delta = budget.delta
         self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
+        self._max_participations = budget.max_participations or math.inf
         self._releases: dict[str, Counter[SanitizedGradientEvent]] = defaultdict(Counter)
         with self._file.locked() as file:
             for entry in file.entries:
@@ -48,9 +50,10 @@ class UserLedgers:
         self._count(client_ids, event)
 
     def would_exceed(self, client_id: str, event: SanitizedGradientEvent) -> bool:
-        """Tell whether one more such release would pass ``max-epsilon`` for this client's users."""
-        wanted = self._releases[client_id] + Counter([event])
-        return compose(wanted, self._relation) > self._max_mu
+        """Tell whether one more such release would pass a limit for this client's users."""
+        wanted = self._releases.get(client_id, Counter()) + Counter([event])
+        too_many = wanted.total() > self._max_participations
+        return too_many or compose(wanted, self._relation) > self._max_mu
 
     def max_mu(self) -> float:
         """Return mu of the user who was asked most; 0 before anybody was."""

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.privacy.ledger_file import sync_folder
+from fed_gswgan.privacy.durable_file import sync_folder
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -25,7 +25,7 @@ ASKED = "asked.jsonl"
 # settings the rounds so far were not computed and not charged.
 RESUMABLE = (
     "rounds", "checkpoint-every", "samples-every", "evaluation-samples", "reply-timeout-seconds",
-    "min-replies", "max-epsilon", "data-dir", "output-dir", "resume",
+    "min-replies", "max-epsilon", "max-participations", "data-dir", "output-dir", "resume",
 )  # fmt: skip
 
 

@@ -8,31 +8,28 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.config import CodecConfig
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
-from fed_gswgan.wire.messages import (
-    MalformedReplyError,
-    MalformedRequestError,
-    TrainReply,
-    TrainRequest,
-)
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.refusals import MalformedInput
+from fed_gswgan.privacy.sanitizer import SanitizedGradient
+from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
 from fed_gswgan.wire.number_format import DTYPES, pack, unpack
 
 PIXELS = (0.0, 1.0)
 FLOAT16_ROUNDING = 2.0**-10
 REQUEST_ARRAYS = {"samples", "labels", "critic-samples", "critic-labels"}
-REQUEST_CONFIG = {"experiment-id", "server-round", "checkpoint-round"}
+REQUEST_CONFIG = {
+    "experiment-id", "server-round", "checkpoint-round",
+    "clipping", "clipping-bound", "noise-stddev",
+}  # fmt: skip
 
 
 class Codec:
     """Encodes and decodes both directions; both sides build it from the same settings."""
 
-    def __init__(self, config: CodecConfig, sanitizer: SanitizerConfig) -> None:
+    def __init__(self, config: CodecConfig) -> None:
         self._config = config
-        # A public range, from the settings alone: an honest coordinate leaves it, and is clamped,
-        # once in a thousand million; a dishonest reply has no more weight than this.
-        limit = sanitizer.clipping_bound * (1 + 6 * sanitizer.noise_stddev)
-        self._gradient_range = (-limit, limit)
 
     def encode_request(self, request: TrainRequest) -> RecordDict:
         """Return the records of a request; images by the downlink codec, labels a byte each."""
@@ -48,6 +45,9 @@ class Codec:
             "experiment-id": request.experiment_id,
             "server-round": request.server_round,
             "checkpoint-round": request.checkpoint_round,
+            "clipping": request.clipping,
+            "clipping-bound": request.clipping_bound,
+            "noise-stddev": request.noise_stddev,
         }
         return _records(arrays, config)
 
@@ -55,7 +55,7 @@ class Codec:
         """Return the request; the guard checks what it asks for.
 
         Raises:
-            MalformedRequestError: a field is missing or of another type, by name.
+            MalformedInput: a field is missing or of another type, by name.
         """
         try:
             arrays, config = _fields(records)
@@ -80,19 +80,25 @@ class Codec:
                 labels_B=labels,
                 critic_samples_NBCHW=critic,
                 critic_labels_NB=critic_labels,
+                clipping=_scalar(config, "clipping", str),
+                clipping_bound=_scalar(config, "clipping-bound", float),
+                noise_stddev=_scalar(config, "noise-stddev", float),
             )
         except KeyError as error:
-            raise MalformedRequestError(f"request refused: {error} is missing") from error
+            raise MalformedInput(f"{error} is missing") from error
         except (ValueError, TypeError) as error:
-            raise MalformedRequestError(f"request refused: {error}") from error
+            raise MalformedInput(str(error)) from error
 
     def encode_reply(self, reply: TrainReply) -> RecordDict:
         """Return the records of a reply; the gradient is written after its noise, so for free."""
-        gradient = pack(reply.gradient_BCHW, self._config.uplink_codec, *self._gradient_range)
+        limit = largest_coordinate(reply.gradient.event)
+        gradient = pack(reply.gradient.values_BCHW, self._config.uplink_codec, -limit, limit)
         return _records({"sanitized-gradient": gradient}, {"server-round": reply.server_round})
 
-    def decode_reply(self, records: RecordDict, server_round: int, samples: int) -> TrainReply:
-        """Return the reply, checked against the round and number of samples that were asked for.
+    def decode_reply(
+        self, records: RecordDict, server_round: int, event: SanitizedGradientEvent
+    ) -> TrainReply:
+        """Return the reply, checked against the round and the release that were asked for.
 
         Raises:
             MalformedReplyError: naming the field, the rule and the value.
@@ -106,15 +112,16 @@ class Codec:
                 raise ValueError(f"server-round={answered} must be {server_round}")
             packed, codec = arrays["sanitized-gradient"], self._config.uplink_codec
             _require_dtype("sanitized-gradient", packed, DTYPES[codec])
-            if packed.shape != (samples, *IMAGE_SHAPE):
-                expected = (samples, *IMAGE_SHAPE)
+            expected = (event.samples, *IMAGE_SHAPE)
+            if packed.shape != expected:
                 raise ValueError(f"sanitized-gradient has shape {packed.shape}, must be {expected}")
-            gradient = unpack(packed, codec, *self._gradient_range)
-            limit = self._gradient_range[1] * (1 + FLOAT16_ROUNDING)
+            limit = largest_coordinate(event)
+            values = unpack(packed, codec, -limit, limit)
             # Written so that a NaN, which compares false with everything, is refused too.
-            if not (np.abs(gradient) <= limit).all():
+            if not (np.abs(values) <= limit * (1 + FLOAT16_ROUNDING)).all():
                 raise ValueError(f"sanitized-gradient must be finite and within +-{limit:.6g}")
-            return TrainReply(server_round=server_round, gradient_BCHW=gradient)
+            gradient = SanitizedGradient(values_BCHW=values, event=event)
+            return TrainReply(server_round=server_round, gradient=gradient)
         except (ValueError, TypeError) as error:
             raise MalformedReplyError(f"reply dropped: {error}") from error
 
@@ -122,6 +129,15 @@ class Codec:
         codec = self._config.downlink_codec
         _require_dtype(name, arrays[name], DTYPES[codec])
         return unpack(arrays[name], codec, *PIXELS)
+
+
+def largest_coordinate(event: SanitizedGradientEvent) -> float:
+    """Return the end of the public range that a reply's coordinates are written in.
+
+    From the settings alone: an honest coordinate leaves it, and is clamped, once in a thousand
+    million; a dishonest reply has no more weight than this.
+    """
+    return event.clipping_bound * (1 + 6 * event.noise_stddev)
 
 
 def _records(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> RecordDict:

@@ -4,21 +4,18 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
+
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.sanitizer import SanitizedGradient
 
 TRAIN = "train.gswgan"
 REGISTER = "query.register"
 
-# Codes of the error messages a client may answer with; their text never depends on data.
-REFUSED = 1001  # the ledger or the policy said no
-MALFORMED_REQUEST = 1002
+# Code of the error message of a client that failed; refusals have codes of their own.
 CLIENT_FAILED = 1003
-
-
-class MalformedRequestError(ValueError):
-    """A request that breaks the schema; refused before any data is read."""
 
 
 class MalformedReplyError(ValueError):
@@ -39,6 +36,9 @@ class TrainRequest:
         critic_samples_NBCHW: float32 in [0, 1], further samples for the critic's steps only; with
             N = 0 the answered samples serve.
         critic_labels_NB: int64.
+        clipping: of the reply asked for; ``sample`` or ``message``.
+        clipping_bound: C of the reply asked for.
+        noise_stddev: of the reply asked for, in units of C.
     """
 
     experiment_id: str
@@ -48,6 +48,18 @@ class TrainRequest:
     labels_B: np.ndarray
     critic_samples_NBCHW: np.ndarray
     critic_labels_NB: np.ndarray
+    clipping: str
+    clipping_bound: float
+    noise_stddev: float
+
+    def event(self) -> SanitizedGradientEvent:
+        """Return the release that is asked for; ValueError for a number out of range."""
+        return SanitizedGradientEvent(
+            samples=len(self.samples_BCHW),
+            clipping=self.clipping,
+            clipping_bound=self.clipping_bound,
+            noise_stddev=self.noise_stddev,
+        )
 
     def critic_batches(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (samples_NBCHW, labels_NB) for the critic's steps, N >= 1."""
@@ -57,7 +69,8 @@ class TrainRequest:
 
     def hash(self) -> str:
         """Return a hash of all that decides the reply, part of the release's key."""
-        digest = hashlib.sha256(f"{self.experiment_id}\x1f{self.server_round}".encode())
+        asked = (self.experiment_id, self.server_round, asdict(self.event()))
+        digest = hashlib.sha256(repr(asked).encode())
         for array in (
             self.samples_BCHW,
             self.labels_B,
@@ -75,8 +88,8 @@ class TrainReply:
 
     Attributes:
         server_round: of the request.
-        gradient_BCHW: float32, finite: the sanitized gradient, a row for each answered sample.
+        gradient: a row for each answered sample, with the event that says what it cost.
     """
 
     server_round: int
-    gradient_BCHW: np.ndarray
+    gradient: SanitizedGradient

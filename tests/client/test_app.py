@@ -7,8 +7,9 @@ from client.app import app as client_app
 from client.virtual_device import client_id_of
 from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.privacy.refusals import LedgerUnavailable, MalformedInput
 from fed_gswgan.wire.byte_meter import ByteMeter
-from fed_gswgan.wire.messages import CLIENT_FAILED, MALFORMED_REQUEST, REFUSED, REGISTER, TRAIN
+from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
 from server.registration import register_clients
 from server.sample_gradient_strategy import RunStalled
 from simulations.in_process_grid import InProcessGrid
@@ -99,7 +100,9 @@ def test_a_resumed_run_makes_no_ledger_again_and_its_client_refuses(small_run):
     small_run(cohort_size=4, rounds=2, resume=True, app=meddler)
 
     assert "client-00002" not in ledgers(folder)
-    assert [reply.error.code for reply in meddler.replies if reply.has_error()] == [REFUSED]
+    assert [reply.error.code for reply in meddler.replies if reply.has_error()] == [
+        LedgerUnavailable.code
+    ]
     assert [line["failed"] for line in read_rounds(folder)] == [0, 1]
 
 
@@ -110,7 +113,7 @@ def test_a_malformed_request_is_refused_by_name_and_charged_to_nobody(small_run)
     meddler = Meddler(drop_labels)
     folder = small_run(rounds=1, app=meddler)
 
-    assert {reply.error.code for reply in meddler.replies} == {MALFORMED_REQUEST}
+    assert {reply.error.code for reply in meddler.replies} == {MalformedInput.code}
     assert all("labels" in reply.error.reason for reply in meddler.replies)
     for path in (folder / "clients").glob("*/ledger.jsonl"):
         assert len(path.read_text().splitlines()) == 1
@@ -124,7 +127,7 @@ def test_a_client_whose_ledger_is_gone_refuses(small_run, tmp_path):
     remover = Meddler(remove)
     small_run("run", rounds=3, app=remover)
 
-    assert [reply.error.code for reply in remover.replies] == [REFUSED] * 9
+    assert [reply.error.code for reply in remover.replies] == [LedgerUnavailable.code] * 9
     assert not ledgers(tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["privacy"]["epsilon_from"] == "the server's count"

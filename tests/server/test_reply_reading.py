@@ -10,12 +10,15 @@ from flwr.server.superlink.linkstate.utils import (
 from flwr.supercore.task_identity import TaskIdentity
 
 from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.privacy.refusals import BudgetExhausted
+from fed_gswgan.privacy.sanitizer import SanitizedGradient, release_event
 from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
 from fed_gswgan.wire.codec import Codec
-from fed_gswgan.wire.messages import REFUSED, TRAIN, TrainReply
+from fed_gswgan.wire.messages import TRAIN, TrainReply
 from server.reply_reading import read_replies
 
-CODEC = Codec(CodecConfig(), SanitizerConfig())
+CODEC = Codec(CodecConfig())
+EVENT = release_event(2, SanitizerConfig())
 CLIENTS = {11: "a", 12: "b", 13: "c", 14: "d"}
 
 
@@ -29,8 +32,9 @@ def request_to(node_id):
 
 
 def records(value=0.0, server_round=3):
-    gradient = np.full((2, 1, 28, 28), value, dtype=np.float32)
-    return CODEC.encode_reply(TrainReply(server_round=server_round, gradient_BCHW=gradient))
+    values = np.full((2, 1, 28, 28), value, dtype=np.float32)
+    gradient = SanitizedGradient(values_BCHW=values, event=EVENT)
+    return CODEC.encode_reply(TrainReply(server_round=server_round, gradient=gradient))
 
 
 def reply(node_id, content):
@@ -38,12 +42,12 @@ def reply(node_id, content):
 
 
 def refusal(node_id, reason="max-epsilon"):
-    return Message(Error(REFUSED, reason), reply_to=request_to(node_id))
+    return Message(Error(BudgetExhausted.code, reason), reply_to=request_to(node_id))
 
 
 def read(messages, meter=None):
     meter = meter or ByteMeter()
-    return read_replies(messages, CLIENTS, CODEC, meter, server_round=3, samples=2)
+    return read_replies(messages, CLIENTS, CODEC, meter, server_round=3, event=EVENT)
 
 
 def spoiled(spoil):

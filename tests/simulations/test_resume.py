@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from client.app import app as client_app
-from fed_gswgan.privacy.ledger_file import LedgerUnavailable
+from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.wire.messages import TRAIN
 from tests.conftest import SMALL, read_rounds

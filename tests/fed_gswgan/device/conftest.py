@@ -7,7 +7,10 @@ import pytest
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.privacy.ledger import Ledger
+from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise
+from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.messages import TrainRequest
 
 NUM_CLASSES = 3
@@ -18,6 +21,23 @@ SETTINGS = {
     "critic-batches": 2,
     "noise-source": "seeded",
 }
+
+
+class AskedAsAllowed:
+    """A guard whose every request asks for exactly the sanitizer that its policy allows."""
+
+    def __init__(self, guard, policy):
+        self.guard, self.policy = guard, policy
+
+    def answer(self, request):
+        return self.guard.answer(
+            replace(
+                request,
+                clipping=self.policy.clipping,
+                clipping_bound=self.policy.max_clipping_bound,
+                noise_stddev=self.policy.min_noise_stddev,
+            )
+        )
 
 
 def pixels(seed, *leading):
@@ -37,6 +57,9 @@ def make_request():
             labels_B=np.array([0, 1, 2, 0], dtype=np.int64),
             critic_samples_NBCHW=np.empty((0, 4, 1, 28, 28), dtype=np.float32),
             critic_labels_NB=np.empty((0, 4), dtype=np.int64),
+            clipping="sample",
+            clipping_bound=1.0,
+            noise_stddev=2.14,
         )
         return replace(request, **fields)
 
@@ -65,7 +88,18 @@ def make_guard(make_shard):
         table = SETTINGS | {key.replace("_", "-"): value for key, value in settings.items()}
         config = Config.from_run_config(table)
         shard = open_shard or make_shard
-        return Guard("client-00000", users, shard, NUM_CLASSES, config, folder)
+
+        def noise_source(server_round):
+            if config.sanitizer.noise_source == "secure":
+                return SecureNoise()
+            stream = SeedStream(config.run.seed)
+            return SeededNoise(stream.generator("noise", server_round, "client-00000"))
+
+        policy = policy_of_run(config)
+        guard = Guard(
+            "client-00000", users, shard, NUM_CLASSES, config, policy, folder, noise_source
+        )
+        return AskedAsAllowed(guard, policy)
 
     return make
 

@@ -11,8 +11,8 @@ from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.models.build import build_critic, parameter_count
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.ledger_file import LedgerUnavailable, PrivacyBudgetExhausted
 from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.privacy.refusals import BudgetExhausted, LedgerUnavailable
 from fed_gswgan.seeding import SeedStream
 
 
@@ -34,10 +34,10 @@ def everything_in(folder):
 def answered(guard, request):
     reply = guard.answer(request)
     assert reply.server_round == request.server_round
-    assert reply.gradient_BCHW.dtype == np.float32
-    assert reply.gradient_BCHW.shape == request.samples_BCHW.shape
-    assert np.isfinite(reply.gradient_BCHW).all()
-    return reply.gradient_BCHW.tobytes()
+    assert reply.gradient.values_BCHW.dtype == np.float32
+    assert reply.gradient.values_BCHW.shape == request.samples_BCHW.shape
+    assert np.isfinite(reply.gradient.values_BCHW).all()
+    return reply.gradient.values_BCHW.tobytes()
 
 
 def without_noise(guard_of, *arguments, **settings):
@@ -141,7 +141,7 @@ class TestCharges:
         for server_round in (1, 2):
             answered(guard, make_request(server_round))
         answered(guard, make_request(1, experiment_id="another"))
-        with pytest.raises(PrivacyBudgetExhausted, match="max-epsilon="):
+        with pytest.raises(BudgetExhausted, match="max-epsilon="):
             guard.answer(make_request(2, experiment_id="another"))
         assert charges(tmp_path / "client") == 3
 
@@ -158,7 +158,7 @@ class TestRefusals:
         answered(guard, make_request(2, 1))
         fresh = make_guard(tmp_path / "client", lambda: opened.append(1), **settings)
         for refusing in (guard, fresh):
-            with pytest.raises(PrivacyBudgetExhausted, match="max-epsilon="):
+            with pytest.raises(BudgetExhausted, match="max-epsilon="):
                 refusing.answer(make_request(3, 2))
         assert opened == []
         assert charges(tmp_path / "client") == 2
@@ -216,9 +216,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         "failing", ["train_critic", "sample_gradient", "build_critic", "critic_optimizer"]
     )
-    @pytest.mark.parametrize(
-        "error", [RuntimeError, ValueError, MemoryError, PrivacyBudgetExhausted]
-    )
+    @pytest.mark.parametrize("error", [RuntimeError, ValueError, MemoryError, BudgetExhausted])
     def test_failed_training_is_answered_with_the_noise_alone(
         self, make_guard, make_request, charges, tmp_path, monkeypatch, failing, error
     ):
@@ -257,7 +255,7 @@ class TestFailures:
 
     def test_secure_noise_hides_a_failure_too(self, make_guard, make_request, tmp_path):
         guard = make_guard(tmp_path / "client", unreadable, noise_source="secure", noise_stddev=50)
-        noise = guard.answer(make_request(1)).gradient_BCHW
+        noise = guard.answer(make_request(1)).gradient.values_BCHW
         assert noise.std() == pytest.approx(50, abs=6 * 50 / np.sqrt(2 * 3136))
 
     def test_failed_round_repeats_its_bytes_like_any_other(
@@ -360,7 +358,7 @@ class TestReplies:
 
     def test_reply_is_bounded_before_its_noise(self, make_guard, make_request, tmp_path):
         guard = without_noise(make_guard, tmp_path / "client", clipping_bound=0.01)
-        rows = guard.answer(make_request(1)).gradient_BCHW.reshape(4, -1)
+        rows = guard.answer(make_request(1)).gradient.values_BCHW.reshape(4, -1)
         assert np.linalg.norm(rows, axis=1) == pytest.approx([0.01] * 4, rel=1e-5)
 
     @pytest.mark.parametrize("poison", [np.nan, np.inf, 1e38])
@@ -471,21 +469,21 @@ class TestNoise:
         noises = [
             make_guard(tmp_path / str(seed), seed=seed, noise_stddev=1e6)
             .answer(make_request(1))
-            .gradient_BCHW.ravel()
+            .gradient.values_BCHW.ravel()
             for seed in (0, 1)
         ]
         assert abs(np.corrcoef(noises)[0, 1]) < 6 / np.sqrt(noises[0].size)
 
     def test_rounds_get_different_noise(self, make_guard, make_request, tmp_path):
         guard = make_guard(tmp_path / "client", noise_stddev=1e6)
-        noises = [guard.answer(make_request(r, r - 1)).gradient_BCHW.ravel() for r in (1, 2)]
+        noises = [guard.answer(make_request(r, r - 1)).gradient.values_BCHW.ravel() for r in (1, 2)]
         assert abs(np.corrcoef(noises)[0, 1]) < 6 / np.sqrt(noises[0].size)
 
     def test_secure_noise_is_never_the_same_twice(self, make_guard, make_request, tmp_path):
         replies = [
             make_guard(tmp_path / name, noise_source="secure", noise_stddev=1e6)
             .answer(make_request(1))
-            .gradient_BCHW.ravel()
+            .gradient.values_BCHW.ravel()
             for name in "ab"
         ]
         assert abs(np.corrcoef(replies)[0, 1]) < 6 / np.sqrt(replies[0].size)
@@ -494,6 +492,6 @@ class TestNoise:
         guard = make_guard(
             tmp_path / "client", noise_source="secure", noise_stddev=50.0, clipping_bound=2.0
         )
-        noise = guard.answer(make_request(1)).gradient_BCHW
+        noise = guard.answer(make_request(1)).gradient.values_BCHW
         # 3136 draws of deviation 100; six deviations of their standard deviation.
         assert noise.std() == pytest.approx(100, abs=6 * 100 / np.sqrt(2 * 3136))

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.config import CohortConfig
 from fed_gswgan.device.request_check import check_request
-from fed_gswgan.wire.messages import MalformedRequestError
+from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
 
-ALLOWED = CohortConfig(batch_size=4, critic_batches=2)
+POLICY = DevicePolicy(max_samples=4, max_critic_batches=2)
 NUM_CLASSES = 3
 
 
@@ -36,7 +36,7 @@ HOSTILE = {
     "round 0": ("server-round=0", {"server_round": 0}),
     "negative round": ("server-round=-1", {"server_round": -1}),
     "endless round": ("server-round=", {"server_round": 2**41}),
-    "round that is no number": ("server-round=nan", {"server_round": float("nan")}),
+    "round that is no number": ("server-round is a float", {"server_round": float("nan")}),
     "checkpoint of the same round": ("checkpoint-round=1", {"checkpoint_round": 1}),
     "checkpoint of a later round": ("checkpoint-round=7", {"checkpoint_round": 7}),
     "negative checkpoint": ("checkpoint-round=-1", {"checkpoint_round": -1}),
@@ -116,8 +116,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize(("named", "fields"), HOSTILE.values(), ids=HOSTILE)
 def test_hostile_request_is_refused_by_the_name_of_its_field(make_request, named, fields):
-    with pytest.raises(MalformedRequestError, match=f"^{named}"):
-        check_request(make_request(**fields), ALLOWED, NUM_CLASSES)
+    with pytest.raises((MalformedInput, RequestExceedsPolicy), match=f"^{named}"):
+        check_request(make_request(**fields), POLICY, NUM_CLASSES)
 
 
 @pytest.mark.parametrize(("named", "fields"), HOSTILE.values(), ids=HOSTILE)
@@ -126,11 +126,12 @@ def test_hostile_request_costs_nothing_and_opens_no_data(
 ):
     opened = []
     guard = make_guard(tmp_path / "client", lambda: opened.append(1))
-    with pytest.raises(MalformedRequestError, match=f"^{named}"):
+    with pytest.raises((MalformedInput, RequestExceedsPolicy), match=f"^{named}"):
         guard.answer(make_request(**fields))
     assert charges(tmp_path / "client") == 0
     assert opened == []
-    assert [p.name for p in (tmp_path / "client").iterdir()] == ["ledger.jsonl"]
+    names = {p.name for p in (tmp_path / "client").iterdir()}
+    assert names == {"ledger.jsonl", "ledger.head"}
 
 
 @pytest.mark.parametrize(
@@ -146,10 +147,13 @@ def test_hostile_request_costs_nothing_and_opens_no_data(
     ],
 )
 def test_request_within_the_settings_is_allowed(make_request, fields):
-    assert check_request(make_request(**fields), ALLOWED, NUM_CLASSES) is None
+    request = make_request(**fields)
+    event = check_request(request, POLICY, NUM_CLASSES)
+    assert event == request.event()
+    assert event.samples == len(request.samples_BCHW)
 
 
 def test_device_that_allows_no_further_batches_refuses_one(make_request):
     request = make_request(**with_critic_batches(images(1, 4), labels(1, 4)))
-    with pytest.raises(MalformedRequestError, match="critic-batches=0"):
-        check_request(request, CohortConfig(batch_size=4), NUM_CLASSES)
+    with pytest.raises(RequestExceedsPolicy, match="critic-samples holds 1 batches, must be <= 0"):
+        check_request(request, DevicePolicy(max_samples=4), NUM_CLASSES)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from fed_gswgan.config import BudgetConfig
 from fed_gswgan.device import virtual_clients
+from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.virtual_clients import (
     SIMULATION_FOLDER,
     create_virtual_clients,
     failed_clients,
-    note_failure,
     reserved_budgets,
     simulation_folder,
     virtual_client_id,
@@ -19,9 +18,10 @@ from fed_gswgan.device.virtual_clients import (
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
-from fed_gswgan.privacy.ledger_file import LedgerUnavailable
+from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.refusals import LedgerUnavailable
 
-BUDGET = BudgetConfig(delta=1e-5)
+BUDGET = DevicePolicy(delta=1e-5)
 PARTITIONS = (("a", "b"), ("c", "d"), ("e", "f", "g"))
 # mu = 2 / 8 = 0.25 under replace-one, 0.125 under zero-out.
 EVENT = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
@@ -86,7 +86,7 @@ def test_a_folder_that_is_there_is_never_completed(tmp_path, missing):
     path = ledger_of(folder, 1)
     path.unlink()
     if missing != "ledger":
-        path.parent.rmdir()
+        shutil.rmtree(path.parent)
     if missing == "all":
         shutil.rmtree(folder)
         folder.mkdir()
@@ -145,7 +145,7 @@ def test_reserved_budgets_by_hand(tmp_path):
     assert found.epsilon_max == pytest.approx(gaussian_epsilon(0.5, 1e-5))
     assert found.epsilon_median == pytest.approx(gaussian_epsilon(0.25, 1e-5))  # 0 0 0 1 1 4 4
 
-    zero_out = BudgetConfig(delta=1e-5, neighboring_relation="zero-out")
+    zero_out = DevicePolicy(delta=1e-5, neighboring_relation="zero-out")
     found = reserved_budgets(folder, PARTITIONS, zero_out)
     assert found.mu_max == pytest.approx(0.25)
     assert found.epsilon_max == pytest.approx(gaussian_epsilon(0.25, 1e-5))

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 
 import fed_gswgan
-from fed_gswgan.config import BudgetConfig
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
-from fed_gswgan.privacy.ledger_file import LedgerFile, LedgerUnavailable, PrivacyBudgetExhausted
+from fed_gswgan.privacy.ledger_file import LedgerFile
+from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.refusals import BudgetExhausted, LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 
 REPOSITORY = Path(fed_gswgan.__file__).parents[1]
 # mu = 2 / 8 = 0.25 under replace-one: three releases spend 0.43, four 0.5.
 EVENT = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
 USERS = ("f0001",)
-THREE_RELEASES = BudgetConfig(delta=1e-5, max_epsilon=gaussian_epsilon(0.47, 1e-5))
-NO_LIMIT = BudgetConfig()
+THREE_RELEASES = DevicePolicy(delta=1e-5, max_epsilon=gaussian_epsilon(0.47, 1e-5))
+NO_LIMIT = DevicePolicy()
 
 
 def key(server_round=1):
@@ -40,16 +41,16 @@ def test_last_affordable_release_is_allowed_and_the_next_is_refused(path):
     for server_round in (1, 2, 3):
         ledger.reserve(key(server_round), EVENT)
     before = path.read_bytes()
-    with pytest.raises(PrivacyBudgetExhausted):
+    with pytest.raises(BudgetExhausted):
         ledger.reserve(key(4), EVENT)
     assert path.read_bytes() == before
     assert ledger.releases() == {"f0001": Counter({EVENT: 3})}
 
 
 def test_refusal_names_setting_value_and_rule(path):
-    budget = BudgetConfig(delta=1e-3, max_epsilon=0.01)
+    budget = DevicePolicy(delta=1e-3, max_epsilon=0.01)
     with pytest.raises(
-        PrivacyBudgetExhausted, match=r"^max-epsilon=0.01 would .*delta=0.001 under replace-one"
+        BudgetExhausted, match=r"^max-epsilon=0.01 would .*delta=0.001 under replace-one"
     ):
         Ledger(path, USERS, budget).reserve(key(), EVENT)
 
@@ -57,7 +58,7 @@ def test_refusal_names_setting_value_and_rule(path):
 def test_refusal_outlives_the_process(path):
     for server_round in (1, 2, 3):
         Ledger(path, USERS, THREE_RELEASES).reserve(key(server_round), EVENT)
-    with pytest.raises(PrivacyBudgetExhausted):
+    with pytest.raises(BudgetExhausted):
         Ledger(path, USERS, THREE_RELEASES).reserve(key(4), EVENT)
 
 
@@ -66,7 +67,7 @@ def test_a_cheaper_release_still_fits_where_a_dear_one_does_not(path):
     dear = SanitizedGradientEvent(
         samples=4, clipping="sample", clipping_bound=1.0, noise_stddev=8.0
     )  # mu = 0.5
-    with pytest.raises(PrivacyBudgetExhausted):
+    with pytest.raises(BudgetExhausted):
         ledger.reserve(key(), dear)
     ledger.reserve(key(), EVENT)
     assert ledger.releases() == {"f0001": Counter({EVENT: 1})}
@@ -74,13 +75,13 @@ def test_a_cheaper_release_still_fits_where_a_dear_one_does_not(path):
 
 def test_relation_of_the_budget_decides_how_far_it_reaches(path):
     # Under zero-out mu is half as large, so four times as many releases fit: 0.47^2 x 64 = 14.1.
-    budget = BudgetConfig(
+    budget = DevicePolicy(
         neighboring_relation="zero-out", delta=1e-5, max_epsilon=THREE_RELEASES.max_epsilon
     )
     ledger = Ledger(path, USERS, budget)
     for server_round in range(1, 15):
         ledger.reserve(key(server_round), EVENT)
-    with pytest.raises(PrivacyBudgetExhausted, match="zero-out"):
+    with pytest.raises(BudgetExhausted, match="zero-out"):
         ledger.reserve(key(15), EVENT)
 
 
@@ -128,7 +129,7 @@ def test_two_ledgers_on_one_path_share_one_budget(path):
     first.reserve(key(1), EVENT)
     second.reserve(key(1), EVENT)
     first.reserve(key(2), EVENT)
-    with pytest.raises(PrivacyBudgetExhausted):
+    with pytest.raises(BudgetExhausted):
         second.reserve(key(2), EVENT)
 
 
@@ -185,11 +186,11 @@ def test_reservation_survives_a_process_killed_right_after_reserve(path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from fed_gswgan.config import BudgetConfig
+from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 event = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
-ledger = Ledger(Path(sys.argv[1]), ("f0001",), BudgetConfig())
+ledger = Ledger(Path(sys.argv[1]), ("f0001",), DevicePolicy())
 ledger.reserve(ReleaseKey("experiment", 1, "ab" * 32), event)
 os.kill(os.getpid(), signal.SIGKILL)
 """

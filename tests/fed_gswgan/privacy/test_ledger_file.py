@@ -9,7 +9,9 @@ import pytest
 
 import fed_gswgan
 from fed_gswgan.privacy import ledger_file
-from fed_gswgan.privacy.ledger_file import LedgerFile, LedgerUnavailable, PrivacyBudgetExhausted
+from fed_gswgan.privacy.ledger_file import LedgerFile
+from fed_gswgan.privacy.ledger_head import LedgerHead, write_head
+from fed_gswgan.privacy.refusals import BudgetExhausted, LedgerUnavailable
 
 REPOSITORY = Path(fed_gswgan.__file__).parents[1]
 
@@ -69,10 +71,10 @@ def test_create_refuses_even_a_file_that_is_no_ledger(tmp_path):
         LedgerFile.create(tmp_path / "empty", {})
 
 
-def test_create_leaves_one_file_whether_it_succeeds_or_not(path):
+def test_create_leaves_ledger_and_head_whether_it_succeeds_or_not(path):
     with pytest.raises(FileExistsError):
         LedgerFile.create(path, {"users": []})
-    assert list(path.parent.iterdir()) == [path]
+    assert set(path.parent.iterdir()) == {path, path.with_suffix(".head")}
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "link"])
@@ -96,7 +98,7 @@ def test_ledger_appears_in_one_piece(tmp_path, monkeypatch):
         patch.setattr(ledger_file.os, "write", lambda *a: seen.append(path.exists()) or write(*a))
         patch.setattr(ledger_file.os, "link", lambda *a: seen.append(path.exists()) or link(*a))
         LedgerFile.create(path, {})
-    assert seen == [False, False]
+    assert seen == [False, False, True]  # the last is the head's: a ledger first, then its end
     assert read(path) == []
 
 
@@ -113,7 +115,7 @@ def test_of_two_who_create_at_once_one_wins(tmp_path, monkeypatch):
         LedgerFile.create(path, {"users": ["second"]})
     with LedgerFile(path).locked() as file:
         assert file.header["users"] == ["first"]
-    assert list(tmp_path.iterdir()) == [path]
+    assert set(tmp_path.iterdir()) == {path, path.with_suffix(".head")}
 
 
 def test_only_the_owner_may_read_a_ledger(path):
@@ -130,7 +132,7 @@ def test_missing_ledger_is_unavailable_and_stays_missing(tmp_path):
 
 
 def test_unavailable_counts_as_exhausted():
-    assert issubclass(LedgerUnavailable, PrivacyBudgetExhausted)
+    assert issubclass(LedgerUnavailable, BudgetExhausted)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +188,9 @@ def test_an_edited_byte_anywhere_is_noticed(path):
 
 
 def test_header_of_another_format_is_unavailable(tmp_path):
-    line, _ = ledger_file._chain("", {"format": "other/1"})
+    line, last_hash = ledger_file._chain("", {"format": "other/1"})
     (tmp_path / "other").write_bytes(line)
+    write_head(tmp_path / "other", LedgerHead(len(line), last_hash))
     with pytest.raises(LedgerUnavailable, match="line 1"), LedgerFile(tmp_path / "other").locked():
         pass
 
@@ -264,7 +267,9 @@ def test_entry_is_synced_to_disk_before_append_returns(path, monkeypatch):
         patch.setattr(ledger_file.os, "write", lambda *a: calls.append("write") or write(*a))
         patch.setattr(ledger_file.os, "fsync", lambda d: calls.append(("fsync", d)) or fsync(d))
         file.append([{"a": 1}, {"a": 2}])
-        assert calls == ["write", ("fsync", file._descriptor)]
+        # The lines, and only then the head, whose own file and folder are synced too.
+        assert calls[:3] == ["write", ("fsync", file._descriptor), "write"]
+        assert [call[0] for call in calls[3:]] == ["fsync", "fsync"]
 
 
 def test_new_ledger_and_its_folder_are_synced(tmp_path, monkeypatch):
@@ -275,7 +280,9 @@ def test_new_ledger_and_its_folder_are_synced(tmp_path, monkeypatch):
             ledger_file.os, "fsync", lambda d: synced.append(os.fstat(d).st_ino) or fsync(d)
         )
         LedgerFile.create(tmp_path / "new", {})
-    assert synced == [(tmp_path / "new").stat().st_ino, tmp_path.stat().st_ino]
+    ledger, head = ((tmp_path / name).stat().st_ino for name in ("new", "new.head"))
+    folder = tmp_path.stat().st_ino
+    assert synced == [ledger, folder, head, folder]
 
 
 def test_failed_write_leaves_the_old_entries_readable(path, monkeypatch):
@@ -364,15 +371,22 @@ def test_dropping_a_line_mends_nothing_else(path):
         pass
 
 
-def test_ledger_torn_in_its_first_line_stays_unavailable(path):
-    path.write_bytes(path.read_bytes()[:-1])
-    LedgerFile(path).drop_incomplete_line()
+@pytest.mark.parametrize("entries", [0, 2])
+def test_a_line_that_the_head_knows_is_never_dropped(path, entries):
+    for number in range(entries):
+        append(path, {"a": number})
+    torn = path.read_bytes()[:-1]
+    path.write_bytes(torn)
+    with pytest.raises(LedgerUnavailable, match="cut"):
+        LedgerFile(path).drop_incomplete_line()
+    assert path.read_bytes() == torn
     with pytest.raises(LedgerUnavailable), LedgerFile(path).locked():
         pass
 
 
 def test_dropping_a_line_creates_no_ledger(tmp_path):
-    LedgerFile(tmp_path / "gone").drop_incomplete_line()
+    with pytest.raises(LedgerUnavailable):
+        LedgerFile(tmp_path / "gone").drop_incomplete_line()
     assert list(tmp_path.iterdir()) == []
 
 

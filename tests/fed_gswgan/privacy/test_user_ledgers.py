@@ -3,7 +3,8 @@ import pytest
 from fed_gswgan.config import BudgetConfig
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.privacy.ledger_file import LedgerFile, LedgerUnavailable
+from fed_gswgan.privacy.ledger_file import LedgerFile
+from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 
 # mu = 2 / 8 = 0.25 under replace-one: three releases spend 0.43, four 0.5.
@@ -83,15 +84,34 @@ def test_unwritable_ledger_counts_nobody(path):
 def test_torn_last_line_is_dropped_and_the_rest_counts(path):
     ledgers = UserLedgers(path, BUDGET)
     ledgers.record(1, ["a"], EVENT)
-    whole = path.read_bytes()
+    whole, head = path.read_bytes(), path.with_suffix(".head").read_bytes()
     ledgers.record(2, ["a"], EVENT)
-    for cut in range(len(whole) + 1, path.stat().st_size - 1, 20):
-        path.write_bytes(path.read_bytes()[:cut])
+    longer = path.read_bytes()
+    for cut in range(len(whole) + 1, len(longer) - 1, 20):
+        path.write_bytes(longer[:cut])
+        path.with_suffix(".head").write_bytes(head)  # the crash came before it was moved on
         again = UserLedgers(path, BUDGET)
         assert again.max_participations() == 1
         assert path.read_bytes() == whole
         again.record(2, ["a"], EVENT)
         assert UserLedgers(path, BUDGET).max_participations() == 2
+
+
+def test_a_count_that_was_cut_is_unavailable(path):
+    ledgers = UserLedgers(path, BUDGET)
+    ledgers.record(1, ["a"], EVENT)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(LedgerUnavailable, match="cut"):
+        UserLedgers(path, BUDGET)
+
+
+def test_participations_beyond_the_limit_are_not_asked_for(path):
+    ledgers = UserLedgers(path, BudgetConfig(max_participations=2))
+    for server_round in (1, 2):
+        assert not ledgers.would_exceed("a", EVENT)
+        ledgers.record(server_round, ["a"], EVENT)
+    assert ledgers.would_exceed("a", EVENT)
+    assert not ledgers.would_exceed("b", EVENT)
 
 
 def test_missing_count_is_unavailable_and_not_started_anew(path):

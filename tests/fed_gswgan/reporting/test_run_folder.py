@@ -6,7 +6,7 @@ import multiprocessing
 import pytest
 
 from fed_gswgan.config import Config
-from fed_gswgan.privacy.ledger_file import LedgerUnavailable
+from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.run_folder import (
     ASKED,
@@ -71,7 +71,8 @@ def test_checking_a_folder_makes_none(tmp_path):
 
 CHANGES = {
     "rounds": 999, "checkpoint_every": 7, "samples_every": 9, "evaluation_samples": 0,
-    "reply_timeout_seconds": 5.0, "min_replies": 2, "max_epsilon": 8.0, "data_dir": "/elsewhere",
+    "reply_timeout_seconds": 5.0, "min_replies": 2, "max_participations": 9,
+    "max_epsilon": 8.0, "data_dir": "/elsewhere",
 }  # fmt: skip
 
 

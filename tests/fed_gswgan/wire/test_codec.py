@@ -7,26 +7,24 @@ from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.config import CodecConfig
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.refusals import MalformedInput
+from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.wire.byte_meter import payload_bytes
 from fed_gswgan.wire.codec import Codec
-from fed_gswgan.wire.messages import (
-    MalformedReplyError,
-    MalformedRequestError,
-    TrainReply,
-    TrainRequest,
-)
+from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
 
 CODECS = ("float32", "float16", "uint8")
 # A bound of 2 and noise of 1.5: gradients are public to lie within 2 (1 + 6 x 1.5) = 20.
-SANITIZER = SanitizerConfig(clipping_bound=2.0, noise_stddev=1.5)
+SANITIZER = {"clipping": "sample", "clipping_bound": 2.0, "noise_stddev": 1.5}
 LIMIT = 20.0
 PIXEL_ERROR = {"float32": 0, "float16": 2**-12, "uint8": 0.5 / 255 + 1e-7}
 GRADIENT_ERROR = {"float32": 0, "float16": 2**-7, "uint8": LIMIT / 255 + 1e-6}
 
 
 def codec_of(name):
-    return Codec(CodecConfig(downlink_codec=name, uplink_codec=name), SANITIZER)
+    return Codec(CodecConfig(downlink_codec=name, uplink_codec=name))
 
 
 def request_of(critic_batches=0, rows=2):
@@ -39,13 +37,20 @@ def request_of(critic_batches=0, rows=2):
         labels_B=np.arange(60, 60 + rows),
         critic_samples_NBCHW=randomness.random((critic_batches, rows, 1, 28, 28), dtype=np.float32),
         critic_labels_NB=np.arange(critic_batches * rows).reshape(critic_batches, rows),
+        **SANITIZER,
     )
+
+
+def event_of(samples=2):
+    return SanitizedGradientEvent(samples=samples, **SANITIZER)
 
 
 def reply_of(gradient=None, server_round=3, rows=2):
     if gradient is None:
         gradient = np.random.default_rng(1).uniform(-LIMIT, LIMIT, (rows, 1, 28, 28))
-    return TrainReply(server_round=server_round, gradient_BCHW=gradient.astype(np.float32))
+    event = event_of(len(gradient))
+    gradient = SanitizedGradient(values_BCHW=gradient.astype(np.float32), event=event)
+    return TrainReply(server_round=server_round, gradient=gradient)
 
 
 def over_the_wire(records):
@@ -59,7 +64,7 @@ def over_the_wire(records):
 def test_a_request_survives_the_wire(name, critic_batches):
     codec, sent = codec_of(name), request_of(critic_batches)
     got = codec.decode_request(over_the_wire(codec.encode_request(sent)))
-    for field in ("experiment_id", "server_round", "checkpoint_round"):
+    for field in ("experiment_id", "server_round", "checkpoint_round", *SANITIZER):
         assert getattr(got, field) == getattr(sent, field)
     for field in ("labels_B", "critic_labels_NB"):
         assert getattr(got, field).dtype == np.int64
@@ -75,10 +80,15 @@ def test_a_request_survives_the_wire(name, critic_batches):
 @pytest.mark.parametrize("name", CODECS)
 def test_a_reply_survives_the_wire(name):
     codec, sent = codec_of(name), reply_of()
-    got = codec.decode_reply(over_the_wire(codec.encode_reply(sent)), 3, samples=2)
+    got = codec.decode_reply(over_the_wire(codec.encode_reply(sent)), 3, event_of(2))
     assert got.server_round == 3
-    assert (got.gradient_BCHW.dtype, got.gradient_BCHW.shape) == (np.float32, (2, 1, 28, 28))
-    assert np.abs(got.gradient_BCHW - sent.gradient_BCHW).max() <= GRADIENT_ERROR[name]
+    assert (got.gradient.values_BCHW.dtype, got.gradient.values_BCHW.shape) == (
+        np.float32,
+        (2, 1, 28, 28),
+    )
+    assert (
+        np.abs(got.gradient.values_BCHW - sent.gradient.values_BCHW).max() <= GRADIENT_ERROR[name]
+    )
 
 
 def test_an_8_bit_gradient_is_clamped_to_the_range_that_the_settings_make_public():
@@ -86,7 +96,7 @@ def test_an_8_bit_gradient_is_clamped_to_the_range_that_the_settings_make_public
     extremes = np.full((1, 1, 28, 28), 1e6)
     extremes[..., 0] = -1e6
     records = codec.encode_reply(reply_of(extremes))
-    got = codec.decode_reply(records, 3, samples=1).gradient_BCHW
+    got = codec.decode_reply(records, 3, event_of(1)).gradient.values_BCHW
     assert set(np.unique(got)) == {-LIMIT, LIMIT}
 
 
@@ -94,7 +104,7 @@ def test_an_8_bit_gradient_is_clamped_to_the_range_that_the_settings_make_public
 def test_a_gradient_beyond_the_public_range_arrives_at_its_end_and_is_accepted(name):
     codec = codec_of(name)
     records = codec.encode_reply(reply_of(np.full((1, 1, 28, 28), 1e6)))
-    got = codec.decode_reply(over_the_wire(records), 3, samples=1).gradient_BCHW
+    got = codec.decode_reply(over_the_wire(records), 3, event_of(1)).gradient.values_BCHW
     assert np.allclose(got, LIMIT, rtol=2**-11)
 
 
@@ -105,13 +115,13 @@ def test_a_reply_that_was_not_clamped_to_the_public_range_is_refused():
         records["arrays"]["sanitized-gradient"] = Array(np.full((2, 1, 28, 28), value, np.float32))
         if refused:
             with pytest.raises(MalformedReplyError, match=r"within \+-20"):
-                codec.decode_reply(records, 3, samples=2)
+                codec.decode_reply(records, 3, event_of(2))
         else:
-            codec.decode_reply(records, 3, samples=2)
+            codec.decode_reply(records, 3, event_of(2))
 
 
 def test_both_directions_have_a_codec_of_their_own():
-    codec = Codec(CodecConfig(downlink_codec="uint8", uplink_codec="float16"), SANITIZER)
+    codec = Codec(CodecConfig(downlink_codec="uint8", uplink_codec="float16"))
     assert codec.encode_request(request_of())["arrays"]["samples"].dtype == "uint8"
     assert codec.encode_reply(reply_of())["arrays"]["sanitized-gradient"].dtype == "float16"
 
@@ -121,7 +131,9 @@ def test_keys_on_the_wire_are_the_fields_in_kebab_case():
     request = codec.encode_request(request_of(critic_batches=1))
     assert set(request) == {"arrays", "config"}
     assert set(request["arrays"]) == {"samples", "labels", "critic-samples", "critic-labels"}
-    assert set(request["config"]) == {"experiment-id", "server-round", "checkpoint-round"}
+    sanitizer = {"clipping", "clipping-bound", "noise-stddev"}
+    who = {"experiment-id", "server-round", "checkpoint-round"}
+    assert set(request["config"]) == who | sanitizer
     reply = codec.encode_reply(reply_of())
     assert set(reply) == {"arrays", "config"}
     assert set(reply["arrays"]) == {"sanitized-gradient"}
@@ -318,7 +330,7 @@ def test_a_malformed_request_is_refused_by_the_name_of_its_field(case):
     spoil, text = MALFORMED_REQUESTS[case]
     codec = codec_of("float32")
     records = spoil(codec.encode_request(request_of(critic_batches=1)))
-    with pytest.raises(MalformedRequestError, match=text):
+    with pytest.raises(MalformedInput, match=text):
         codec.decode_request(over_the_wire(records))
 
 
@@ -328,7 +340,7 @@ def test_a_malformed_reply_is_refused_by_the_name_of_its_field(case):
     codec = codec_of("float32")
     records = spoil(codec.encode_reply(reply_of()))
     with pytest.raises(MalformedReplyError, match=text):
-        codec.decode_reply(over_the_wire(records), 3, samples=2)
+        codec.decode_reply(over_the_wire(records), 3, event_of(2))
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
@@ -336,9 +348,9 @@ def test_bytes_that_are_no_array_are_refused_by_the_name_of_their_field(case):
     codec = codec_of("float32")
     reply = with_data("sanitized-gradient", UNREADABLE[case])(codec.encode_reply(reply_of()))
     with pytest.raises(MalformedReplyError, match="sanitized-gradient"):
-        codec.decode_reply(over_the_wire(reply), 3, samples=2)
+        codec.decode_reply(over_the_wire(reply), 3, event_of(2))
     request = with_data("samples", UNREADABLE[case])(codec.encode_request(request_of()))
-    with pytest.raises(MalformedRequestError, match="samples"):
+    with pytest.raises(MalformedInput, match="samples"):
         codec.decode_request(over_the_wire(request))
 
 
@@ -367,9 +379,9 @@ def test_nothing_is_ever_unpickled(data):
     codec = codec_of("float32")
     reply = with_data("sanitized-gradient", data)(codec.encode_reply(reply_of()))
     with pytest.raises(MalformedReplyError, match="sanitized-gradient cannot be read"):
-        codec.decode_reply(over_the_wire(reply), 3, samples=2)
+        codec.decode_reply(over_the_wire(reply), 3, event_of(2))
     request = with_data("samples", data)(codec.encode_request(request_of()))
-    with pytest.raises(MalformedRequestError, match="samples cannot be read"):
+    with pytest.raises(MalformedInput, match="samples cannot be read"):
         codec.decode_request(over_the_wire(request))
     assert not Trap.sprung
     np.load(io.BytesIO(object_array()), allow_pickle=True)
@@ -381,4 +393,4 @@ def test_a_float16_reply_that_overflowed_is_refused():
     codec = codec_of("float16")
     records = with_array("sanitized-gradient", np.full((2, 1, 28, 28), np.inf, dtype=np.float16))
     with pytest.raises(MalformedReplyError, match="must be finite"):
-        codec.decode_reply(records(codec.encode_reply(reply_of())), 3, samples=2)
+        codec.decode_reply(records(codec.encode_reply(reply_of())), 3, event_of(2))

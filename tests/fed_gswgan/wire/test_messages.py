@@ -16,6 +16,9 @@ def request_():
         labels_B=np.array([0, 1]),
         critic_samples_NBCHW=np.zeros((1, 2, 1, 28, 28), dtype=np.float32),
         critic_labels_NB=np.array([[0, 1]]),
+        clipping="sample",
+        clipping_bound=1.0,
+        noise_stddev=2.14,
     )
 
 
@@ -30,8 +33,11 @@ def one_pixel_up(images):
     [
         ("experiment_id", lambda value: "run-2"),
         ("server_round", lambda value: 4),
+        ("clipping", lambda value: "message"),
+        ("clipping_bound", lambda value: value / 2),
+        ("noise_stddev", lambda value: value * 2),
         ("samples_BCHW", one_pixel_up),
-        ("samples_BCHW", lambda value: value.reshape(1, 2, 28, 28)),
+        ("samples_BCHW", lambda value: value.reshape(2, 1, 14, 56)),
         ("samples_BCHW", lambda value: value.view(np.int32)),
         ("labels_B", lambda value: value[::-1]),
         ("critic_samples_NBCHW", one_pixel_up),

@@ -1,0 +1,88 @@
+"""The last look at what leaves a client: a sanitized gradient, an id or an error, and nothing else.
+
+A count, a loss or a second array in a reply would be a release that no ledger knows. Whoever adds
+one to the app, in good faith or not, gets an error here.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+
+from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
+from fed_gswgan.wire.number_format import DTYPES
+
+logger = logging.getLogger(__name__)
+
+LONGEST_CLIENT_ID = 64
+
+
+class _Answered(NamedTuple):
+    """What the request at hand may be answered with."""
+
+    kind: str
+    shape: tuple[int, ...]
+    server_round: object
+
+
+def release_guard(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Pass the app's reply on if it is exactly what its request may be answered with.
+
+    A Flower mod. The reply's shape is that of the request's samples and its round is the request's,
+    so neither can depend on the data.
+    """
+    answered = _asked_for(message)  # read before the app could change the message
+    reply = call_next(message, context)
+    if reply.has_error():
+        return reply
+    try:
+        _require_expected(reply.content, answered)
+    except ValueError as error:
+        logger.error("a reply was held back: %s", error)
+        reason = "client failed; see its own log"
+        return Message(Error(CLIENT_FAILED, reason), reply_to=message)
+    return reply
+
+
+def _asked_for(message: Message) -> _Answered:
+    kind = message.metadata.message_type
+    try:
+        shape = tuple(message.content.array_records["arrays"]["samples"].shape)
+        return _Answered(kind, shape, message.content.config_records["config"]["server-round"])
+    except (KeyError, TypeError):
+        return _Answered(kind, (), None)  # malformed, or a query: no gradient answers it
+
+
+def _require_expected(content: RecordDict, answered: _Answered) -> None:
+    kinds = {name: type(record) for name, record in content.items()}
+    if answered.kind == REGISTER:
+        if kinds != {"config": ConfigRecord}:
+            raise ValueError(f"records {kinds} must be a config")
+        identity = content.config_records["config"]
+        if set(identity) != {"client-id"}:
+            raise ValueError(f"{sorted(identity)} must be a client-id alone")
+        client_id = identity["client-id"]
+        if not isinstance(client_id, str) or len(client_id) > LONGEST_CLIENT_ID:
+            raise ValueError(f"client-id must be a name of at most {LONGEST_CLIENT_ID} characters")
+    elif answered.kind == TRAIN:
+        if kinds != {"arrays": ArrayRecord, "config": ConfigRecord}:
+            raise ValueError(f"records {kinds} must be arrays and config")
+        arrays, config = content.array_records["arrays"], content.config_records["config"]
+        if set(arrays) != {"sanitized-gradient"} or dict(config) != {
+            "server-round": answered.server_round
+        }:
+            raise ValueError(
+                f"{sorted(arrays)} and {dict(config)} must be a sanitized gradient and its round"
+            )
+        gradient = arrays["sanitized-gradient"].numpy()
+        if gradient.shape != answered.shape or gradient.dtype not in map(np.dtype, DTYPES.values()):
+            raise ValueError(
+                f"sanitized-gradient is {gradient.dtype} of shape {gradient.shape}, the samples "
+                f"that were asked have shape {answered.shape}"
+            )
+    else:
+        raise ValueError(f"{answered.kind}: no reply to that may leave")

@@ -1,0 +1,191 @@
+"""A sound sanitizer, and others that have one defect each; what is wrong is the class's name."""
+
+import os
+
+import numpy as np
+
+from fed_gswgan.privacy.clipping import clip
+from fed_gswgan.privacy.noise_source import SeededNoise
+
+
+class SeededByProcess:
+    """Seeded noise that differs after a fork, as noise on a device does."""
+
+    def __init__(self, seed=7):
+        self.process = os.getpid()
+        self.at_first = np.random.Generator(np.random.Philox(key=seed))
+
+    def randomness(self):
+        if os.getpid() == self.process:
+            return self.at_first
+        return np.random.Generator(np.random.Philox(key=os.getpid()))
+
+    def add_noise(self, values, stddev):
+        return SeededNoise(self.randomness()).add_noise(values, stddev)
+
+
+class Sound:
+    """Clips, then adds noise from a seed."""
+
+    def __init__(self):
+        self.source = SeededByProcess()
+
+    def __call__(self, messages, event):
+        return [self.sanitize(message, event) for message in messages]
+
+    def sanitize(self, gradients, event):
+        clipped = self.clip(gradients, event)
+        return (clipped + self.noise(clipped, event)).astype(np.float32)
+
+    def clip(self, gradients, event):
+        return clip(gradients, event.clipping, event.clipping_bound)
+
+    def noise(self, clipped, event):
+        return self.stddev(event) * self.randomness().standard_normal(clipped.shape)
+
+    def randomness(self):
+        return self.source.randomness()
+
+    def stddev(self, event):
+        return event.noise_stddev * event.clipping_bound
+
+
+class HalfTheNoise(Sound):
+    def stddev(self, event):
+        return super().stddev(event) / 2
+
+
+class NoiseWithoutTheBound(Sound):
+    def stddev(self, event):
+        return event.noise_stddev
+
+
+class NoNoiseOnZeros(Sound):
+    def noise(self, clipped, event):
+        return super().noise(clipped, event) * clipped.any()
+
+
+class NoClip(Sound):
+    def clip(self, gradients, event):
+        return np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
+
+
+class ClipAfterNoise(Sound):
+    def sanitize(self, gradients, event):
+        finite = np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
+        return self.clip(finite + self.noise(finite, event), event).astype(np.float32)
+
+
+class ClipOfEachPixel(Sound):
+    def clip(self, gradients, event):
+        return np.clip(np.nan_to_num(gradients), -event.clipping_bound, event.clipping_bound)
+
+
+class OneCoefficientFromTheMeanNorm(Sound):
+    def clip(self, gradients, event):
+        rows = np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
+        mean = np.linalg.norm(rows.reshape(len(rows), -1), axis=1).mean()
+        return rows * min(1, event.clipping_bound / max(mean, 1e-300))
+
+
+class CoefficientFromTheSumOfRows(Sound):
+    def clip(self, gradients, event):
+        rows = np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
+        total = np.linalg.norm(rows.sum(axis=0))
+        return rows * min(1, event.clipping_bound / max(total, 1e-300))
+
+
+class RowsClippedInsteadOfTheMessage(Sound):
+    def clip(self, gradients, event):
+        return clip(gradients, "sample", event.clipping_bound)
+
+
+class NoClipWhereTheSquareOverflows(Sound):
+    def clip(self, gradients, event):
+        finite = np.nan_to_num(gradients, posinf=0, neginf=0)
+        parts = finite.reshape(len(finite) if event.clipping == "sample" else 1, -1)
+        with np.errstate(over="ignore"):
+            norms = np.sqrt(np.square(parts).sum(axis=1, keepdims=True))
+        norms = np.where(np.isfinite(norms), norms, 0)
+        return (parts / np.maximum(norms / event.clipping_bound, 1)).reshape(gradients.shape)
+
+
+class OneNoiseForAllRows(Sound):
+    def noise(self, clipped, event):
+        return super().noise(clipped[:1], event)
+
+
+class OneNoiseValueARow(Sound):
+    def noise(self, clipped, event):
+        return super().noise(clipped[:, :, :1, :1], event)
+
+
+class NoiseReusedInTheNextMessage(Sound):
+    def __call__(self, messages, event):
+        kept = self.noise(messages[0], event)
+        return [(self.clip(m, event) + kept).astype(np.float32) for m in messages]
+
+
+class NoiseFromAConstantSeed(Sound):
+    def randomness(self):
+        return np.random.Generator(np.random.Philox(key=7))
+
+
+class NoiseSharedByForks(Sound):
+    def randomness(self):
+        return self.source.at_first
+
+
+class SinglePrecisionNoise(Sound):
+    def sanitize(self, gradients, event):
+        normals = self.randomness().standard_normal(gradients.shape, np.float32)
+        clipped = self.clip(gradients, event).astype(np.float32)
+        return clipped + np.float32(self.stddev(event)) * normals
+
+
+class NoFiniteGuard(Sound):
+    def clip(self, gradients, event):
+        parts = gradients.astype(np.float64)
+        parts = parts.reshape(len(gradients) if event.clipping == "sample" else 1, -1)
+        with np.errstate(invalid="ignore"):
+            norms = np.linalg.norm(parts, axis=1, keepdims=True)
+            parts = parts * np.minimum(1, event.clipping_bound / np.maximum(norms, 1e-300))
+        return parts.reshape(gradients.shape)
+
+
+class FiniteGuardAfterTheNoise(NoFiniteGuard):
+    def sanitize(self, gradients, event):
+        return np.nan_to_num(super().sanitize(gradients, event))
+
+
+class NormOfZeroDivides(Sound):
+    def clip(self, gradients, event):
+        rows = np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
+        parts = rows.reshape(len(rows) if event.clipping == "sample" else 1, -1)
+        with np.errstate(invalid="ignore"):
+            parts = event.clipping_bound * parts / np.linalg.norm(parts, axis=1, keepdims=True)
+        return parts.reshape(gradients.shape)
+
+
+class RaisesOnNaN(Sound):
+    def clip(self, gradients, event):
+        if np.isnan(gradients).any():
+            raise ValueError("a gradient is not a number")
+        return super().clip(gradients, event)
+
+
+class LeavesOutRowsThatAreNotFinite(Sound):
+    def clip(self, gradients, event):
+        finite = np.isfinite(gradients).all(axis=(1, 2, 3))
+        return super().clip(gradients[finite], event) if finite.any() else gradients[finite]
+
+
+class KeepsDoublePrecision(Sound):
+    def sanitize(self, gradients, event):
+        clipped = self.clip(gradients, event)
+        return clipped + self.noise(clipped, event)
+
+
+def accounted_as_one_sample(event, relation):
+    """Return the mu of a reply of one row, whatever the number of rows."""
+    return relation.sensitivity_multiple / event.noise_stddev
