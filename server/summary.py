@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.device.virtual_clients import ReservedBudgets
 from fed_gswgan.privacy.calibration import remedies
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
@@ -41,6 +43,8 @@ def privacy_summary(
         epsilon, mu = bound, user_ledgers.max_mu()
         participations, users = user_ledgers.max_participations(), clients
     found = remedies(event, mu, relation, budget.delta, PROTECTIVE_EPSILON)
+    coordinates = participations * event.samples * math.prod(IMAGE_SHAPE)
+    added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
     seeded = sanitizer.noise_source == "seeded"
     return {
         "trust_model": "local",
@@ -58,8 +62,17 @@ def privacy_summary(
         "epsilon_median": reserved.epsilon_median if reserved else None,
         "epsilon_from": "the clients' ledgers" if reserved else "the server's count",
         "epsilon_server_bound": bound,
+        "delta_of_finite_arithmetic_log10": added_delta if coordinates else None,
         "seeded_noise": seeded,
         "statement": privacy_statement(
-            epsilon, budget.delta, str(relation), unit, users, participations, seeded, found
+            epsilon,
+            budget.delta,
+            str(relation),
+            unit,
+            users,
+            participations,
+            seeded,
+            added_delta,
+            found,
         ),
     }

@@ -10,9 +10,10 @@ from scipy.optimize import brentq, minimize_scalar
 from fed_gswgan.privacy.sampled_gaussian import RoundLosses
 
 LARGEST_TRANSFORM = 2**24  # numbers; half a gigabyte of working memory
-# How much of the tilted distribution epsilon must leave beyond it, and how much may lie outside
-# of the transform. The less is left beyond, the less do rare large losses widen the transform.
-BEYOND, OUTSIDE = 1e-3, 1e-14
+# Share of the tilted distribution that is to pass epsilon; a larger one would make more of rare
+# large losses, and so widen the transform.
+BEYOND = 1e-3
+OUTSIDE = 1e-14  # share of it that may lie outside of the transform
 
 
 class TooManyPointsError(ValueError):
@@ -33,7 +34,7 @@ def composed_epsilon(losses: RoundLosses, rounds: int, delta: float) -> float:
     """
     finite_delta = delta + math.expm1(rounds * math.log1p(-losses.infinite))
     moments = _TiltedLosses(losses)
-    # The best order leaves about 1 beyond epsilon, none at all delta; between them, the power.
+    # Tilted by the best order about one sum in a few passes epsilon, untilted one in 1 / delta.
     order = moments.best_order(rounds, finite_delta)
     order *= max(0.0, 1 - math.log(BEYOND) / math.log(finite_delta))
     low, high = moments.window(order, rounds)

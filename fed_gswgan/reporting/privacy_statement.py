@@ -15,6 +15,7 @@ def privacy_statement(
     users: int,
     participations: int,
     seeded: bool,
+    log10_added_delta: float,
     found: Remedies,
 ) -> list[str]:
     """Return sentences for the end of a run, without marketing.
@@ -27,11 +28,13 @@ def privacy_statement(
         users: how many there are.
         participations: releases of that user.
         seeded: whether the noise came from a seed.
+        log10_added_delta: what finite arithmetic adds to delta; -inf before any release.
         found: what would bring epsilon to its target.
     """
     lines = [
         f"epsilon = {epsilon:.4g} at delta = {delta:g} ({relation}; the user is {unit}; the server "
-        f"is not trusted), after {participations} participations."
+        f"is not trusted), after {participations} participations; finite arithmetic adds "
+        f"{_power_of_ten(log10_added_delta)} to delta."
     ]
     if seeded:
         lines.append(
@@ -69,6 +72,10 @@ def _remedies(participations: int, found: Remedies) -> list[str]:
         f"  secure aggregation: {found.honest} honest survivors, at this noise each, in every sum"
     )
     return lines
+
+
+def _power_of_ten(exponent: float) -> str:
+    return "nothing" if exponent == -math.inf else f"10^{math.ceil(exponent)}"
 
 
 def _up(value: float) -> str:

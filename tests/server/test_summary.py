@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from fed_gswgan.config import Config
@@ -37,6 +39,12 @@ def test_where_the_clients_ledgers_cannot_be_seen_the_servers_count_stands_in(as
     assert summary["participations_max"] == 2
     assert summary["epsilon_from"] == "the server's count"
     assert summary["epsilon_median"] is None
+
+
+def test_what_finite_arithmetic_adds_is_far_below_a_hundredth_of_delta(asked_twice):
+    summary = summary_of(asked_twice, 14, None)
+    assert summary["delta_of_finite_arithmetic_log10"] < math.log10(DELTA / 100)
+    assert "finite arithmetic adds 10^-" in summary["statement"][0]
 
 
 def test_where_they_can_be_seen_they_count(asked_twice):

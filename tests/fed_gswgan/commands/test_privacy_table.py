@@ -29,7 +29,6 @@ def test_people_get_a_line_for_each_population(capsys):
 
 
 def test_the_picture_is_written_where_it_was_asked_for(tmp_path):
-    pytest.importorskip("matplotlib")
     path = tmp_path / "reachable.png"
     assert main([*TABLE, "--populations", "1000", "10000", "--plot", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -6,7 +6,7 @@ from fed_gswgan.reporting.privacy_statement import privacy_statement
 
 def statement(
     epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
-    affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5,
+    affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5, added=-3233.2,
 ):  # fmt: skip
     found = Remedies(
         epsilon=10.0,
@@ -16,7 +16,7 @@ def statement(
         honest=35,
     )
     lines = privacy_statement(
-        epsilon, delta, "replace-one", "one person", users, participations, seeded, found
+        epsilon, delta, "replace-one", "one person", users, participations, seeded, added, found
     )
     return "\n".join(lines)
 
@@ -25,6 +25,13 @@ def test_the_first_sentence_says_epsilon_delta_relation_user_and_participations(
     first = statement(1234.5).splitlines()[0]
     for words in ("1234", "1e-05", "replace-one", "one person", "not trusted", "24 participations"):
         assert words in first
+
+
+@pytest.mark.parametrize(
+    ("added", "said"), [(-3233.2, "10^-3233"), (-8.01, "10^-8"), (float("-inf"), "nothing")]
+)
+def test_what_finite_arithmetic_adds_to_delta_is_said_and_rounded_up(added, said):
+    assert f"finite arithmetic adds {said} to delta" in statement(3.0, added=added)
 
 
 def test_a_small_epsilon_needs_no_remedies():
