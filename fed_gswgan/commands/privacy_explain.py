@@ -47,7 +47,7 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(
             f"   {release['count']} replies of B = {release['samples']} rows, {whole} clipped to "
             f"L2 norm <= C = {release['clipping_bound']:g}, then noise of standard deviation "
-            f"{release['noise_stddev']:g} C on every coordinate"
+            f"{release['noise_stddev']} C on every coordinate"
         )
     moved = {
         "replace-one": "exchanged for any other data, a clipped value moves by at most 2 C",
@@ -61,7 +61,7 @@ def _text(found: dict[str, Any]) -> str:
         root = f"sqrt({release['samples']}) x " if release["clipping"] == "sample" else ""
         lines.append(
             f"   {root}{release['row_sensitivity']:g} C = {release['reply_sensitivity']:.6g} C;  "
-            f"mu of one reply = {release['reply_sensitivity']:.6g} / {release['noise_stddev']:g} = "
+            f"mu of one reply = {release['reply_sensitivity']:.6g} / {release['noise_stddev']} = "
             f"{release['mu_of_one']:.6g}"
         )
     terms = " + ".join(f"{r['count']} x {r['mu_of_one']:.6g}^2" for r in found["releases"])
@@ -101,6 +101,16 @@ def _remarks(found: dict[str, Any]) -> list[str]:
             f"5. Finite arithmetic adds {added} to delta, for {found['coordinates_released']:,} "
             "released coordinates"
         )
+    lines += ["", f"What must be believed: {found['must_be_believed']}"]
+    lines += [
+        "The same from one command: "
+        f"fed-gswgan privacy epsilon --trust local --clipping {release['clipping']} "
+        f"--noise-stddev {release['noise_stddev']} --samples {release['samples']} "
+        f"--participations {release['count']} --delta {found['delta']} "
+        f"--neighboring {found['neighboring_relation']}"
+        for release in found["releases"]
+        if len(found["releases"]) == 1
+    ]
     if found["seeded_noise"]:
         lines.append(
             "The noise of this run came from a seed, so it protects nobody; the epsilon is that of "

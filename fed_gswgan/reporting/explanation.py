@@ -18,6 +18,7 @@ from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.trust import TrustModel, must_be_believed
 
 PIXELS = math.prod(IMAGE_SHAPE)
 
@@ -86,6 +87,7 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
     return {
         "user": spent.user,
         "ledger": str(spent.ledger),
+        "must_be_believed": must_be_believed(TrustModel.LOCAL, None),
         "neighboring_relation": str(spent.relation),
         "delta": spent.delta,
         "releases": [

@@ -1,9 +1,11 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from fed_gswgan.cli import main
+from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
 
 KNOWN = json.loads(
     (Path(__file__).parents[1] / "privacy" / "known_epsilons.json").read_text(encoding="utf-8")
@@ -150,3 +152,21 @@ def test_an_impossible_sampling_probability_is_named(capsys, probability):
     said = refused(capsys, *central, "--sampling-probability", probability)
     assert f"sampling-probability={float(probability)} must lie in (0, 1]" in said
     assert "sampling-probability must be given under trust=central" in refused(capsys, *central)
+
+
+def test_what_finite_arithmetic_adds_to_delta_is_printed_where_devices_add_the_noise(capsys):
+    counted = [*REPLY, *REPLACE, "--participations", "240"]
+    assert main(["privacy", "epsilon", "--trust", "local", *counted, "--json"]) == 0
+    local = json.loads(capsys.readouterr().out)
+    expected = finite_arithmetic_log10_delta(240 * 32 * 784, local["epsilon"])
+    assert local["delta_of_finite_arithmetic_log10"] == expected
+    assert expected < math.log10(1e-5) - 2  # below a hundredth of delta
+
+    secure = ["privacy", "epsilon", "--trust", "secure-aggregation", "--honest", "10", *counted]
+    assert main([*secure, "--pixels", "100", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = finite_arithmetic_log10_delta(10 * 240 * 32 * 100, found["epsilon"])
+    assert found["delta_of_finite_arithmetic_log10"] == expected
+
+    assert main(["privacy", "epsilon", "--trust", "local", *counted, "--pixels", "0"]) == 2
+    assert "pixels=0" in capsys.readouterr().err

@@ -48,3 +48,16 @@ def test_the_clients_folder_may_lie_elsewhere(run, tmp_path, capsys):
     capsys.readouterr()
     elsewhere = ["--clients", str(tmp_path / "elsewhere")]
     assert main(["privacy", "explain", str(run), *elsewhere]) == 0
+
+
+def test_the_printed_command_gives_the_same_epsilon(run, capsys):
+    capsys.readouterr()
+    assert main(["privacy", "explain", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert "What must be believed: That the device clips" in text
+    command = re.search(r"fed-gswgan (privacy epsilon .*)$", text, re.M).group(1)
+    assert main([*command.split(), "--json"]) == 0
+    recomputed = json.loads(capsys.readouterr().out)["epsilon"]
+    assert recomputed == pytest.approx(
+        json.loads((run / "summary.json").read_text())["privacy"]["epsilon_max"], rel=1e-12
+    )
