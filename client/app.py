@@ -1,6 +1,7 @@
 """The ClientApp: decode, ask the guard, encode. No data and no mathematics here."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
@@ -12,6 +13,7 @@ from fed_gswgan.device.virtual_clients import simulation_folder
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.wire.messages import CLIENT_FAILED
 from fed_gswgan.wire.release_guard import release_guard
+from fed_gswgan.wire.update_codec import decode_update_request, encode_update_reply
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +33,29 @@ def register(message: Message, context: Context) -> Message:
 @app.train("gswgan")
 def train(message: Message, context: Context) -> Message:
     """Relay a train request to the guard and its reply, or its refusal, back."""
+
+    def answer(content: RecordDict) -> RecordDict:
+        device = open_device(context)
+        return device.codec.encode_reply(device.guard.answer(device.codec.decode_request(content)))
+
+    return _relayed(message, answer)
+
+
+@app.train("fedavg_gan")
+def train_fedavg_gan(message: Message, context: Context) -> Message:
+    """Likewise for the baseline; a device answers it only if its owner trusts the server."""
+
+    def answer(content: RecordDict) -> RecordDict:
+        guard = open_device(context).update_guard
+        return encode_update_reply(guard.answer(decode_update_request(content)))
+
+    return _relayed(message, answer)
+
+
+def _relayed(message: Message, answer: Callable[[RecordDict], RecordDict]) -> Message:
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     try:
-        guard, codec = open_device(context)
-        reply = guard.answer(codec.decode_request(message.content))
-        return Message(codec.encode_reply(reply), reply_to=message)
+        return Message(answer(message.content), reply_to=message)
     except Refusal as refusal:
         return Message(Error(refusal.code, f"{refusal.name}: {refusal}"), reply_to=message)
     except Exception:

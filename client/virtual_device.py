@@ -10,6 +10,7 @@ from fed_gswgan.config import Config, DataConfig
 from fed_gswgan.data.partitions import load_partition, partitions_of
 from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.device.virtual_clients import (
     SIMULATION_FOLDER,
     policy_of_run,
@@ -26,6 +27,7 @@ class Device(NamedTuple):
 
     guard: Guard
     codec: Codec
+    update_guard: UpdateGuard
 
 
 def client_id_of(context: Context) -> str:
@@ -39,7 +41,7 @@ def client_id_of(context: Context) -> str:
 
 
 def open_device(context: Context) -> Device:
-    """Return the guard of this node's virtual client and the codec of its settings.
+    """Return the guards of this node's virtual client and the codec of its settings.
 
     Raises:
         RuntimeError: this process does not simulate.
@@ -67,7 +69,7 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
     users = partitions[partition_id]
     client_id = virtual_client_id(partition_id)
     num_classes = len(source.class_names)
-    guard = Guard(
+    owned = (
         client_id,
         users,
         lambda: load_partition(source, users),
@@ -75,9 +77,9 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
         config,
         policy_of_run(config),
         root / client_id,
-        lambda server_round: _noise_source(config, client_id, server_round),
     )
-    return Device(guard, Codec(config.codec))
+    guard = Guard(*owned, lambda server_round: _noise_source(config, client_id, server_round))
+    return Device(guard, Codec(config.codec), UpdateGuard(*owned))
 
 
 @lru_cache(maxsize=4)

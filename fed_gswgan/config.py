@@ -37,6 +37,23 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """Which algorithm trains the generator, and what only the baseline among them has.
+
+    Source: FedAvg-GAN is that of Augenstein et al., arXiv 1911.06679.
+    """
+
+    algorithm: str = "gs-wgan"  # fedavg-gan: critics are averaged, by a server that is trusted
+    generator_steps: int = 6  # of the server in a round
+    server_learning_rate: float = 1.0  # on the mean update of the critic
+
+    def __post_init__(self) -> None:
+        one_of(("gs-wgan", "fedavg-gan"), algorithm=self.algorithm)
+        at_least(1, generator_steps=self.generator_steps)
+        positive(server_learning_rate=self.server_learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """The generator and its optimizer; it never leaves the server."""
 
@@ -194,6 +211,7 @@ class Config:
     """All roles of one run."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     adam: AdamConfig = field(default_factory=AdamConfig)
@@ -209,6 +227,11 @@ class Config:
             raise ValueError(
                 f"uplink-codec=float16 holds values up to {FLOAT16_MAX:g}, noise-stddev="
                 f"{self.sanitizer.noise_stddev:g} makes them as large as {largest:g}; use float32"
+            )
+        if self.algorithm.algorithm == "fedavg-gan" and self.sanitizer.clipping != "message":
+            raise ValueError(
+                f"clipping={self.sanitizer.clipping} must be message under algorithm=fedavg-gan: "
+                "an update is clipped as a whole"
             )
 
     @classmethod

@@ -1,7 +1,7 @@
 """The ServerApp: builds a run from its settings, lets the Strategy run it, and sums up."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import ASKED, RunFolder, open_run_folder
 from fed_gswgan.reporting.summary_table import METRICS, print_summary
 from fed_gswgan.seeding import SeedStream
+from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.wire.byte_meter import ByteMeter
-from fed_gswgan.wire.codec import Codec
+from server.fedavg_gan_strategy import FedAvgGanStrategy
 from server.registration import register_clients
+from server.round_strategy import RoundStrategy
 from server.run_recorder import RunRecorder
 from server.sample_gradient_strategy import SampleGradientStrategy
 from server.summary import privacy_summary
@@ -44,6 +46,11 @@ app = ServerApp()
 
 # Constant, so that every run on a data set is judged by the same classifier.
 EVALUATION_SEED = 0
+
+STRATEGIES: Mapping[str, Callable[..., RoundStrategy]] = {
+    "gs-wgan": SampleGradientStrategy,
+    "fedavg-gan": FedAvgGanStrategy,
+}
 
 
 @app.main()
@@ -91,14 +98,11 @@ def _run(
     if virtual_clients is not None and user_ledgers.max_participations() == 0:
         create_virtual_clients(virtual_clients, partitions_of(source, config.data))
     num_classes = len(source.class_names)
-    seed = SeedStream(config.run.seed).torch_seed("generator-weights")
-    trainer = GeneratorTrainer(
-        build_generator(config.generator, num_classes, seed), config.generator, config.adam
-    )
+    trainer = _trainer(config, num_classes)
     byte_meter = ByteMeter()
     recorder = RunRecorder(run.path, config, trainer, byte_meter, num_classes, console)
     try:
-        strategy = SampleGradientStrategy(
+        strategy = STRATEGIES[config.algorithm.algorithm](
             config=config,
             experiment_id=run.experiment_id,
             nodes=_register(grid, config, source, byte_meter, interrupted),
@@ -106,7 +110,6 @@ def _run(
             trainer=trainer,
             user_ledgers=user_ledgers,
             byte_meter=byte_meter,
-            codec=Codec(config.codec),
             first_round=recorder.finished_round + 1,
             checkpoint_round=lambda: recorder.checkpoint_round,
             on_round=recorder.on_round,
@@ -126,6 +129,17 @@ def _run(
         print_summary(summary, run.path, console)
 
 
+def _trainer(config: Config, num_classes: int) -> GeneratorTrainer:
+    seeds = SeedStream(config.run.seed)
+    generator = build_generator(
+        config.generator, num_classes, seeds.torch_seed("generator-weights")
+    )
+    if config.algorithm.algorithm == "gs-wgan":
+        return GeneratorTrainer(generator, config.generator, config.adam)
+    critic = build_critic(config.critic, num_classes, seeds.torch_seed("critic-weights"))
+    return AveragedCriticTrainer(generator, critic, config.generator, config.adam)
+
+
 def _register(
     grid: Grid,
     config: Config,
@@ -141,7 +155,7 @@ def _register(
 def summarize(
     config: Config,
     source: WriterSource,
-    strategy: SampleGradientStrategy,
+    strategy: RoundStrategy,
     recorder: RunRecorder,
     runtime: str,
 ) -> dict[str, Any]:
@@ -153,6 +167,7 @@ def summarize(
     )
     critic = build_critic(config.critic, len(source.class_names), seed=0)
     return {
+        "algorithm": config.algorithm.algorithm,
         "runtime": runtime,
         "dataset": source.name,
         "clients": len(strategy.nodes),
@@ -164,6 +179,7 @@ def summarize(
         "privacy": privacy_summary(
             config,
             strategy.event,
+            strategy.reply_size,
             source.unit,
             len(strategy.nodes),
             strategy.user_ledgers,
@@ -189,9 +205,7 @@ def _reserved(config: Config, source: WriterSource) -> ReservedBudgets | None:
         return None
 
 
-def _evaluate(
-    config: Config, source: WriterSource, strategy: SampleGradientStrategy
-) -> dict[str, Any]:
+def _evaluate(config: Config, source: WriterSource, strategy: RoundStrategy) -> dict[str, Any]:
     """Return the metrics of the EMA generator on images that no client held; none if not asked."""
     if config.run.evaluation_samples == 0:
         return dict.fromkeys(METRICS)

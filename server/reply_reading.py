@@ -1,15 +1,13 @@
 """Reads a round's replies: checks, counts, decodes; nothing a client sends stops a round."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
-from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.wire.byte_meter import ByteMeter
-from fed_gswgan.wire.codec import Codec
 from fed_gswgan.wire.messages import MalformedReplyError
 
 logger = logging.getLogger(__name__)
@@ -17,35 +15,33 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Replies:
-    """Well-formed sanitized gradients by client id, and how many other replies there were."""
+    """The arrays of well-formed replies by client id, and how many other replies there were."""
 
-    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
     failed: int = 0
     malformed: int = 0
 
     @property
     def arrived(self) -> int:
         """Replies of any kind."""
-        return len(self.gradients) + self.failed + self.malformed
+        return len(self.values) + self.failed + self.malformed
 
 
 def read_replies(
     messages: Iterable[Message],
     clients: Mapping[int, str],
-    codec: Codec,
+    decode: Callable[[RecordDict], np.ndarray],
     byte_meter: ByteMeter,
     server_round: int,
-    event: SanitizedGradientEvent,
 ) -> Replies:
     """Return what can be combined; an error or a malformed reply is counted, logged and dropped.
 
     Args:
         messages: as they arrived.
         clients: node id to client id.
-        codec: of the wire.
+        decode: returns the array of a reply, or raises MalformedReplyError.
         byte_meter: counts every reply with content, well-formed or not.
         server_round: that was asked.
-        event: the release that was asked for.
     """
     replies = Replies()
     for message in messages:
@@ -59,10 +55,10 @@ def read_replies(
         client_id = clients[node_id]
         byte_meter.uplink(client_id, message.content)
         try:
-            reply = codec.decode_reply(message.content, server_round, event)
+            values = decode(message.content)
         except MalformedReplyError as error:
             replies.malformed += 1
             logger.warning("round %d: %s: %s", server_round, client_id, error)
             continue
-        replies.gradients[client_id] = reply.gradient.values_BCHW
+        replies.values[client_id] = values
     return replies

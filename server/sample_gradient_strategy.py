@@ -1,228 +1,69 @@
 """Federated GS-WGAN as a Flower Strategy: samples out, sanitized gradients in, a generator step.
 
-Shapes: N sample batches, B batch, Z latent, C channels, H and W image.
+The round itself is ``RoundStrategy.train_round``.
+
+Shapes: B batch, C channels, H and W image.
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import math
+from typing import Any
 
+import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.app import RecordDict
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.privacy.sanitizer import release_event
-from fed_gswgan.privacy.user_ledgers import UserLedgers
-from fed_gswgan.reporting.round_report import RoundReport
-from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.generator_trainer import GeneratorTrainer
-from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.codec import Codec
 from fed_gswgan.wire.messages import TRAIN
 from server.aggregation import combine
-from server.cohort_sampling import select_cohort
-from server.exchange import exchange
-from server.reply_reading import Replies, read_replies
+from server.reply_reading import Replies
+from server.round_strategy import RoundStrategy, Step
 from server.sample_requests import SampleRequests
 
 logger = logging.getLogger(__name__)
 
 
-PATIENCE_ROUNDS = 5
-
-
-class RunStalled(RuntimeError):
-    """Too few clients answer for the generator to move, while everybody asked is charged."""
-
-
-class Step(NamedTuple):
-    """What a round did to the generator."""
-
-    taken: bool
-    combined_gradient_norm: float = 0.0
-    generator_gradient_norm: float = 0.0
-
-
-class SampleGradientStrategy(Strategy):
+class SampleGradientStrategy(RoundStrategy):
     """The cohort gets the same samples; the mean sanitized gradient moves the generator.
 
     Args:
         config: of the run.
         experiment_id: part of every release's key; a resumed run keeps it.
-        nodes: client id to node id.
         num_classes: of the data set.
-        trainer: the generator.
-        user_ledgers: the server's own count of private releases.
-        byte_meter: counts both directions.
-        codec: of the wire.
-        first_round: 1, or the one after the checkpoint.
-        checkpoint_round: tells the newest round the server could fall back to.
-        on_round: gets every round's report.
-        interrupted: True once the run shall end.
+        shared: the arguments of ``RoundStrategy``.
     """
 
+    message_type = TRAIN
+
     def __init__(
-        self,
-        *,
-        config: Config,
-        experiment_id: str,
-        nodes: dict[str, int],
-        num_classes: int,
-        trainer: GeneratorTrainer,
-        user_ledgers: UserLedgers,
-        byte_meter: ByteMeter,
-        codec: Codec,
-        first_round: int = 1,
-        checkpoint_round: Callable[[], int] = lambda: 0,
-        on_round: Callable[[RoundReport], None] = lambda report: None,
-        interrupted: Callable[[], bool] = lambda: False,
+        self, *, config: Config, experiment_id: str, num_classes: int, **shared: Any
     ) -> None:
-        self.config = config
-        self.nodes = nodes
-        self.trainer = trainer
-        self.user_ledgers = user_ledgers
-        self.byte_meter = byte_meter
-        self.codec = codec
-        self.first_round = first_round
-        self.checkpoint_round = checkpoint_round
-        self.on_round = on_round
-        self.interrupted = interrupted
-        self.clients = {node_id: client_id for client_id, node_id in nodes.items()}
-        self.seeds = SeedStream(config.run.seed)
+        event = release_event(config.cohort.batch_size, config.sanitizer)
+        size = event.samples * math.prod(IMAGE_SHAPE)
+        super().__init__(config=config, event=event, reply_size=size, **shared)
+        self.codec = Codec(config.codec)
         self.requests = SampleRequests(config, experiment_id, num_classes)
-        self.event = release_event(config.cohort.batch_size, config.sanitizer)
 
-    def train_round(self, grid: Grid, server_round: int) -> RoundReport | None:
-        """Run one round, whole; None if it was interrupted and is to be asked again."""
-        started = time.monotonic()
-        requests = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-        timeout = self.config.cohort.reply_timeout_seconds
-        arrived = exchange(grid, requests, timeout, self.interrupted)
-        if self.interrupted():
-            return None
-        replies = self.read_replies(server_round, arrived)
-        step = self.step_generator(server_round, replies)
-        return RoundReport(
-            server_round=server_round,
-            asked=len(requests),
-            received=len(replies.gradients),
-            failed=replies.failed,
-            malformed=replies.malformed,
-            missing=len(requests) - replies.arrived,
-            stepped=step.taken,
-            downlink_bytes=self.byte_meter.round_downlink,
-            uplink_bytes=self.byte_meter.round_uplink,
-            epsilon_server_bound=self.user_ledgers.max_epsilon(),
-            combined_gradient_norm=step.combined_gradient_norm,
-            generator_gradient_norm=step.generator_gradient_norm,
-            round_seconds=time.monotonic() - started,
-        )
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Select the cohort, count their releases on disk, generate samples, address requests."""
-        cohort = self.select_cohort(server_round)
-        self.user_ledgers.record(server_round, cohort, self.event)
+    def build_records(self, server_round: int) -> RecordDict:
+        """Generate this round's samples and encode them."""
         request = self.requests.build(server_round, self.trainer, self.checkpoint_round())
-        records = self.codec.encode_request(request)
-        self.byte_meter.start_round()
-        for client_id in cohort:
-            self.byte_meter.downlink(client_id, records)
-        group = str(server_round)
-        return [Message(records, self.nodes[c], TRAIN, group_id=group) for c in cohort]
+        return self.codec.encode_request(request)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Read the replies and step the generator; nothing but the step comes of it."""
-        self.step_generator(server_round, self.read_replies(server_round, replies))
-        return None, None
-
-    def select_cohort(self, server_round: int) -> list[str]:
-        """Return the drawn cohort less those whose budget another release would pass."""
-        drawn = select_cohort(list(self.nodes), server_round, self.config.cohort, self.seeds)
-        return [c for c in drawn if not self.user_ledgers.would_exceed(c, self.event)]
-
-    def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
-        """Check, count and decode what arrived."""
-        meter, event = self.byte_meter, self.event
-        return read_replies(messages, self.clients, self.codec, meter, server_round, event)
+    def decode(self, records: RecordDict, server_round: int) -> np.ndarray:
+        """Return the sanitized gradient of a reply, float32 (B, C, H, W)."""
+        return self.codec.decode_reply(records, server_round, self.event).gradient.values_BCHW
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
         """Combine the gradients and send them back through the generator, if enough came."""
-        if len(replies.gradients) < self.config.cohort.min_replies:
+        if len(replies.values) < self.config.cohort.min_replies:
             return Step(taken=False)
-        combined_BCHW = torch.from_numpy(combine(replies.gradients))
+        combined_BCHW = torch.from_numpy(combine(replies.values))
         latents_BZ, labels_B = self.requests.inputs(server_round)
         norm = self.trainer.step(latents_BZ, labels_B, combined_BCHW)
         return Step(True, float(combined_BCHW.flatten(1).norm(dim=1).mean()), norm)
-
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord | None = None,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Run from ``first_round`` to ``num_rounds``, reporting each, and return the EMA generator.
-
-        Raises:
-            RunStalled: round after round, too few clients answer; what is done stays saved.
-
-        Ends early, saying so, when interrupted or when nobody's budget allows another release.
-        ``initial_arrays`` replaces the generator's weights; the other arguments are Flower's and
-        are not used: settings are in the config, evaluation is the caller's.
-        """
-        if initial_arrays is not None:
-            for network in (self.trainer.generator, self.trainer.ema_generator):
-                network.load_state_dict(initial_arrays.to_torch_state_dict())
-        rounds_without_step = 0
-        for server_round in range(self.first_round, num_rounds + 1):
-            if self.interrupted():
-                break
-            if self.everybody_is_exhausted():
-                logger.warning(
-                    "stopped before round %d: another release would take every user past "
-                    "max-epsilon=%g or max-participations=%d", server_round,
-                    self.config.budget.max_epsilon, self.config.budget.max_participations,
-                )  # fmt: skip
-                break
-            report = self.train_round(grid, server_round)
-            if report is None:
-                break
-            self.on_round(report)
-            if report.asked:
-                rounds_without_step = 0 if report.stepped else rounds_without_step + 1
-            if rounds_without_step == PATIENCE_ROUNDS:
-                raise RunStalled(
-                    f"no generator step in the last {PATIENCE_ROUNDS} rounds: of {report.asked} "
-                    f"clients {report.received} answered, min-replies="
-                    f"{self.config.cohort.min_replies}; the log says why the others did not"
-                )
-        return Result(arrays=ArrayRecord(self.trainer.ema_generator.state_dict()))
-
-    def everybody_is_exhausted(self) -> bool:
-        """Tell whether no client may be asked any more."""
-        return all(self.user_ledgers.would_exceed(c, self.event) for c in self.nodes)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Ask no client to evaluate: its answer would be a release nobody accounted for."""
-        return []
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return nothing; see ``configure_evaluate``."""
-        return None
 
     def summary(self) -> None:
         """Log the settings that decide privacy."""

@@ -4,12 +4,12 @@ import math
 from typing import Any
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.device.virtual_clients import ReservedBudgets
 from fed_gswgan.privacy.calibration import remedies
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
 from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.trust import TrustModel
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
 
@@ -17,6 +17,7 @@ from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_s
 def privacy_summary(
     config: Config,
     event: SanitizedGradientEvent,
+    reply_size: int,
     unit: str,
     clients: int,
     user_ledgers: UserLedgers,
@@ -27,6 +28,7 @@ def privacy_summary(
     Args:
         config: of the run.
         event: one reply.
+        reply_size: numbers in a reply.
         unit: who a user is.
         clients: how many there are.
         user_ledgers: the server's own count, an upper bound.
@@ -43,11 +45,12 @@ def privacy_summary(
         epsilon, mu = bound, user_ledgers.max_mu()
         participations, users = user_ledgers.max_participations(), clients
     found = remedies(event, mu, relation, budget.delta, PROTECTIVE_EPSILON)
-    coordinates = participations * event.samples * math.prod(IMAGE_SHAPE)
+    coordinates = participations * reply_size
     added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
     seeded = sanitizer.noise_source == "seeded"
+    server_trusted = event.noise_added_by == "server"
     return {
-        "trust_model": "local",
+        "trust_model": str(TrustModel.CENTRAL if server_trusted else TrustModel.LOCAL),
         "neighboring_relation": str(relation),
         "unit": unit,
         "delta": budget.delta,
@@ -72,6 +75,7 @@ def privacy_summary(
             users,
             participations,
             seeded,
+            server_trusted,
             added_delta,
             found,
         ),

@@ -23,7 +23,7 @@ from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
 from server.app import run_server
-from server.sample_gradient_strategy import RunStalled
+from server.round_strategy import RunStalled
 
 Settings = dict[str, Value]
 

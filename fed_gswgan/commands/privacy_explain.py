@@ -27,7 +27,6 @@ def privacy_explain(options: argparse.Namespace) -> dict[str, Any]:
     clients = options.clients or options.run / "clients"
     return {
         "run": str(options.run),
-        "trust_model": "local",
         "unit": "user",
         "seeded_noise": config.sanitizer.noise_source == "seeded",
         **explanation(worst_user(clients, config)),
@@ -47,7 +46,8 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(
             f"   {release['count']} replies of B = {release['samples']} rows, {whole} clipped to "
             f"L2 norm <= C = {release['clipping_bound']:g}, then noise of standard deviation "
-            f"{release['noise_stddev']} C on every coordinate"
+            f"{release['noise_stddev']} C on every coordinate, added by the "
+            f"{release['noise_added_by']}"
         )
     moved = {
         "replace-one": "exchanged for any other data, a clipped value moves by at most 2 C",
@@ -109,7 +109,7 @@ def _remarks(found: dict[str, Any]) -> list[str]:
         f"--participations {release['count']} --delta {found['delta']} "
         f"--neighboring {found['neighboring_relation']}"
         for release in found["releases"]
-        if len(found["releases"]) == 1
+        if len(found["releases"]) == 1 and found["trust_model"] == "local"
     ]
     if found["seeded_noise"]:
         lines.append(

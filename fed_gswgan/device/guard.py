@@ -121,13 +121,12 @@ class Guard:
         try:
             critic = self._critic_before(request.server_round, slots)
             kept = None if self._persistent else to_vector(*critic)
-            samples_NBCHW, labels_NB = map(torch.from_numpy, request.critic_batches())
+            samples_NBCHW, labels_NB = map(_tensor, request.critic_batches())
             randomness = self._stream("critic-training", request.server_round)
             train_critic(
                 *critic, self._shard, samples_NBCHW, labels_NB, self._config.critic, randomness
             )
-            samples_BCHW = torch.from_numpy(request.samples_BCHW)
-            labels_B = torch.from_numpy(request.labels_B)
+            samples_BCHW, labels_B = _tensor(request.samples_BCHW), _tensor(request.labels_B)
             gradients_BCHW = sample_gradient(critic.network, samples_BCHW, labels_B).numpy()
             return kept or to_vector(*critic), gradients_BCHW
         except Exception:
@@ -188,6 +187,11 @@ class Guard:
 
     def _stream(self, purpose: str, server_round: int) -> np.random.Generator:
         return self._seeds.generator(purpose, server_round, self._client_id)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """Return a copy: however an array lies in memory, PyTorch takes it, and never writes to it."""
+    return torch.from_numpy(np.array(array))
 
 
 def _reply(request: TrainRequest, gradient: SanitizedGradient) -> TrainReply:

@@ -62,6 +62,7 @@ def policy_of_run(config: Config) -> DevicePolicy:
         clipping=config.sanitizer.clipping,
         max_clipping_bound=config.sanitizer.clipping_bound,
         min_noise_stddev=config.sanitizer.noise_stddev,
+        trusted_server=config.algorithm.algorithm == "fedavg-gan",
     )
 
 

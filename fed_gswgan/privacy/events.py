@@ -20,14 +20,17 @@ class SanitizedGradientEvent:
         clipping: ``sample`` bounds each row by C, ``message`` the reply as a whole.
         clipping_bound: C, an L2 norm.
         noise_stddev: standard deviation of the noise on one coordinate, in units of C.
+        noise_added_by: ``device``, or ``server``: to the sum of all replies, if it is believed.
     """
 
     samples: int
     clipping: str
     clipping_bound: float
     noise_stddev: float
+    noise_added_by: str = "device"
 
     def __post_init__(self) -> None:
+        one_of(("device", "server"), noise_added_by=self.noise_added_by)
         at_least(1, samples=self.samples)
         one_of(("sample", "message"), clipping=self.clipping)
         between(SMALLEST_BOUND, LARGEST_BOUND, clipping_bound=self.clipping_bound)

@@ -46,7 +46,8 @@ def read_head(ledger: Path) -> LedgerHead:
     try:
         head = LedgerHead(**json.loads(path.read_bytes()))
         valid = type(head.size_bytes) is int and type(head.last_hash) is str
-    except (OSError, ValueError, TypeError) as error:
+        valid = valid and head.size_bytes > 0  # there is no ledger without its first line
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no head"
         raise LedgerUnavailable(
             f"{path.name}, where ledger {ledger.name} ends: {why}; the ledger counts as exhausted; "

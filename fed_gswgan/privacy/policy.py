@@ -29,6 +29,8 @@ class DevicePolicy(BudgetConfig):
         min_noise_stddev: the smallest noise on one coordinate, in units of the C asked for.
         min_separation_rounds: rounds from one answer to the next in one experiment; 0: none.
         min_separation_seconds: time from one answer to the next, of any experiment; 0: none.
+        trusted_server: whether a reply may leave without noise, for the server to add it to the sum
+            of all replies; against that server there is then no protection at all.
         lost_replies: what happens to a request that was answered, and whose bytes are not kept
             any more: ``charge`` answers anew at a new charge, ``refuse`` does not.
     """
@@ -41,6 +43,7 @@ class DevicePolicy(BudgetConfig):
     min_separation_rounds: int = 0
     min_separation_seconds: float = 0.0
     lost_replies: str = "charge"
+    trusted_server: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,11 +71,15 @@ class DevicePolicy(BudgetConfig):
             raise RequestExceedsPolicy("clipping=sample must be message")
         if event.clipping_bound > self.max_clipping_bound:
             raise RequestExceedsPolicy(
-                f"clipping-bound={event.clipping_bound:g} must be <= {self.max_clipping_bound:g}"
+                f"clipping-bound={event.clipping_bound} must be <= {self.max_clipping_bound}"
+            )
+        if event.noise_added_by == "server" and not self.trusted_server:
+            raise RequestExceedsPolicy(
+                "noise-added-by=server must be device: trusted-server is false here"
             )
         if event.noise_stddev < self.min_noise_stddev:
             raise RequestExceedsPolicy(
-                f"noise-stddev={event.noise_stddev:g} must be >= {self.min_noise_stddev:g}"
+                f"noise-stddev={event.noise_stddev} must be >= {self.min_noise_stddev}"
             )
 
     def hash(self) -> str:

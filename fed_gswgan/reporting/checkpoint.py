@@ -85,7 +85,7 @@ class Checkpoint:
 
 def _tensors(trainer: GeneratorTrainer) -> dict[str, Tensor]:
     tensors = {}
-    for prefix, network in (("generator", trainer.generator), ("ema", trainer.ema_generator)):
+    for prefix, network in trainer.networks().items():
         for name, tensor in network.state_dict().items():
             tensors[f"{prefix}/{name}"] = tensor.contiguous()
     for position, state in trainer.optimizer.state_dict()["state"].items():
@@ -107,8 +107,8 @@ def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
         start = f"{prefix}/"
         return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
-    trainer.generator.load_state_dict(part("generator"))
-    trainer.ema_generator.load_state_dict(part("ema"))
+    for prefix, network in trainer.networks().items():
+        network.load_state_dict(part(prefix))
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("optimizer").items():
         position, moment = name.split("/")

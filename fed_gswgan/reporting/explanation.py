@@ -18,7 +18,7 @@ from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.neighboring import NeighboringRelation
-from fed_gswgan.privacy.trust import TrustModel, must_be_believed
+from fed_gswgan.privacy.trust import SamplingMethod, TrustModel, must_be_believed
 
 PIXELS = math.prod(IMAGE_SHAPE)
 
@@ -83,11 +83,14 @@ def worst_user(clients: Path, config: Config) -> SpentByUser:
 def explanation(spent: SpentByUser) -> dict[str, Any]:
     """Return every number on the way from the ledger to epsilon."""
     mu, epsilon = spent.mu, spent.epsilon
+    server_trusted = any(event.noise_added_by == "server" for event in spent.releases)
+    trust = TrustModel.CENTRAL if server_trusted else TrustModel.LOCAL
     coordinates = sum(n * event.samples * PIXELS for event, n in spent.releases.items())
     return {
         "user": spent.user,
         "ledger": str(spent.ledger),
-        "must_be_believed": must_be_believed(TrustModel.LOCAL, None),
+        "trust_model": str(trust),
+        "must_be_believed": must_be_believed(trust, SamplingMethod.REVEALED),
         "neighboring_relation": str(spent.relation),
         "delta": spent.delta,
         "releases": [
@@ -107,7 +110,7 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
         "check": _check(mu, epsilon, spent.delta),
         "coordinates_released": coordinates,
         "delta_of_finite_arithmetic_log10": finite_arithmetic_log10_delta(coordinates, epsilon)
-        if coordinates
+        if coordinates and not server_trusted
         else None,
     }
 

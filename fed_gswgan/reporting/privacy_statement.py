@@ -15,6 +15,7 @@ def privacy_statement(
     users: int,
     participations: int,
     seeded: bool,
+    server_trusted: bool,
     log10_added_delta: float,
     found: Remedies,
 ) -> list[str]:
@@ -28,14 +29,18 @@ def privacy_statement(
         users: how many there are.
         participations: releases of that user.
         seeded: whether the noise came from a seed.
+        server_trusted: whether it is the server that adds the noise.
         log10_added_delta: what finite arithmetic adds to delta; -inf before any release.
         found: what would bring epsilon to its target.
     """
+    trusted = "is trusted to add the noise" if server_trusted else "is not trusted"
     lines = [
         f"epsilon = {epsilon:.4g} at delta = {delta:g} ({relation}; the user is {unit}; the server "
-        f"is not trusted), after {participations} participations; finite arithmetic adds "
+        f"{trusted}), after {participations} participations; finite arithmetic adds "
         f"{_power_of_ten(log10_added_delta)} to delta."
     ]
+    if server_trusted:
+        lines.append("Against the server itself there is no protection: it sees every update.")
     if seeded:
         lines.append(
             "The noise came from a seed, so this run protects nobody; the epsilon is that of the "
@@ -45,10 +50,12 @@ def privacy_statement(
         lines.append(f"delta should be well below 1/{users}, one over the number of users.")
     if epsilon > PROTECTIVE_EPSILON:
         lines.append("An epsilon this large protects nobody, whatever the noise.")
-    return lines + (_remedies(participations, found) if epsilon > found.epsilon else [])
+    if epsilon <= found.epsilon:
+        return lines
+    return lines + _remedies(participations, server_trusted, found)
 
 
-def _remedies(participations: int, found: Remedies) -> list[str]:
+def _remedies(participations: int, server_trusted: bool, found: Remedies) -> list[str]:
     """Return each way to the target by itself, with its number."""
     lines = [f"What would bring it to {found.epsilon:g}, each by itself:"]
     if found.participations:
@@ -57,7 +64,7 @@ def _remedies(participations: int, found: Remedies) -> list[str]:
         lines.append(f"  more users to share the rounds: {_up(factor)} times as many")
     else:
         lines.append("  fewer participations: not enough, a single reply at this noise costs more")
-    if (count := found.participations_message_clipping) > 0:
+    if (count := found.participations_message_clipping) > 0 and not server_trusted:
         lines.append(
             "  clipping = message, which bounds a reply as a whole and weakens its signal, and "
             + (
@@ -68,9 +75,11 @@ def _remedies(participations: int, found: Remedies) -> list[str]:
             )
         )
     lines.append(f"  more noise: noise-stddev {_up(found.noise_stddev)}")
-    lines.append(
-        f"  secure aggregation: {found.honest} honest survivors, at this noise each, in every sum"
-    )
+    if not server_trusted:
+        lines.append(
+            f"  secure aggregation: {found.honest} honest survivors, at this noise each, in every "
+            "sum"
+        )
     return lines
 
 

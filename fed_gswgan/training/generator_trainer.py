@@ -27,6 +27,10 @@ class GeneratorTrainer:
         halflife = config.ema_halflife_rounds
         self.ema_decay = 0.5 ** (1 / halflife) if halflife > 0 else 0.0
 
+    def networks(self) -> dict[str, nn.Module]:
+        """Return every network that a checkpoint must hold, by name."""
+        return {"generator": self.generator, "ema": self.ema_generator}
+
     @torch.no_grad()
     def samples(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Return samples_BCHW in [0, 1] without a graph; the step regenerates them with one."""

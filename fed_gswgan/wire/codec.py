@@ -3,10 +3,8 @@
 Keys on the wire are the names of the messages' fields in kebab-case.
 """
 
-from typing import Any
-
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import RecordDict
 
 from fed_gswgan.config import CodecConfig
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
@@ -15,6 +13,7 @@ from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
 from fed_gswgan.wire.number_format import DTYPES, pack, unpack
+from fed_gswgan.wire.record_fields import fields_of, records_of, require_dtype, scalar
 
 PIXELS = (0.0, 1.0)
 FLOAT16_ROUNDING = 2.0**-10
@@ -49,7 +48,7 @@ class Codec:
             "clipping-bound": request.clipping_bound,
             "noise-stddev": request.noise_stddev,
         }
-        return _records(arrays, config)
+        return records_of(arrays, config)
 
     def decode_request(self, records: RecordDict) -> TrainRequest:
         """Return the request; the guard checks what it asks for.
@@ -58,7 +57,7 @@ class Codec:
             MalformedInput: a field is missing or of another type, by name.
         """
         try:
-            arrays, config = _fields(records)
+            arrays, config = fields_of(records)
             unknown = (set(arrays) - REQUEST_ARRAYS) | (set(config) - REQUEST_CONFIG)
             if unknown:
                 raise ValueError(f"fields {sorted(unknown)} are not a request's")
@@ -73,16 +72,16 @@ class Codec:
                 critic = np.empty((0, *samples.shape), dtype=np.float32)
                 critic_labels = np.empty((0, *labels.shape), dtype=np.int64)
             return TrainRequest(
-                experiment_id=_scalar(config, "experiment-id", str),
-                server_round=_scalar(config, "server-round", int),
-                checkpoint_round=_scalar(config, "checkpoint-round", int),
+                experiment_id=scalar(config, "experiment-id", str),
+                server_round=scalar(config, "server-round", int),
+                checkpoint_round=scalar(config, "checkpoint-round", int),
                 samples_BCHW=samples,
                 labels_B=labels,
                 critic_samples_NBCHW=critic,
                 critic_labels_NB=critic_labels,
-                clipping=_scalar(config, "clipping", str),
-                clipping_bound=_scalar(config, "clipping-bound", float),
-                noise_stddev=_scalar(config, "noise-stddev", float),
+                clipping=scalar(config, "clipping", str),
+                clipping_bound=scalar(config, "clipping-bound", float),
+                noise_stddev=scalar(config, "noise-stddev", float),
             )
         except KeyError as error:
             raise MalformedInput(f"{error} is missing") from error
@@ -93,7 +92,7 @@ class Codec:
         """Return the records of a reply; the gradient is written after its noise, so for free."""
         limit = largest_coordinate(reply.gradient.event)
         gradient = pack(reply.gradient.values_BCHW, self._config.uplink_codec, -limit, limit)
-        return _records({"sanitized-gradient": gradient}, {"server-round": reply.server_round})
+        return records_of({"sanitized-gradient": gradient}, {"server-round": reply.server_round})
 
     def decode_reply(
         self, records: RecordDict, server_round: int, event: SanitizedGradientEvent
@@ -104,14 +103,14 @@ class Codec:
             MalformedReplyError: naming the field, the rule and the value.
         """
         try:
-            arrays, config = _fields(records)
+            arrays, config = fields_of(records)
             if set(arrays) != {"sanitized-gradient"} or set(config) != {"server-round"}:
                 raise ValueError(f"fields {sorted(arrays)} and {sorted(config)} are not a reply's")
-            answered = _scalar(config, "server-round", int)
+            answered = scalar(config, "server-round", int)
             if answered != server_round:
                 raise ValueError(f"server-round={answered} must be {server_round}")
             packed, codec = arrays["sanitized-gradient"], self._config.uplink_codec
-            _require_dtype("sanitized-gradient", packed, DTYPES[codec])
+            require_dtype("sanitized-gradient", packed, DTYPES[codec])
             expected = (event.samples, *IMAGE_SHAPE)
             if packed.shape != expected:
                 raise ValueError(f"sanitized-gradient has shape {packed.shape}, must be {expected}")
@@ -127,7 +126,7 @@ class Codec:
 
     def _images(self, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
         codec = self._config.downlink_codec
-        _require_dtype(name, arrays[name], DTYPES[codec])
+        require_dtype(name, arrays[name], DTYPES[codec])
         return unpack(arrays[name], codec, *PIXELS)
 
 
@@ -140,42 +139,6 @@ def largest_coordinate(event: SanitizedGradientEvent) -> float:
     return event.clipping_bound * (1 + 6 * event.noise_stddev)
 
 
-def _records(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> RecordDict:
-    array_record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
-    return RecordDict({"arrays": array_record, "config": ConfigRecord(config)})
-
-
-def _fields(records: RecordDict) -> tuple[dict[str, np.ndarray], ConfigRecord]:
-    if set(records) != {"arrays", "config"}:
-        raise ValueError(f"records {sorted(records)} must be arrays and config")
-    arrays, config = records["arrays"], records["config"]
-    if not isinstance(arrays, ArrayRecord) or not isinstance(config, ConfigRecord):
-        raise TypeError("arrays must be an ArrayRecord and config a ConfigRecord")
-    return {name: _numpy(name, array) for name, array in arrays.items()}, config
-
-
-def _numpy(name: str, array: Array) -> np.ndarray:
-    try:
-        values = array.numpy()  # reads NumPy's format with pickle switched off
-    except Exception as error:  # bytes of a stranger: NumPy raises a dozen types over them
-        raise ValueError(f"{name} cannot be read: {error}") from error
-    if not isinstance(values, np.ndarray):
-        raise TypeError(f"{name} is an archive, must be one array")
-    return values
-
-
-def _scalar(config: ConfigRecord, name: str, expected: type) -> Any:
-    value = config[name]
-    if type(value) is not expected:
-        raise TypeError(f"{name} is a {type(value).__name__}, must be {expected.__name__}")
-    return value
-
-
 def _labels(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    _require_dtype(name, arrays[name], np.uint8)
+    require_dtype(name, arrays[name], np.uint8)
     return arrays[name].astype(np.int64)
-
-
-def _require_dtype(name: str, array: np.ndarray, dtype: type) -> None:
-    if array.dtype != np.dtype(dtype):
-        raise TypeError(f"{name} has dtype {array.dtype}, must be {np.dtype(dtype)}")

@@ -1,4 +1,4 @@
-"""The last look at what leaves a client: a sanitized gradient, an id or an error, and nothing else.
+"""The last look at what leaves a client: the answer that was asked for, an id or an error.
 
 A count, a loss or a second array in a reply would be a release that no ledger knows. Whoever adds
 one to the app, in good faith or not, gets an error here.
@@ -9,14 +9,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 
 from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
 from fed_gswgan.wire.number_format import DTYPES
+from fed_gswgan.wire.update_messages import UPDATE
 
 logger = logging.getLogger(__name__)
 
 LONGEST_CLIENT_ID = 64
+# Of each kind of request: the array that has the reply's shape, the reply's array, its dtypes.
+ANSWERS = {
+    TRAIN: ("samples", "sanitized-gradient", tuple(map(np.dtype, DTYPES.values()))),
+    UPDATE: ("critic", "critic-update", (np.dtype(np.float32),)),
+}
 
 
 class _Answered(NamedTuple):
@@ -32,8 +38,8 @@ def release_guard(
 ) -> Message:
     """Pass the app's reply on if it is exactly what its request may be answered with.
 
-    A Flower mod. The reply's shape is that of the request's samples and its round is the request's,
-    so neither can depend on the data.
+    A Flower mod. The reply's shape is that of an array of the request and its round is the
+    request's, so neither can depend on the data.
     """
     answered = _asked_for(message)  # read before the app could change the message
     reply = call_next(message, context)
@@ -41,7 +47,7 @@ def release_guard(
         return reply
     try:
         _require_expected(reply.content, answered)
-    except ValueError as error:
+    except Exception as error:  # NumPy raises a dozen types over bytes that are no array
         logger.error("a reply was held back: %s", error)
         reason = "client failed; see its own log"
         return Message(Error(CLIENT_FAILED, reason), reply_to=message)
@@ -51,7 +57,7 @@ def release_guard(
 def _asked_for(message: Message) -> _Answered:
     kind = message.metadata.message_type
     try:
-        shape = tuple(message.content.array_records["arrays"]["samples"].shape)
+        shape = tuple(message.content.array_records["arrays"][ANSWERS[kind][0]].shape)
         return _Answered(kind, shape, message.content.config_records["config"]["server-round"])
     except (KeyError, TypeError):
         return _Answered(kind, (), None)  # malformed, or a query: no gradient answers it
@@ -68,21 +74,21 @@ def _require_expected(content: RecordDict, answered: _Answered) -> None:
         client_id = identity["client-id"]
         if not isinstance(client_id, str) or len(client_id) > LONGEST_CLIENT_ID:
             raise ValueError(f"client-id must be a name of at most {LONGEST_CLIENT_ID} characters")
-    elif answered.kind == TRAIN:
+    elif answered.kind in ANSWERS:
+        asked, name, dtypes = ANSWERS[answered.kind]
         if kinds != {"arrays": ArrayRecord, "config": ConfigRecord}:
             raise ValueError(f"records {kinds} must be arrays and config")
         arrays, config = content.array_records["arrays"], content.config_records["config"]
-        if set(arrays) != {"sanitized-gradient"} or dict(config) != {
-            "server-round": answered.server_round
-        }:
+        if set(arrays) != {name} or dict(config) != {"server-round": answered.server_round}:
+            raise ValueError(f"{sorted(arrays)} and {dict(config)} must be a {name} and its round")
+        written = arrays[name]
+        values = written.numpy()
+        if values.shape != answered.shape or values.dtype not in dtypes:
             raise ValueError(
-                f"{sorted(arrays)} and {dict(config)} must be a sanitized gradient and its round"
+                f"{name} is {values.dtype} of shape {values.shape}, the {asked} that were asked "
+                f"have shape {answered.shape}"
             )
-        gradient = arrays["sanitized-gradient"].numpy()
-        if gradient.shape != answered.shape or gradient.dtype not in map(np.dtype, DTYPES.values()):
-            raise ValueError(
-                f"sanitized-gradient is {gradient.dtype} of shape {gradient.shape}, the samples "
-                f"that were asked have shape {answered.shape}"
-            )
+        if written != Array(values):
+            raise ValueError(f"{name} must be written as its values alone ask for")
     else:
         raise ValueError(f"{answered.kind}: no reply to that may leave")

@@ -11,7 +11,7 @@ from fed_gswgan.privacy.refusals import LedgerUnavailable, MalformedInput
 from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
 from server.registration import register_clients
-from server.sample_gradient_strategy import RunStalled
+from server.round_strategy import RunStalled
 from simulations.in_process_grid import InProcessGrid
 from tests.conftest import SMALL, read_rounds
 

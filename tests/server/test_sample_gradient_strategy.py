@@ -14,7 +14,7 @@ from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.wire.messages import TRAIN
-from server.sample_gradient_strategy import RunStalled
+from server.round_strategy import RunStalled
 from tests.conftest import read_rounds
 
 EVENT = SanitizedGradientEvent(samples=8, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
@@ -121,7 +121,7 @@ def test_a_step_between_them_makes_patience_start_again(small_run):
 
 
 def test_rounds_that_asked_nobody_are_no_reason_to_lose_patience(small_run, monkeypatch):
-    monkeypatch.setattr("server.sample_gradient_strategy.select_cohort", lambda *arguments: [])
+    monkeypatch.setattr("server.round_strategy.select_cohort", lambda *arguments: [])
     folder = small_run(rounds=8)
 
     assert [(line["asked"], line["stepped"]) for line in read_rounds(folder)] == [(0, False)] * 8

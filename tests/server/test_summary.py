@@ -29,7 +29,7 @@ def asked_twice(tmp_path):
 
 
 def summary_of(ledgers, clients, reserved, config=CONFIG):
-    return privacy_summary(config, EVENT, "one writer", clients, ledgers, reserved)
+    return privacy_summary(config, EVENT, 8 * 784, "one writer", clients, ledgers, reserved)
 
 
 def test_where_the_clients_ledgers_cannot_be_seen_the_servers_count_stands_in(asked_twice):

@@ -7,6 +7,7 @@ from fed_gswgan.reporting.privacy_statement import privacy_statement
 def statement(
     epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
     affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5, added=-3233.2,
+    server_trusted=False,
 ):  # fmt: skip
     found = Remedies(
         epsilon=10.0,
@@ -16,8 +17,9 @@ def statement(
         honest=35,
     )
     lines = privacy_statement(
-        epsilon, delta, "replace-one", "one person", users, participations, seeded, added, found
-    )
+        epsilon, delta, "replace-one", "one person", users, participations, seeded,
+        server_trusted, added, found,
+    )  # fmt: skip
     return "\n".join(lines)
 
 
@@ -96,3 +98,12 @@ def test_where_even_a_clipped_message_costs_too_much_more_users_do_not_help():
     assert "users to share" not in text
     assert "clipping = message" not in text
     assert "noise-stddev 12.5" in text
+
+
+def test_a_trusted_server_is_named_and_what_needs_none_is_not_offered():
+    trusting = statement(1234.5, server_trusted=True)
+    assert "the server is trusted to add the noise" in trusting
+    assert "Against the server itself there is no protection" in trusting
+    assert "noise-stddev" in trusting
+    assert "secure aggregation" not in trusting
+    assert "clipping = message" not in trusting

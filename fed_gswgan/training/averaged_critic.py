@@ -1,0 +1,45 @@
+"""The server's half of FedAvg-GAN: a critic moved by its clients, a generator trained against it.
+
+Shapes: B batch, Z latent, P numbers in the critic's state vector.
+"""
+
+import numpy as np
+from torch import nn
+
+from fed_gswgan.config import AdamConfig, GeneratorConfig
+from fed_gswgan.models.state_vector import load_state_vector, to_state_vector
+from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training.sample_gradient import sample_gradient
+
+
+class AveragedCriticTrainer(GeneratorTrainer):
+    """A generator and the critic that all clients share."""
+
+    def __init__(
+        self, generator: nn.Module, critic: nn.Module, config: GeneratorConfig, adam: AdamConfig
+    ) -> None:
+        super().__init__(generator, config, adam)
+        self.critic = critic.eval()
+        self._config = config
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return every network that a checkpoint must hold, by name."""
+        return super().networks() | {"critic": self.critic}
+
+    def move_critic(self, mean_update_P: np.ndarray, learning_rate: float) -> None:
+        """Add learning rate x mean update to the critic."""
+        load_state_vector(self.critic, to_state_vector(self.critic) + learning_rate * mean_update_P)
+
+    def train_generator(
+        self, steps: int, batch_size: int, num_classes: int, randomness: np.random.Generator
+    ) -> float:
+        """Take so many steps against the critic, which touches no data; return the last norm."""
+        norm = 0.0
+        config = self._config
+        for _ in range(steps):
+            latents_BZ = draw_latents(batch_size, config.latent_dim, config.latent_kind, randomness)
+            labels_B = draw_labels(batch_size, num_classes, randomness)
+            samples_BCHW = self.samples(latents_BZ, labels_B)
+            gradient_BCHW = sample_gradient(self.critic, samples_BCHW, labels_B)
+            norm = self.step(latents_BZ, labels_B, gradient_BCHW)
+        return norm

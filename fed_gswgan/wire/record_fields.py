@@ -1,0 +1,51 @@
+"""Arrays and settings of a Flower record dict, with types checked; nothing is unpickled."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+
+def records_of(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> RecordDict:
+    """Return the records that every message here consists of: ``arrays`` and ``config``."""
+    array_record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    return RecordDict({"arrays": array_record, "config": ConfigRecord(dict(config))})
+
+
+def fields_of(records: RecordDict) -> tuple[dict[str, np.ndarray], ConfigRecord]:
+    """Return what ``records_of`` was given.
+
+    Raises:
+        ValueError, TypeError: other records, or an array that cannot be read.
+    """
+    if set(records) != {"arrays", "config"}:
+        raise ValueError(f"records {sorted(records)} must be arrays and config")
+    arrays, config = records["arrays"], records["config"]
+    if not isinstance(arrays, ArrayRecord) or not isinstance(config, ConfigRecord):
+        raise TypeError("arrays must be an ArrayRecord and config a ConfigRecord")
+    return {name: _numpy(name, array) for name, array in arrays.items()}, config
+
+
+def scalar(config: ConfigRecord, name: str, expected: type) -> Any:
+    """Return a setting; KeyError if it is missing, TypeError if it is of another type."""
+    value = config[name]
+    if type(value) is not expected:
+        raise TypeError(f"{name} is a {type(value).__name__}, must be {expected.__name__}")
+    return value
+
+
+def require_dtype(name: str, array: np.ndarray, dtype: type) -> None:
+    """Require exactly this dtype; TypeError otherwise."""
+    if array.dtype != np.dtype(dtype):
+        raise TypeError(f"{name} has dtype {array.dtype}, must be {np.dtype(dtype)}")
+
+
+def _numpy(name: str, array: Array) -> np.ndarray:
+    try:
+        values = array.numpy()  # reads NumPy's format with pickle switched off
+    except Exception as error:  # bytes of a stranger: NumPy raises a dozen types over them
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    if not isinstance(values, np.ndarray):
+        raise TypeError(f"{name} is an archive, must be one array")
+    return values

@@ -1,0 +1,225 @@
+"""The round that every algorithm here shares: select, count, ask, read the replies, step."""
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fed_gswgan.config import Config
+from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.reporting.round_report import RoundReport
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
+from fed_gswgan.wire.byte_meter import ByteMeter
+from server.cohort_sampling import select_cohort
+from server.exchange import exchange
+from server.reply_reading import Replies, read_replies
+
+logger = logging.getLogger(__name__)
+
+
+PATIENCE_ROUNDS = 5
+
+
+class RunStalled(RuntimeError):
+    """Too few clients answer for the generator to move, while everybody asked is charged."""
+
+
+class Step(NamedTuple):
+    """What a round did to the generator."""
+
+    taken: bool
+    combined_norm: float = 0.0
+    generator_gradient_norm: float = 0.0
+
+
+class RoundStrategy(Strategy):
+    """What is common to all algorithms; one says what is asked, what is read, what is stepped.
+
+    Args:
+        config: of the run.
+        nodes: client id to node id.
+        trainer: the generator.
+        user_ledgers: the server's own count of private releases.
+        byte_meter: counts both directions.
+        event: what one reply costs its user.
+        reply_size: numbers in a reply.
+        first_round: 1, or the one after the checkpoint.
+        checkpoint_round: tells the newest round the server could fall back to.
+        on_round: gets every round's report.
+        interrupted: True once the run shall end.
+    """
+
+    message_type: str
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        nodes: dict[str, int],
+        trainer: GeneratorTrainer,
+        user_ledgers: UserLedgers,
+        byte_meter: ByteMeter,
+        event: SanitizedGradientEvent,
+        reply_size: int,
+        first_round: int = 1,
+        checkpoint_round: Callable[[], int] = lambda: 0,
+        on_round: Callable[[RoundReport], None] = lambda report: None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.config = config
+        self.nodes = nodes
+        self.trainer = trainer
+        self.user_ledgers = user_ledgers
+        self.byte_meter = byte_meter
+        self.event = event
+        self.reply_size = reply_size
+        self.first_round = first_round
+        self.checkpoint_round = checkpoint_round
+        self.on_round = on_round
+        self.interrupted = interrupted
+        self.clients = {node_id: client_id for client_id, node_id in nodes.items()}
+        self.seeds = SeedStream(config.run.seed)
+
+    @abstractmethod
+    def build_records(self, server_round: int) -> RecordDict:
+        """Return what every client of the cohort is sent."""
+
+    @abstractmethod
+    def decode(self, records: RecordDict, server_round: int) -> np.ndarray:
+        """Return the array of a reply; MalformedReplyError if it is not what was asked for."""
+
+    @abstractmethod
+    def step_generator(self, server_round: int, replies: Replies) -> Step:
+        """Combine the replies and step the generator, if enough came."""
+
+    def train_round(self, grid: Grid, server_round: int) -> RoundReport | None:
+        """Run one round, whole; None if it was interrupted and is to be asked again."""
+        started = time.monotonic()
+        requests = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
+        timeout = self.config.cohort.reply_timeout_seconds
+        arrived = exchange(grid, requests, timeout, self.interrupted)
+        if self.interrupted():
+            return None
+        replies = self.read_replies(server_round, arrived)
+        step = self.step_generator(server_round, replies)
+        return RoundReport(
+            server_round=server_round,
+            asked=len(requests),
+            received=len(replies.values),
+            failed=replies.failed,
+            malformed=replies.malformed,
+            missing=len(requests) - replies.arrived,
+            stepped=step.taken,
+            downlink_bytes=self.byte_meter.round_downlink,
+            uplink_bytes=self.byte_meter.round_uplink,
+            epsilon_server_bound=self.user_ledgers.max_epsilon(),
+            combined_gradient_norm=step.combined_norm,
+            generator_gradient_norm=step.generator_gradient_norm,
+            round_seconds=time.monotonic() - started,
+        )
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Select the cohort, count their releases on disk, build and address the requests."""
+        cohort = self.select_cohort(server_round)
+        self.user_ledgers.record(server_round, cohort, self.event)
+        records = self.build_records(server_round)
+        self.byte_meter.start_round()
+        for client_id in cohort:
+            self.byte_meter.downlink(client_id, records)
+        group, kind = str(server_round), self.message_type
+        return [Message(records, self.nodes[c], kind, group_id=group) for c in cohort]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Read the replies and step the generator; nothing but the step comes of it."""
+        self.step_generator(server_round, self.read_replies(server_round, replies))
+        return None, None
+
+    def select_cohort(self, server_round: int) -> list[str]:
+        """Return the drawn cohort less those whose budget another release would pass."""
+        drawn = select_cohort(list(self.nodes), server_round, self.config.cohort, self.seeds)
+        return [c for c in drawn if not self.user_ledgers.would_exceed(c, self.event)]
+
+    def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
+        """Check, count and decode what arrived."""
+        return read_replies(
+            messages,
+            self.clients,
+            lambda records: self.decode(records, server_round),
+            self.byte_meter,
+            server_round,
+        )
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run from ``first_round`` to ``num_rounds``, reporting each, and return the EMA generator.
+
+        Raises:
+            RunStalled: round after round, too few clients answer; what is done stays saved.
+
+        Ends early, saying so, when interrupted or when nobody's budget allows another release.
+        ``initial_arrays`` replaces the generator's weights; the other arguments are Flower's and
+        are not used: settings are in the config, evaluation is the caller's.
+        """
+        if initial_arrays is not None:
+            for network in (self.trainer.generator, self.trainer.ema_generator):
+                network.load_state_dict(initial_arrays.to_torch_state_dict())
+        rounds_without_step = 0
+        for server_round in range(self.first_round, num_rounds + 1):
+            if self.interrupted():
+                break
+            if self.everybody_is_exhausted():
+                logger.warning(
+                    "stopped before round %d: another release would take every user past "
+                    "max-epsilon=%g or max-participations=%d", server_round,
+                    self.config.budget.max_epsilon, self.config.budget.max_participations,
+                )  # fmt: skip
+                break
+            report = self.train_round(grid, server_round)
+            if report is None:
+                break
+            self.on_round(report)
+            if report.asked:
+                rounds_without_step = 0 if report.stepped else rounds_without_step + 1
+            if rounds_without_step == PATIENCE_ROUNDS:
+                raise RunStalled(
+                    f"no generator step in the last {PATIENCE_ROUNDS} rounds: of {report.asked} "
+                    f"clients {report.received} answered, min-replies="
+                    f"{self.config.cohort.min_replies}; the log says why the others did not"
+                )
+        return Result(arrays=ArrayRecord(self.trainer.ema_generator.state_dict()))
+
+    def everybody_is_exhausted(self) -> bool:
+        """Tell whether no client may be asked any more."""
+        return all(self.user_ledgers.would_exceed(c, self.event) for c in self.nodes)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask no client to evaluate: its answer would be a release nobody accounted for."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return nothing; see ``configure_evaluate``."""
+        return None
