@@ -79,9 +79,12 @@ def make_shard():
 
 @pytest.fixture
 def make_guard(make_shard):
-    """Build a guard over a folder; the folder gets its ledger the first time."""
+    """Build a guard over a folder; the folder gets its ledger the first time.
 
-    def make(folder, open_shard=None, users=("f0001",), **settings):
+    ``limits`` are the owner's own, beside what the run's settings ask for.
+    """
+
+    def make(folder, open_shard=None, users=("f0001",), limits=None, **settings):
         if not folder.exists():
             folder.mkdir()
             Ledger.create(folder / "ledger.jsonl", users)
@@ -95,7 +98,7 @@ def make_guard(make_shard):
             stream = SeedStream(config.run.seed)
             return SeededNoise(stream.generator("noise", server_round, "client-00000"))
 
-        policy = policy_of_run(config)
+        policy = replace(policy_of_run(config), **(limits or {}))
         guard = Guard(
             "client-00000", users, shard, NUM_CLASSES, config, policy, folder, noise_source
         )

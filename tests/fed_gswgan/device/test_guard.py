@@ -1,5 +1,8 @@
 import json
 import os
+import secrets
+import shutil
+import time
 
 import numpy as np
 import pytest
@@ -9,10 +12,23 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.models.build import build_critic, parameter_count
+from fed_gswgan.privacy import sanitizer
+from fed_gswgan.privacy.durable_file import held
+from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.privacy.ledger import Ledger
+from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.noise_source import SeededNoise
-from fed_gswgan.privacy.refusals import BudgetExhausted, LedgerUnavailable
+from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.refusals import (
+    BudgetExhausted,
+    LedgerLocked,
+    LedgerUnavailable,
+    MinSeparation,
+    Replay,
+    RngUnavailable,
+    SanitizerSelftestFailed,
+    TooManyParticipations,
+)
 from fed_gswgan.seeding import SeedStream
 
 
@@ -104,6 +120,7 @@ class TestCharges:
             "clipping": "message",
             "clipping_bound": 1.0,
             "noise_stddev": 3.0,
+            "noise_added_by": "device",
         }
 
     def test_reservation_is_on_disk_before_data_is_opened(
@@ -208,6 +225,122 @@ class TestRefusals:
             with pytest.raises(LedgerUnavailable, match="nothing was released"):
                 guard.answer(make_request(1))
         assert opened == []
+
+
+class TestLimits:
+    """The owner's limits, which no request and no setting of a run changes."""
+
+    @pytest.fixture
+    def refused(self, make_guard, charges):
+        """Ask a guard that must refuse, uncharged and without opening any data."""
+
+        def ask(folder, request, refusal, said, limits=None, **settings):
+            opened, before = [], charges(folder)
+            guard = make_guard(folder, lambda: opened.append(1), limits=limits, **settings)
+            with pytest.raises(refusal, match=said):
+                guard.answer(request)
+            assert (opened, charges(folder)) == ([], before)
+
+        return ask
+
+    def test_participations_are_limited_over_experiments_and_restarts(
+        self, make_guard, make_request, refused, tmp_path
+    ):
+        folder, limits = tmp_path / "client", {"max_participations": 2}
+        answered(make_guard(folder, limits=limits), make_request(1))
+        answered(make_guard(folder, limits=limits), make_request(1, experiment_id="another"))
+        for request in (make_request(2, 1), make_request(1, experiment_id="a third")):
+            refused(folder, request, TooManyParticipations, "max-participations=2", limits)
+
+    def test_rounds_lie_apart_by_the_separation(self, make_guard, make_request, refused, tmp_path):
+        folder, limits = tmp_path / "client", {"min_separation_rounds": 3}
+        guard = make_guard(folder, limits=limits)
+        answered(guard, make_request(1))
+        refused(folder, make_request(3, 1), MinSeparation, "min-separation-rounds=3", limits)
+        answered(guard, make_request(3, 1, experiment_id="another"))
+        answered(guard, make_request(4, 1))
+
+    def test_answers_lie_apart_in_time_whichever_experiment_asks(
+        self, make_guard, make_request, refused, tmp_path
+    ):
+        folder, said = tmp_path / "client", "min-separation-seconds=3600"
+        limits = {"min_separation_seconds": 3600.0}
+        answered(make_guard(folder, limits=limits), make_request(1))
+        for request in (make_request(2, 1), make_request(9, experiment_id="another")):
+            refused(folder, request, MinSeparation, said, limits)
+        answered(make_guard(folder, limits={"min_separation_seconds": 1e-9}), make_request(2, 1))
+
+    def test_a_clock_that_went_back_lets_nobody_ask_sooner(
+        self, make_guard, make_request, refused, tmp_path
+    ):
+        folder = tmp_path / "client"
+        make_guard(folder)
+        event = SanitizedGradientEvent(
+            samples=4, clipping="sample", clipping_bound=1.0, noise_stddev=2.14
+        )
+        an_hour_ahead = Ledger(
+            folder / "ledger.jsonl", ("f0001",), DevicePolicy(), lambda: time.time() + 3600
+        )
+        an_hour_ahead.reserve(ReleaseKey("experiment", 1, "ab" * 32), event)
+        limits = {"min_separation_seconds": 1e-9}
+        refused(folder, make_request(2, 1), MinSeparation, "min-separation-seconds=1e-09", limits)
+
+    def test_kept_bytes_are_given_again_whatever_the_limits_say(
+        self, make_guard, make_request, charges, tmp_path
+    ):
+        folder = tmp_path / "client"
+        limits = {
+            "max_participations": 1,
+            "min_separation_rounds": 3,
+            "min_separation_seconds": 3600.0,
+            "lost_replies": "refuse",
+        }
+        first = answered(make_guard(folder, limits=limits), make_request(1))
+        assert answered(make_guard(folder, limits=limits), make_request(1)) == first
+        assert charges(folder) == 1
+
+    def test_lost_bytes_are_not_replaced_where_the_policy_says_refuse(
+        self, make_guard, make_request, refused, tmp_path
+    ):
+        folder, limits = tmp_path / "client", {"lost_replies": "refuse"}
+        answered(make_guard(folder, limits=limits), make_request(1))
+        (critic,) = folder.glob("critic-*")
+        shutil.rmtree(critic)
+        refused(folder, make_request(1), Replay, "server-round=1 .* lost-replies=refuse", limits)
+        answered(make_guard(folder, limits=limits), make_request(2, 1))
+
+    def test_a_client_that_somebody_else_answers_for_is_locked(
+        self, make_guard, make_request, refused, tmp_path, monkeypatch
+    ):
+        folder = tmp_path / "client"
+        make_guard(folder)
+        monkeypatch.setattr(guard_module, "ANSWERING_PATIENCE_SECONDS", 0.05)
+        with held(folder / "answering.lock", 0):
+            refused(folder, make_request(1), LedgerLocked, "answering.lock .* 0.05 s")
+        answered(make_guard(folder), make_request(1))
+
+    def test_without_random_bytes_nothing_is_answered(
+        self, make_guard, make_request, refused, tmp_path, monkeypatch
+    ):
+        def fail(count):
+            raise OSError("no entropy")
+
+        folder = tmp_path / "client"
+        make_guard(folder)
+        monkeypatch.setattr(secrets, "token_bytes", fail)
+        for noise_source in ("secure", "seeded"):
+            refused(
+                folder, make_request(1), RngUnavailable, "no entropy", noise_source=noise_source
+            )
+
+    def test_a_sanitizer_that_does_not_clip_answers_nothing(
+        self, make_guard, make_request, refused, tmp_path, monkeypatch
+    ):
+        folder = tmp_path / "client"
+        make_guard(folder)
+        monkeypatch.setattr(sanitizer, "clip", lambda rows, clipping, bound: rows)
+        for _ in range(2):  # and it is tried again, not taken for tested
+            refused(folder, make_request(1), SanitizerSelftestFailed, "were released with norms")
 
 
 class TestFailures:
@@ -461,6 +594,50 @@ class TestState:
         assert slots.before(2).optimizer_steps == 2 * 5 + 2  # two warm steps and the first round
         answered(without_noise(make_guard, folder, warm_start_steps=2), make_request(2, 1))
         assert slots.before(3).optimizer_steps == 2 * 5 + 2 * 2
+
+
+class TestCriticState:
+    """What a participation leaves behind: its trained critic, or the one that it began with."""
+
+    @pytest.mark.parametrize(("warm_start_steps", "optimizer_steps"), [(0, 0), (2, 10)])
+    def test_snapshot_leaves_the_critic_that_every_round_begins_with(
+        self, make_guard, make_request, tmp_path, warm_start_steps, optimizer_steps
+    ):
+        folder = tmp_path / "client"
+        settings = {"critic_state": "snapshot", "warm_start_steps": warm_start_steps}
+        left = []
+        for server_round in (1, 2, 3):
+            guard = make_guard(folder, **settings)
+            answered(guard, make_request(server_round, server_round - 1))
+            left.append(CriticSlots(folder, "experiment").before(server_round + 1))
+        assert [state.server_round for state in left] == [1, 2, 3]
+        assert {state.optimizer_steps for state in left} == {optimizer_steps}
+        assert len({state.parameters.tobytes() for state in left}) == 1
+
+    def test_persistent_leaves_the_critic_that_was_trained(
+        self, make_guard, make_request, tmp_path
+    ):
+        guard = make_guard(tmp_path / "client", critic_state="persistent")
+        slots = CriticSlots(tmp_path / "client", "experiment")
+        left = []
+        for server_round in (1, 2):
+            answered(guard, make_request(server_round, server_round - 1))
+            left.append(slots.before(server_round + 1))
+        assert [state.optimizer_steps for state in left] == [2, 4]  # critic-steps=2
+        assert left[0].parameters.tobytes() != left[1].parameters.tobytes()
+
+    @pytest.mark.parametrize("warm_start_steps", [0, 2])
+    @pytest.mark.parametrize(("critic_state", "same"), [("snapshot", True), ("persistent", False)])
+    def test_an_answer_depends_on_earlier_rounds_only_where_the_critic_is_persistent(
+        self, make_guard, make_request, tmp_path, warm_start_steps, critic_state, same
+    ):
+        settings = {"critic_state": critic_state, "warm_start_steps": warm_start_steps}
+
+        def last_of(name, rounds):
+            guard = without_noise(make_guard, tmp_path / name, **settings)
+            return [answered(guard, make_request(r, r - 1)) for r in rounds][-1]
+
+        assert (last_of("often", (1, 2, 3, 7)) == last_of("once", (7,))) == same
 
 
 class TestNoise:
