@@ -8,12 +8,14 @@ from typing import Any, NoReturn
 
 from fed_gswgan.commands import (
     data,
+    evaluate,
     ledger,
     privacy_audit,
     privacy_calibrate,
     privacy_epsilon,
     privacy_explain,
     privacy_table,
+    sample,
 )
 from fed_gswgan.privacy.refusals import Refusal
 
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     privacy_explain.add_parser(privacy)
     privacy_audit.add_parser(privacy)
     ledger.add_parser(commands)
+    evaluate.add_parser(commands)
+    sample.add_parser(commands)
     data.add_parser(commands)
     return parser
 

@@ -27,6 +27,8 @@ class DataConfig:
     min_images_per_writer: int = 1
     writers_per_client: int = 1
     max_clients: int = 0  # 0: everybody
+    writers_file: str = ""  # ids, one a line: only these; empty: everybody
+    swapped_share: float = 0.0  # of the writers, whose ink and paper are swapped: a planted fault
 
     def __post_init__(self) -> None:
         one_of(DATASETS, dataset=self.dataset)
@@ -34,6 +36,8 @@ class DataConfig:
         at_least(1, min_images_per_writer=self.min_images_per_writer)
         at_least(1, writers_per_client=self.writers_per_client)
         at_least(0, max_clients=self.max_clients)
+        if not 0 <= self.swapped_share <= 1:
+            raise ValueError(f"swapped-share={self.swapped_share} must lie in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from fed_gswgan.config import DataConfig
+from fed_gswgan.data.altered_source import AlteredSource, chosen_writers
 from fed_gswgan.data.digits import DigitsSource
 from fed_gswgan.data.fed_emnist import open_fed_emnist
 from fed_gswgan.data.flwr_femnist import open_flwr_femnist
@@ -64,7 +65,13 @@ def open_source(config: DataConfig) -> WriterSource:
             f"dataset={config.dataset} has {len(source.class_names)} classes, must be <= "
             f"{MOST_CLASSES}: a label is a byte on the wire"
         )
-    return source
+    if not config.swapped_share and not config.writers_file:
+        return source
+    return AlteredSource(
+        source=source,
+        swapped_share=config.swapped_share,
+        writer_ids=chosen_writers(source.writer_ids, config.writers_file),
+    )
 
 
 def _open(config: DataConfig) -> WriterSource:

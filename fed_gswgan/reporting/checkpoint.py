@@ -62,6 +62,15 @@ class Checkpoint:
         """
         return Progress(**self._read_index()["progress"])
 
+    def ema_weights(self) -> dict[str, Tensor]:
+        """Return the state dict of the generator's moving average.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: the tensors are not those that were saved.
+        """
+        return _part(_read_tensors(self._folder, self._read_index()), "ema")
+
     def load(self, trainer: GeneratorTrainer) -> Progress:
         """Put the trainer back to where it was, and return how far that was.
 
@@ -103,15 +112,16 @@ def _read_tensors(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
-    def part(prefix: str) -> dict[str, Tensor]:
-        start = f"{prefix}/"
-        return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-
     for prefix, network in trainer.networks().items():
-        network.load_state_dict(part(prefix))
+        network.load_state_dict(_part(tensors, prefix))
     moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part("optimizer").items():
+    for name, tensor in _part(tensors, "optimizer").items():
         position, moment = name.split("/")
         moments.setdefault(int(position), {})[moment] = tensor
     optimizer = trainer.optimizer.state_dict()
     trainer.optimizer.load_state_dict({**optimizer, "state": moments})
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

@@ -13,6 +13,7 @@ OUT_OF_RANGE = {
     "min-images-per-writer": 0,
     "writers-per-client": 0,
     "max-clients": -1,
+    "swapped-share": 1.5,
     "algorithm": "fedavg",
     "generator-steps": 0,
     "server-learning-rate": 0.0,
@@ -54,7 +55,7 @@ OUT_OF_RANGE = {
     "samples-every": 0,
     "evaluation-samples": 1,
 }
-WITHOUT_RANGE = {"data-dir", "output-dir", "resume"}
+WITHOUT_RANGE = {"data-dir", "output-dir", "resume", "writers-file"}
 
 
 def test_empty_table_gives_the_defaults():

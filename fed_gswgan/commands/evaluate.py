@@ -1,0 +1,89 @@
+"""``fed-gswgan evaluate``: the metrics of a run's generator, or of samples in a file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fed_gswgan.config import CLASS_SETS, DATASETS, DataConfig
+
+WHOLE = ("mnist", "fashion-mnist")  # with a test set of their own
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser("evaluate", help="measure a run, or samples in a file")
+    parser.add_argument("subject", type=Path, metavar="RUN|FILE.npz")
+    parser.add_argument("--samples", type=int, default=4000, help="drawn; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the metrics, not of the run")
+    file = parser.add_argument_group("of a file, which does not say what it was trained on")
+    file.add_argument("--dataset", choices=(*DATASETS, *WHOLE))
+    file.add_argument("--data-dir", default="")
+    file.add_argument("--classes", choices=CLASS_SETS, default="all")
+    file.add_argument("--min-images-per-writer", type=int, default=1)
+    file.add_argument(
+        "--preset", choices=("small", "full"), default="small",
+        help="sizes of the paper's metrics, for mnist and fashion-mnist",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(command=evaluate)
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the metrics: on held-out images of a federation, or on the test set of a whole."""
+    from fed_gswgan.evaluation.sample_file import read_samples
+    from fed_gswgan.evaluation.sample_pool import pool_sampler
+
+    if options.subject.is_dir():
+        from fed_gswgan.reporting.trained_generator import load_generator
+
+        if options.dataset is not None:
+            raise ValueError(f"dataset={options.dataset}: a run knows its own; leave it out")
+        trained = load_generator(options.subject)
+        return _on_held_out(options, trained.sampler, trained.config.data)
+    if options.dataset is None:
+        raise ValueError("dataset must be given for samples in a file")
+    sampler = pool_sampler(*read_samples(options.subject))
+    if options.dataset in WHOLE:
+        return _on_test_set(options, sampler)
+    config = DataConfig(
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        classes=options.classes,
+        min_images_per_writer=options.min_images_per_writer,
+    )
+    return _on_held_out(options, sampler, config)
+
+
+def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) -> dict[str, Any]:
+    import torch
+
+    from fed_gswgan.data.writer_source import open_source
+    from fed_gswgan.evaluation.evaluate import evaluate as evaluate_generator
+
+    source = open_source(config)
+    held_out = source.held_out()
+    report = evaluate_generator(
+        sampler,
+        torch.from_numpy(held_out.images),
+        torch.from_numpy(held_out.labels),
+        len(source.class_names),
+        options.samples,
+        options.seed,
+    )
+    return report.to_dict()
+
+
+def _on_test_set(options: argparse.Namespace, sampler: Any) -> dict[str, Any]:
+    from fed_gswgan.data.labelled_images import open_labelled_images
+    from fed_gswgan.evaluation.metric_size import FULL, SMALL
+    from fed_gswgan.evaluation.table_metrics import real_scores, table_metrics
+
+    data_dir = Path(options.data_dir) if options.data_dir else None
+    data = open_labelled_images(options.dataset, data_dir)
+    size = {"small": SMALL, "full": FULL}[options.preset]
+    real = real_scores(data, size, options.seed, _nothing)
+    return table_metrics(sampler, data, size, options.seed, real, _nothing).to_dict()
+
+
+def _nothing(line: str) -> None:
+    """Keep silent about progress."""

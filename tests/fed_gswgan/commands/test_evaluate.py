@@ -1,0 +1,54 @@
+import json
+
+import pytest
+import torch
+
+from fed_gswgan.cli import main
+from fed_gswgan.config import DataConfig
+from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.evaluation.sample_file import write_samples
+
+
+def measured(capsys, *words):
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_run_gets_the_metrics_of_its_own_summary(small_run, capsys):
+    run = small_run(rounds=1, evaluation_samples=200)
+    found = measured(capsys, run, "--samples", 200)
+    expected = json.loads((run / "summary.json").read_text())["metrics"]
+    del found["seconds"], expected["seconds"]
+    assert found == expected
+
+
+def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys):
+    held_out = open_source(DataConfig(classes="digits")).held_out()
+    images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
+    write_samples(tmp_path / "real.npz", images, labels)
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    write_samples(tmp_path / "noise.npz", noise, labels)
+    options = ("--dataset", "digits", "--classes", "digits", "--samples", 300)
+    real = measured(capsys, tmp_path / "real.npz", *options)
+    noisy = measured(capsys, tmp_path / "noise.npz", *options)
+    assert real["label_agreement"] > 0.95 > 0.5 > noisy["label_agreement"]
+    assert real["frechet_distance"] < noisy["frechet_distance"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["{file}"], "dataset must be given"), (["{run}", "--dataset", "digits"], "knows its own")],
+)
+def test_what_is_missing_or_too_much_is_named(small_run, tmp_path, capsys, words, named):
+    file, run = tmp_path / "samples.npz", small_run(rounds=1)
+    write_samples(file, torch.zeros(2, 1, 28, 28), torch.tensor([0, 1]))
+    assert main(["evaluate", *(word.format(file=file, run=run) for word in words)]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_class_without_samples_is_named(tmp_path, capsys):
+    file = tmp_path / "samples.npz"
+    write_samples(file, torch.zeros(2, 1, 28, 28), torch.tensor([0, 1]))
+    assert main(["evaluate", str(file), "--dataset", "digits", "--classes", "digits"]) == 2
+    assert "labels=[2, 3" in capsys.readouterr().err

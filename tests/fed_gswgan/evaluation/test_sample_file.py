@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+import torch
+
+from fed_gswgan.evaluation.sample_file import read_samples, write_samples
+
+
+def test_what_was_written_is_read_to_half_a_grey_level(tmp_path):
+    samples = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    write_samples(tmp_path / "s.npz", samples, torch.arange(5))
+    found, labels = read_samples(tmp_path / "s.npz")
+    assert torch.allclose(found, samples, atol=0.5 / 255 + 1e-6)
+    assert labels.equal(torch.arange(5))
+    assert (found.dtype, labels.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "named"),
+    [
+        ({"samples": np.zeros((2, 28, 28))}, "must hold samples and labels"),
+        ({"samples": np.zeros((2, 27, 28)), "labels": np.zeros(2, int)}, "28, 28"),
+        ({"samples": np.full((2, 28, 28), 1.5), "labels": np.zeros(2, int)}, "lie in"),
+        ({"samples": np.full((2, 28, 28), np.nan), "labels": np.zeros(2, int)}, "lie in"),
+        ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(3, int)}, "2 whole numbers"),
+        ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(2)}, "whole numbers"),
+    ],
+)
+def test_what_is_not_as_described_is_named(tmp_path, arrays, named):
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(ValueError, match=named):
+        read_samples(tmp_path / "s.npz")
+
+
+def test_a_pickle_is_refused(tmp_path):
+    np.savez(tmp_path / "s.npz", samples=np.array([{}, {}], object), labels=np.zeros(2, int))
+    with pytest.raises(ValueError, match="pickle"):
+        read_samples(tmp_path / "s.npz")

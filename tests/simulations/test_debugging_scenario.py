@@ -1,0 +1,40 @@
+"""The debugging scenario on a small scale: two real runs on blocks of real digits."""
+
+import json
+
+import pytest
+
+from fed_gswgan.config import DataConfig
+from fed_gswgan.data.altered_source import is_swapped
+from fed_gswgan.data.writer_source import open_source
+from simulations.debugging_scenario import main, split_writers
+
+
+def test_a_deployed_classifier_reads_exactly_the_swapped_writers_badly():
+    source = open_source(DataConfig(classes="digits", swapped_share=0.5))
+    parts = split_writers(source, 0.7)
+    assert all(is_swapped(writer, 0.5) for writer in parts["badly"])
+    assert not any(is_swapped(writer, 0.5) for writer in parts["well"])
+    assert sorted(parts["well"] + parts["badly"]) == sorted(source.writer_ids)
+
+
+def test_a_threshold_that_leaves_a_part_empty_is_named():
+    source = open_source(DataConfig(classes="digits"))
+    with pytest.raises(ValueError, match=r"threshold=0\.0: no writer is read badly"):
+        split_writers(source, 0.0)
+
+
+def test_the_two_generators_show_which_writers_have_ink_and_paper_swapped(tmp_path):
+    config = tmp_path / "small.toml"
+    config.write_text(
+        'dataset = "digits"\nclasses = "digits"\nswapped-share = 0.5\nrounds = 40\n'
+        "cohort-size = 7\nbatch-size = 32\ngenerator-width = 8\nlatent-dim = 8\n"
+        'critic-width = 64\nnoise-source = "seeded"\nsamples-every = 100\n'
+        "generator-learning-rate = 5e-3\nevaluation-samples = 0\n"
+    )
+    words = ["--config", str(config), "--output", str(tmp_path / "out"), "--runtime", "in-process"]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "out" / "debugging.json").read_text())
+    assert found["well"]["mean_ink"] < 0.35
+    assert found["badly"]["mean_ink"] > 0.65
+    assert found["swapped"] is True
