@@ -82,13 +82,13 @@ def train_classifier(
 
 
 @torch.no_grad()
-def predicted_labels(classifier: ImageClassifier, images_NCHW: Tensor) -> Tensor:
+def predicted_labels(classifier: nn.Module, images_NCHW: Tensor) -> Tensor:
     """Return the most likely class of each image, int64 (N,)."""
     batches = torch.split(images_NCHW, READING_BATCH_SIZE)
     return torch.cat([classifier(images_BCHW).argmax(dim=1) for images_BCHW in batches])
 
 
-def accuracy(classifier: ImageClassifier, images_NCHW: Tensor, labels_N: Tensor) -> float:
+def accuracy(classifier: nn.Module, images_NCHW: Tensor, labels_N: Tensor) -> float:
     """Return the share of images in [0, 1] whose predicted class is their label."""
     return (predicted_labels(classifier, images_NCHW) == labels_N).double().mean().item()
 

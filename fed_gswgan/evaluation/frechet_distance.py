@@ -1,10 +1,11 @@
 """Fréchet distance between samples and real images, in features of a classifier of real images."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from fed_gswgan.evaluation.classifier import FEATURES, READING_BATCH_SIZE, ImageClassifier
+from fed_gswgan.evaluation.classifier import READING_BATCH_SIZE, ImageClassifier
+from fed_gswgan.evaluation.features import ClassifierFeatures, FeatureExtractor
 from fed_gswgan.validation import at_least
 
 
@@ -24,9 +25,24 @@ def frechet_distance(judge: ImageClassifier, images_NCHW: Tensor, samples_NCHW: 
 
     Source: Heusel et al. 2017 (arXiv 1706.08500), section 3, equation 6.
     """
+    return frechet_distance_in(ClassifierFeatures(judge), images_NCHW, samples_NCHW)
+
+
+def frechet_distance_in(
+    extractor: FeatureExtractor, images_NCHW: Tensor, samples_NCHW: Tensor
+) -> float:
+    """Return the Fréchet distance in any features; see ``frechet_distance``.
+
+    It is FID with the features of ``inception_features``.
+
+    Args:
+        extractor: maps images to features; as many images as features are the least.
+        images_NCHW: the real reference, float32 (N, 1, 28, 28) in [0, 1], at least 2.
+        samples_NCHW: at least 2.
+    """
     at_least(2, frechet_distance_images=len(images_NCHW))
     at_least(2, frechet_distance_samples=len(samples_NCHW))
-    distance = FrechetInceptionDistance(feature=_Features(judge))
+    distance = FrechetInceptionDistance(feature=extractor)
     with torch.no_grad():
         for batch in torch.split(images_NCHW, READING_BATCH_SIZE):
             distance.update(batch, real=True)
@@ -34,17 +50,3 @@ def frechet_distance(judge: ImageClassifier, images_NCHW: Tensor, samples_NCHW: 
             distance.update(batch, real=False)
         # Rounding may leave equal Gaussians a hair below zero.
         return max(0.0, float(distance.compute()))
-
-
-class _Features(nn.Module):
-    """The judge's features in float64, which torchmetrics then keeps to the end."""
-
-    num_features = FEATURES  # without it torchmetrics draws an image from the global generator
-
-    def __init__(self, judge: ImageClassifier) -> None:
-        super().__init__()
-        self.judge = judge
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        features_BF: Tensor = self.judge.features(images_BCHW)
-        return features_BF.cpu().double()

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.inception import InceptionScore
 
-from fed_gswgan.evaluation.classifier import READING_BATCH_SIZE, ImageClassifier
+from fed_gswgan.evaluation.classifier import READING_BATCH_SIZE
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
 
 SPLITS = 10
 
 
-def inception_score(judge: ImageClassifier, samples_NCHW: Tensor, seed: int) -> float:
+def inception_score(judge: nn.Module, samples_NCHW: Tensor, seed: int) -> float:
     """Return exp(E[KL(p(y|x) || p(y))]), the mean over 10 random splits of the samples.
 
     Between 1 and the number of classes: high where the judge is sure of each sample and all
@@ -47,7 +47,7 @@ def inception_score(judge: ImageClassifier, samples_NCHW: Tensor, seed: int) -> 
 class _Logits(nn.Module):
     """The judge's logits in float64: in float32 a class no sample resembles gives 0 * inf."""
 
-    def __init__(self, judge: ImageClassifier) -> None:
+    def __init__(self, judge: nn.Module) -> None:
         super().__init__()
         self.judge = judge
 

@@ -5,7 +5,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from fed_gswgan.evaluation.frechet_distance import frechet_distance
+from fed_gswgan.evaluation.features import FeatureExtractor
+from fed_gswgan.evaluation.frechet_distance import frechet_distance, frechet_distance_in
 
 
 def reference(first: np.ndarray, second: np.ndarray) -> float:
@@ -30,6 +31,24 @@ def test_it_equals_the_formula_in_numpy(judge, spots, count):
     expected = reference(features(judge, images), features(judge, samples))
     assert expected > 0.01
     assert frechet_distance(judge, images, samples) == pytest.approx(expected, rel=1e-5)
+
+
+class FirstPixels(FeatureExtractor):
+    """Takes the first pixels for features."""
+
+    num_features = 100
+    description = "pixels"
+
+    def forward(self, images):
+        return images.flatten(1)[:, : self.num_features].double()
+
+
+def test_it_equals_the_formula_in_any_features():
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(500, 1, 28, 28, generator=draws)
+    samples = 0.8 * torch.rand(300, 1, 28, 28, generator=draws)
+    expected = reference(*(FirstPixels()(part).numpy() for part in (images, samples)))
+    assert frechet_distance_in(FirstPixels(), images, samples) == pytest.approx(expected, rel=1e-5)
 
 
 def test_dead_features_do_no_harm(judge, spots):

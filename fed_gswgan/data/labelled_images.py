@@ -1,0 +1,99 @@
+"""MNIST and Fashion-MNIST as wholes: the images that lie in one place, and their own test set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fed_gswgan.data.class_sets import DIGITS
+from fed_gswgan.data.data_location import ENVIRONMENT_VARIABLE, data_root, require_file
+from fed_gswgan.data.idx_file import map_idx
+from fed_gswgan.data.writer_shard import check_images
+from fed_gswgan.validation import one_of
+
+GARMENTS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)  # Source: Xiao et al. 2017 (arXiv 1708.07747), table 2
+
+# Each data set's folder, which is also its class in torchvision, and its classes.
+_DATASETS = {"mnist": ("MNIST", DIGITS), "fashion-mnist": ("FashionMNIST", GARMENTS)}
+DATASETS = tuple(_DATASETS)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LabelledImages:
+    """A data set with its published division into training and test images.
+
+    Attributes:
+        dataset: its name.
+        train_images_NCHW: float32 (N, 1, 28, 28) in [0, 1]: the file's bytes over 255, so ink 1.
+        train_labels_N: int64 (N,), from 0.
+        test_images_NCHW: as the training images; nothing is trained or selected on them.
+        test_labels_N: as the training labels.
+        class_names: in the order of the labels.
+    """
+
+    dataset: str
+    train_images_NCHW: Tensor
+    train_labels_N: Tensor
+    test_images_NCHW: Tensor
+    test_labels_N: Tensor
+    class_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"LabelledImages({self.dataset!r})"
+
+
+def open_labelled_images(dataset: str, data_dir: Path | None) -> LabelledImages:
+    """Read a data set from the four files that torchvision leaves in its ``raw`` folder.
+
+    Args:
+        dataset: ``mnist`` or ``fashion-mnist``.
+        data_dir: holds ``MNIST/raw`` and ``FashionMNIST/raw``; None: FED_GSWGAN_DATA does.
+
+    Raises:
+        ValueError: another data set, or a file that is not as described.
+        FileNotFoundError: no folder is named, or a file is missing; says how to get it.
+    """
+    one_of(DATASETS, dataset=dataset)
+    folder, class_names = _DATASETS[dataset]
+    root = data_root("" if data_dir is None else str(data_dir))
+    advice = (
+        f"data-dir or {ENVIRONMENT_VARIABLE} must name the folder that holds {folder}/raw/; "
+        f"torchvision.datasets.{folder}(that_folder, download=True) fetches it, in Python"
+    )
+    if root is None:
+        raise FileNotFoundError(f"{dataset}: no folder is named; {advice}")
+    train_images, train_labels = _read(root / folder / "raw", "train", len(class_names), advice)
+    test_images, test_labels = _read(root / folder / "raw", "t10k", len(class_names), advice)
+    return LabelledImages(
+        dataset=dataset,
+        train_images_NCHW=train_images,
+        train_labels_N=train_labels,
+        test_images_NCHW=test_images,
+        test_labels_N=test_labels,
+        class_names=class_names,
+    )
+
+
+def _read(folder: Path, part: str, num_classes: int, advice: str) -> tuple[Tensor, Tensor]:
+    images_path = require_file(folder / f"{part}-images-idx3-ubyte", advice)
+    labels_path = require_file(folder / f"{part}-labels-idx1-ubyte", advice)
+    pixels = map_idx(images_path)
+    images = pixels[:, None].astype(np.float32) / np.float32(255)
+    labels = map_idx(labels_path).astype(np.int64)
+    check_images(images, labels, f"{images_path}, {labels_path}")
+    if labels.max() >= num_classes:
+        raise ValueError(f"{labels_path}: label {labels.max()} must be 0..{num_classes - 1}")
+    return torch.from_numpy(images), torch.from_numpy(labels)

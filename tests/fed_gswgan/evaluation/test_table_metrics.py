@@ -1,0 +1,141 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fed_gswgan.data.labelled_images import LabelledImages
+from fed_gswgan.evaluation import table_metrics as module
+from fed_gswgan.evaluation.classifier import accuracy
+from fed_gswgan.evaluation.inception_features import InceptionUnavailable
+from fed_gswgan.evaluation.inception_score import inception_score
+from fed_gswgan.evaluation.metric_size import SMALL
+from fed_gswgan.evaluation.sampler import draw_samples
+from fed_gswgan.evaluation.table_metrics import real_scores, table_judge, table_metrics
+from fed_gswgan.evaluation.table_row import RealScores
+from fed_gswgan.evaluation.twelve_classifiers import TWELVE_CLASSIFIERS
+
+TINY = replace(
+    SMALL,
+    name="tiny",
+    classifier_samples=160,
+    lenet_epochs=60,
+    score_training=60,
+    distance_samples=100,
+    distance_images=200,
+)
+
+
+def silent(_line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data(spots):
+    labels, test_labels = spots.labels(240), spots.labels(200)
+    return LabelledImages(
+        dataset="spots",
+        train_images_NCHW=spots.draw(labels, 1),
+        train_labels_N=labels,
+        test_images_NCHW=spots.draw(test_labels, 2),
+        test_labels_N=test_labels,
+        class_names=tuple("abcdefgh"),
+    )
+
+
+@pytest.fixture(scope="module")
+def real(data):
+    return real_scores(data, TINY, 0, silent)
+
+
+@pytest.fixture(scope="module")
+def good(data, spots, real):
+    return table_metrics(spots.draw, data, TINY, 0, real, silent)
+
+
+def test_samples_as_good_as_real_images_score_like_them(good, real):
+    assert good.average_accuracy == pytest.approx(real.average_accuracy, abs=0.06)
+    assert good.cnn_accuracy == pytest.approx(real.cnn_accuracy, abs=0.1)
+    assert good.inception_score == pytest.approx(real.inception_score, rel=0.1)
+    assert good.calibrated_accuracy == pytest.approx(1, abs=0.1)
+    assert abs(good.kernel_distance) < 0.1
+
+
+def test_noise_is_worse_in_every_column(data, spots, real, good):
+    bad = table_metrics(spots.noise, data, TINY, 0, real, silent)
+    assert bad.inception_score < good.inception_score
+    assert bad.frechet_distance > 2 * good.frechet_distance
+    assert bad.kernel_distance > 2 * good.kernel_distance
+    assert bad.mlp_accuracy < good.mlp_accuracy
+    assert bad.cnn_accuracy < good.cnn_accuracy
+    assert bad.average_accuracy < good.average_accuracy / 2
+    assert bad.calibrated_accuracy < good.calibrated_accuracy / 2
+    assert bad.ratio_of_mean_accuracies < good.ratio_of_mean_accuracies / 2
+
+
+def test_each_column_is_made_of_the_numbers_beside_it(good, real):
+    values = np.array([good.classifier_accuracies[name] for name in TWELVE_CLASSIFIERS])
+    reference = np.array([real.classifier_accuracies[name] for name in TWELVE_CLASSIFIERS])
+    assert good.mlp_accuracy == good.classifier_accuracies["mlp"]
+    assert good.average_accuracy == pytest.approx(values.mean())
+    assert good.calibrated_accuracy == pytest.approx((values / reference).mean())
+    assert good.ratio_of_mean_accuracies == pytest.approx(values.mean() / reference.mean())
+
+
+def test_samples_come_with_as_many_of_each_class_and_the_judge_scores_all_of_them(
+    data, spots, good
+):
+    labels = torch.arange(TINY.classifier_samples) % 8
+    samples = draw_samples(spots.draw, labels, "table", 0)
+    judge = table_judge(data, TINY, 0, silent)
+    assert good.inception_score == inception_score(judge, samples, 0)
+    assert good.score_classifier_accuracy == accuracy(
+        judge, data.test_images_NCHW, data.test_labels_N
+    )
+
+
+def test_counts_and_notes_say_what_was_measured(good, real):
+    assert (good.dataset, good.size, good.seed) == ("spots", "tiny", 0)
+    assert (good.classifier_samples, good.score_samples) == (160, 160)
+    assert (good.distance_samples, good.distance_images, good.test_images) == (100, 200, 200)
+    assert good.features == "classifier: small, 60 steps on real training images"
+    assert good.notes[0] == "LeNet: 60 epochs, the last one counts"
+    assert "not FID and KID" in good.notes[1]
+    assert any(note.startswith("adaboost: algorithm='SAMME.R' is gone") for note in good.notes)
+    assert "trained on samples" in good.split
+    assert "trained on real training images; tested on the 200 real test images" in real.split
+
+
+def test_real_images_have_calibrated_accuracy_one_and_come_back_from_json(real):
+    assert real.calibrated_accuracy == real.ratio_of_mean_accuracies == 1
+    assert RealScores.from_dict(json.loads(json.dumps(real.to_dict()))) == real
+
+
+def test_without_real_scores_nothing_is_calibrated_and_a_judge_of_before_serves(
+    data, spots, good, monkeypatch
+):
+    judge = table_judge(data, TINY, 0, silent)
+    monkeypatch.setattr(module, "train_score_classifier", None)
+    found = table_metrics(spots.draw, data, TINY, 0, None, silent, judge)
+    assert found == replace(good, calibrated_accuracy=None, ratio_of_mean_accuracies=None)
+
+
+def test_real_scores_of_another_size_or_data_set_are_refused(data, spots, real):
+    for other in (replace(real, size="full"), replace(real, dataset="mnist")):
+        with pytest.raises(ValueError, match="must be measured on spots, tiny"):
+            table_metrics(spots.draw, data, TINY, 0, other, silent)
+
+
+def test_without_inception_the_judges_features_serve_and_the_note_says_why(
+    data, spots, good, monkeypatch
+):
+    def unavailable(_device):
+        raise InceptionUnavailable("no network here")
+
+    monkeypatch.setattr(module, "inception_features", unavailable)
+    size = replace(TINY, features="inception")
+    judge = table_judge(data, TINY, 0, silent)
+    extractor, notes = module._extractor(judge, data, size)
+    assert extractor.description == good.features
+    assert notes == ["distances are not FID and KID: no network here"]
