@@ -48,4 +48,6 @@ def _numpy(name: str, array: Array) -> np.ndarray:
         raise ValueError(f"{name} cannot be read: {error}") from error
     if not isinstance(values, np.ndarray):
         raise TypeError(f"{name} is an archive, must be one array")
+    if tuple(array.shape) != values.shape:
+        raise ValueError(f"{name} says shape {tuple(array.shape)} and has {values.shape}")
     return values
