@@ -82,7 +82,7 @@ def _require_expected(content: RecordDict, answered: _Answered) -> None:
         if set(arrays) != {name} or dict(config) != {"server-round": answered.server_round}:
             raise ValueError(f"{sorted(arrays)} and {dict(config)} must be a {name} and its round")
         if type(config["server-round"]) is not type(answered.server_round):  # True equals 1
-            raise ValueError(f"server-round={config['server-round']} must be of its request's type")
+            raise ValueError(f"server-round={config['server-round']!r} must be of the asked type")
         written = arrays[name]
         values = written.numpy()
         if values.shape != answered.shape or values.dtype not in dtypes:
