@@ -43,23 +43,28 @@ class RoundLosses:
 
 @dataclass(frozen=True, kw_only=True)
 class SampledGaussian:
-    """A round: a mu-Gaussian release about a user who is selected with a probability below 1.
+    """A round: a mu-Gaussian release about a user who is selected with some probability.
 
     Attributes:
         mu: sensitivity over noise.
-        sampling_probability: q, in (0, 1).
+        sampling_probability: q, in (0, 1]; at 1 it is the plain Gaussian.
     """
 
     mu: float
     sampling_probability: float
+
+    @property
+    def _log_absent(self) -> float:
+        q = self.sampling_probability
+        return math.log1p(-q) if q < 1 else -math.inf
 
     def largest_loss(self, rounds: int, delta: float) -> float:
         """Return the end of the grid: a larger loss in any round is as rare as is negligible."""
         q, mu, rare = self.sampling_probability, self.mu, TRUNCATED_SHARE * delta / rounds
         present = mu * -ndtri(min(rare / q, 0.5)) + mu**2 / 2
         absent = mu * -ndtri(min(rare, 0.5)) + mu**2 / 2
-        mixture_against_absent = np.logaddexp(math.log1p(-q), math.log(q) + present)
-        absent_against_mixture = -np.logaddexp(math.log1p(-q), math.log(q) - absent)
+        mixture_against_absent = np.logaddexp(self._log_absent, math.log(q) + present)
+        absent_against_mixture = -np.logaddexp(self._log_absent, math.log(q) - absent)
         return float(max(mixture_against_absent, absent_against_mixture))
 
     def mixture_against_absent(self, losses: np.ndarray) -> np.ndarray:
@@ -74,7 +79,7 @@ class SampledGaussian:
     def absent_against_mixture(self, losses: np.ndarray) -> np.ndarray:
         """Return the delta of (Q, qP + (1 - q)Q) at each epsilon >= 0 of ``losses``."""
         q = self.sampling_probability
-        within = losses < -math.log1p(-q)  # no outcome's loss is larger
+        within = losses < -self._log_absent  # no outcome's loss is larger
         losses = np.where(within, losses, 0.0)
         weight = q - (1 - q) * np.expm1(losses)
         epsilons = losses + np.log(q / weight)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.privacy import composed_losses
-from fed_gswgan.privacy.composed_losses import TooManyPointsError, composed_epsilon
+from fed_gswgan.privacy.composed_losses import TooManyPointsError, composed_epsilon, total_epsilon
 from fed_gswgan.privacy.sampled_gaussian import RoundLosses
 
 # Losses -0.5, 0, 0.5 and 1, and one time in a million infinity.
@@ -55,3 +55,16 @@ def test_a_sum_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(composed_losses, "LARGEST_TRANSFORM", 20)
     with pytest.raises(TooManyPointsError):
         composed_epsilon(LOSSES, 1000, 1e-2)
+
+
+def test_unlike_losses_add_up():
+    other = RoundLosses(step=0.5, lowest=-2, masses=np.array([0.1, 0.0, 0.6, 0.3]), infinite=0.0)
+    masses = np.ones(1)
+    for losses in (LOSSES, LOSSES, LOSSES, other, other):
+        masses = np.convolve(masses, losses.masses)
+    sums = 0.5 * (np.arange(len(masses)) - 3 * 1 - 2 * 2)
+    epsilon = total_epsilon([(LOSSES, 3), (other, 2)], 1e-2)
+    infinite = 1 - (1 - 1e-6) ** 3
+    by_hand = infinite + masses @ np.maximum(0, -np.expm1(epsilon - sums))
+    assert epsilon > 0
+    assert by_hand == pytest.approx(1e-2, rel=1e-8)

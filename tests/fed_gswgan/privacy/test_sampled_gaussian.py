@@ -4,6 +4,7 @@ from dp_accounting.pld import pld_pmf
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from fed_gswgan.privacy.gaussian import gaussian_delta
 from fed_gswgan.privacy.sampled_gaussian import SampledGaussian
 
 ROUND = SampledGaussian(mu=1.5, sampling_probability=0.2)
@@ -70,3 +71,13 @@ def test_beyond_the_largest_loss_is_next_to_nothing():
         largest = np.array([ROUND.largest_loss(rounds, 1e-5)])
         assert 0 < rounds * ROUND.mixture_against_absent(largest)[0] < 1e-11
         assert rounds * ROUND.absent_against_mixture(largest)[0] < 1e-11
+
+
+def test_certain_selection_is_the_plain_gaussian():
+    always = SampledGaussian(mu=1.5, sampling_probability=1.0)
+    losses = np.array([0.0, 0.3, 2.0])
+    exact = [gaussian_delta(1.5, loss) for loss in losses]
+    assert always.mixture_against_absent(losses) == pytest.approx(exact, rel=1e-12)
+    assert always.absent_against_mixture(losses) == pytest.approx(exact, rel=1e-12)
+    largest = always.largest_loss(1, 1e-5)
+    assert 0 < gaussian_delta(1.5, largest) < 1e-12
