@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fed_gswgan.commands import (
+    compare,
     data,
     evaluate,
     ledger,
@@ -17,6 +18,7 @@ from fed_gswgan.commands import (
     privacy_table,
     sample,
 )
+from fed_gswgan.comparison.results_folder import CellsFailed
 from fed_gswgan.privacy.refusals import Refusal
 
 
@@ -30,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         result = options.command(options)
+    except CellsFailed as error:
+        print(f"fed-gswgan: {error}", file=sys.stderr)
+        return 1
     except Refusal as refusal:
         print(f"fed-gswgan: {refusal.name}: {refusal}", file=sys.stderr)
         return 1
@@ -65,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     privacy_explain.add_parser(privacy)
     privacy_audit.add_parser(privacy)
     ledger.add_parser(commands)
+    compare.add_parser(commands)
     evaluate.add_parser(commands)
     sample.add_parser(commands)
     data.add_parser(commands)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from fed_gswgan.comparison.sample_pictures import drawn_samples, save_side_by_side
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.evaluation.classifier import accuracy, train_classifier
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         if status := run_simulation(words):
             return status
         found[part] = {"writers": len(writers), "mean_ink": mean_ink(options.output / part)}
+    titles = {f"read {part}": options.output / part for part in PARTS}
+    save_side_by_side(drawn_samples(titles), options.output / "samples.png")
     found["swapped"] = found["badly"]["mean_ink"] > 0.5 > found["well"]["mean_ink"]
     replace_json(options.output / "debugging.json", found)
     _say(found, options.output)
@@ -101,7 +104,8 @@ def _say(found: dict[str, Any], folder: Path) -> None:
             f"{found[part]['mean_ink']:.2f}", highlight=False,
         )  # fmt: skip
     verdict = "the writers read badly have ink and paper swapped" if found["swapped"] else "no swap"
-    console.print(f"what the samples show: {verdict}; {folder}", highlight=False, soft_wrap=True)
+    picture = folder / "samples.png"
+    console.print(f"what the samples show: {verdict}; {picture}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

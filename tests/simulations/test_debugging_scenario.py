@@ -38,3 +38,4 @@ def test_the_two_generators_show_which_writers_have_ink_and_paper_swapped(tmp_pa
     assert found["well"]["mean_ink"] < 0.35
     assert found["badly"]["mean_ink"] > 0.65
     assert found["swapped"] is True
+    assert (tmp_path / "out" / "samples.png").stat().st_size > 10_000

@@ -1,0 +1,202 @@
+"""DP-MERF: one noisy mean embedding is all that a generator learns of the images.
+
+Shapes: N images, B batch, C channels, H and W image, P pixels, F features, L classes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from fed_gswgan.baselines.mean_embedding import (
+    FittingSettings,
+    fit_to_embedding,
+    mean_embedding,
+    release_embedding,
+)
+from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
+from fed_gswgan.baselines.random_features import RandomFeatures
+from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
+from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.config import GeneratorConfig
+from fed_gswgan.models.build import initial_weights_from
+from fed_gswgan.privacy.declared_releases import DeclaredRelease
+from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.privacy.release_calibration import noise_for
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.validation import at_least, positive
+
+RELATION = NeighboringRelation.REPLACE_ONE
+PUBLISHED = "Rényi accounting of one Gaussian (DP-MERF, arXiv 2002.11603, its code)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPMERFSettings:
+    """Embedding, generator, and how it is fitted.
+
+    Attributes:
+        frequencies: of the random features; half as many as there are features.
+        kernel_variances: of Gaussian kernels, in squared units of pixels.
+        latent_dim: of the generator, as are the next two.
+        hidden_width: units.
+        channels: of its 7x7 features, even.
+        fitting: to the embedding.
+    """
+
+    frequencies: int
+    kernel_variances: tuple[float, ...]
+    latent_dim: int
+    hidden_width: int
+    channels: int
+    fitting: FittingSettings
+
+    def __post_init__(self) -> None:
+        at_least(len(self.kernel_variances), frequencies=self.frequencies)
+        for variance in self.kernel_variances:
+            positive(kernel_variance=variance)
+        at_least(1, latent_dim=self.latent_dim)
+        at_least(2, hidden_width=self.hidden_width)
+        at_least(2, channels=self.channels)
+        if self.channels % 2:
+            raise ValueError(f"channels={self.channels} must be even: a layer halves them")
+
+
+def releases(noise_multiplier: float) -> tuple[DeclaredRelease, ...]:
+    """Return what is released at this noise, in units of the sensitivity 2 / N."""
+    return (
+        DeclaredRelease(
+            what="noisy mean of random features of images, by class",
+            mu=1 / noise_multiplier,
+            rounds=1,
+            relation=RELATION,
+        ),
+    )
+
+
+FULL = DPMERFSettings(
+    frequencies=500,
+    kernel_variances=(105.0,),
+    latent_dim=5,
+    hidden_width=200,
+    channels=16,
+    fitting=FittingSettings(
+        steps=3000,  # five epochs in batches of 100
+        samples_per_class=10,
+        learning_rate=0.01,
+        final_learning_rate_share=0.9**5,
+    ),
+)
+"""The published features, kernel, layers, batches and learning rate."""
+
+SMALL = replace(
+    FULL,
+    # A kernel a third as wide tells strokes apart; alone, it cannot tell wrong images from worse.
+    kernel_variances=(105.0, 30.0),
+    frequencies=1000,  # so each kernel has as many as the published one
+    hidden_width=400,
+    fitting=FittingSettings(
+        steps=1500,
+        samples_per_class=50,  # larger batches make the gradient less noisy, not less biased
+        learning_rate=3e-3,
+        final_learning_rate_share=0.05,
+    ),
+)
+"""Found on 10,000 of MNIST's training images that were held out."""
+
+
+def train_dp_merf(
+    images_NCHW: Tensor,
+    labels_N: Tensor,
+    num_classes: int,
+    settings: DPMERFSettings,
+    epsilon: float,
+    delta: float,
+    seed: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> TrainedBaseline:
+    """Release the images' mean embedding once, with noise, and fit a generator to what is released.
+
+    Args:
+        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; networks run on their device.
+        labels_N: int64 (N,) in [0, ``num_classes``), about as many of each.
+        num_classes: of the generator.
+        settings: all but the noise, which is calibrated.
+        epsilon: at most, under replacement of a record, image and label.
+        delta: in (0, 1).
+        seed: of everything random. The noise too: who knows the seed can subtract it.
+        progress: told the share that is done, in [0, 1].
+
+    Source: DP-MERF, arXiv 2002.11603.
+    """
+    seeds = SeedStream(seed)
+    noise_multiplier = noise_for(releases, epsilon, delta)
+    points_NP = images_NCHW.flatten(1)
+    features = RandomFeatures(
+        points_NP.shape[1],
+        settings.frequencies,
+        settings.kernel_variances,
+        seeds.generator("frequencies"),
+        images_NCHW.device,
+    )
+    released_FL = release_embedding(
+        mean_embedding(features, points_NP, labels_N, num_classes),
+        len(labels_N),
+        RELATION,
+        noise_multiplier,
+        SeededNoise(seeds.generator("embedding noise")),
+    )
+    generator = generator_from(
+        released_FL.to(images_NCHW.device), features, settings, seeds, progress
+    )
+    return TrainedBaseline(
+        sampler=sampler_on_labels_device(
+            OnDevice(generator, images_NCHW.device),
+            GeneratorConfig(latent_dim=settings.latent_dim, latent_kind="normal"),
+        ),
+        releases=releases(noise_multiplier),
+        published_epsilon=_renyi_epsilon(noise_multiplier, delta),
+        published_accounting=PUBLISHED,
+    )
+
+
+def generator_from(
+    released_FL: Tensor,
+    features: RandomFeatures,
+    settings: DPMERFSettings,
+    seeds: SeedStream,
+    progress: Callable[[float], None],
+) -> nn.Module:
+    """Return a generator whose samples have the embedding that was released.
+
+    Args:
+        released_FL: of the images; nothing else of them is seen.
+        features: those of the embedding.
+        settings: of the generator and its fit.
+        seeds: of weights and latents.
+        progress: told the share that is done, in [0, 1].
+    """
+    with initial_weights_from(seeds.torch_seed("generator")):
+        generator = SubpixelGenerator(
+            settings.latent_dim, released_FL.shape[1], settings.hidden_width, settings.channels
+        ).to(released_FL.device)
+    fit_to_embedding(
+        generator,
+        settings.latent_dim,
+        features,
+        released_FL,
+        settings.fitting,
+        seeds.generator("latents"),
+        progress,
+    )
+    return generator
+
+
+def _renyi_epsilon(noise_multiplier: float, delta: float) -> float:
+    """Return the best bound over all Rényi orders, in closed form.
+
+    Source: order / (2 noise^2) of one Gaussian, and the conversion of arXiv 1702.07476,
+        proposition 3.
+    """
+    return 1 / (2 * noise_multiplier**2) + math.sqrt(2 * math.log(1 / delta)) / noise_multiplier

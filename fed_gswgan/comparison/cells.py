@@ -1,0 +1,125 @@
+"""One cell of a table: a method and a seed, trained, measured, and written down in one piece."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fed_gswgan.baselines.registry import METHODS
+from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.comparison.results_folder import ResultsFolder
+from fed_gswgan.comparison.sample_pictures import drawn_for_picture
+from fed_gswgan.data.labelled_images import LabelledImages, open_labelled_images
+from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL, MetricSize
+from fed_gswgan.evaluation.table_metrics import real_scores, table_metrics
+from fed_gswgan.evaluation.table_row import RealScores
+from fed_gswgan.privacy.declared_releases import epsilon_of
+
+# Constant, so that every row of a table has the same judge and the same reference images.
+EVALUATION_SEED = 0
+REAL = "real"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A method and a seed of a table; ``real`` is the row of real images.
+
+    Attributes:
+        dataset: ``mnist`` or ``fashion-mnist``.
+        data_dir: where it lies; None: FED_GSWGAN_DATA says.
+        preset: ``small`` or ``full``, of methods and metrics alike.
+        epsilon: the true one that the method may spend on a record.
+        delta: of that epsilon.
+        method: a name of the registry, or ``real``.
+        seed: of the training.
+    """
+
+    dataset: str
+    data_dir: Path | None
+    preset: str
+    epsilon: float
+    delta: float
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.method}-{self.seed}"
+
+
+def run_cell(cell: Cell, folder: Path) -> str:
+    """Train and measure one cell, keep it in the folder, and return its name.
+
+    Runs on the GPU where there is one, otherwise on one core.
+    """
+    torch.set_num_threads(1)  # one thread a process: more of them spin against each other
+    results = ResultsFolder(folder)
+    data = _on_device(open_labelled_images(cell.dataset, cell.data_dir))
+    with results.progress_log(cell.name) as log:
+        measured = (
+            _real(cell, data, log) if cell.method == REAL else _method(cell, data, results, log)
+        )
+    results.keep(cell.name, measured)
+    return cell.name
+
+
+def _real(cell: Cell, data: LabelledImages, log: Any) -> dict[str, Any]:
+    scores = real_scores(data, metric_size(cell.preset), EVALUATION_SEED, log)
+    return {"method": REAL, "seed": cell.seed, "metrics": scores.to_dict()}
+
+
+def _method(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) -> dict[str, Any]:
+    method = METHODS[cell.method]
+    started = time.perf_counter()
+    trained: TrainedBaseline = method.train(
+        cell.preset,
+        images_NCHW=data.train_images_NCHW,
+        labels_N=data.train_labels_N,
+        num_classes=len(data.class_names),
+        epsilon=cell.epsilon,
+        delta=cell.delta,
+        seed=cell.seed,
+        progress=lambda share: log(f"training: {share:.0%}"),
+    )
+    training_seconds = time.perf_counter() - started
+    real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
+    size = metric_size(cell.preset)
+    metrics = table_metrics(trained.sampler, data, size, EVALUATION_SEED, real, log)
+    device = str(data.train_images_NCHW.device)
+    drawn = drawn_for_picture(trained.sampler, len(data.class_names), device)
+    results.keep_samples(cell.name, drawn)
+    return {
+        "method": cell.method,
+        "seed": cell.seed,
+        "epsilon": epsilon_of(trained.releases, cell.delta),
+        "delta": cell.delta,
+        "neighboring_relation": str(trained.releases[0].relation),
+        "releases": [release.to_dict() for release in trained.releases],
+        "published_epsilon": trained.published_epsilon,
+        "published_accounting": trained.published_accounting,
+        "training_seconds": round(training_seconds, 1),
+        "metrics": metrics.to_dict(),
+    }
+
+
+def metric_size(preset: str) -> MetricSize:
+    """Return the sizes of the metrics; the full ones need a GPU for two of their networks."""
+    if preset == "small":
+        return SMALL
+    return FULL if torch.cuda.is_available() else FULL_ON_CPU
+
+
+def _on_device(data: LabelledImages) -> LabelledImages:
+    if not torch.cuda.is_available():
+        return data
+    return LabelledImages(
+        dataset=data.dataset,
+        train_images_NCHW=data.train_images_NCHW.cuda(),
+        train_labels_N=data.train_labels_N.cuda(),
+        test_images_NCHW=data.test_images_NCHW.cuda(),
+        test_labels_N=data.test_labels_N.cuda(),
+        class_names=data.class_names,
+    )

@@ -1,0 +1,63 @@
+"""Pictures of a federated comparison: quality against bytes and epsilon, epsilon against rounds."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def save_curves(
+    folders: Mapping[str, Path], rows: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Write three PNGs: quality-against-epsilon, quality-against-bytes, epsilon-against-rounds.
+
+    Args:
+        folders: title to the folder of a run, whose ``rounds.jsonl`` is read.
+        rows: of the table; one without a Fréchet distance has no point.
+        folder: of the pictures.
+    """
+    measured = [row for row in rows if "frechet_distance" in row]
+    _save(
+        folder / "quality-against-epsilon.png",
+        {row["method"]: ([row["epsilon_replace_one"]], [row["frechet_distance"]])
+         for row in measured},
+        "epsilon (replace-one) of the worst user", "Fréchet distance",
+    )  # fmt: skip
+    _save(
+        folder / "quality-against-bytes.png",
+        {row["method"]: ([row["uplink_kilobytes"] + row["downlink_kilobytes"]],
+                         [row["frechet_distance"]]) for row in measured},
+        "kB a participation, both ways", "Fréchet distance",
+    )  # fmt: skip
+    _save(
+        folder / "epsilon-against-rounds.png",
+        {title: _epsilons(path) for title, path in folders.items()},
+        "round", "epsilon of the worst user, by the server's count",
+    )  # fmt: skip
+
+
+def _epsilons(run: Path) -> tuple[list[float], list[float]]:
+    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    return (
+        [line["server_round"] for line in lines],
+        [line["epsilon_server_bound"] for line in lines],
+    )
+
+
+def _save(
+    path: Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for title, (xs, ys) in curves.items():
+        axes.plot(xs, ys, marker="o" if len(xs) == 1 else "", label=title)
+    axes.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120, format="png")

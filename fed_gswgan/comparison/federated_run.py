@@ -1,0 +1,49 @@
+"""One federated run of a comparison: a process of its own, whose folder tells the rest."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fed_gswgan.flat_table import Value
+
+SIMULATIONS = "simulations.run"
+
+
+def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) -> dict[str, Any]:
+    """Run a simulation to its end, or go on with the one in the folder; return its summary.
+
+    It runs from the checkout, as ``python -m simulations.run`` does, and prints what that prints.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        runtime: ``ray`` or ``in-process``.
+
+    Raises:
+        FileNotFoundError: this is no checkout.
+        ChildProcessError: the run failed.
+    """
+    summary = folder / "summary.json"
+    if not summary.exists():
+        if not Path("simulations", "run.py").exists():
+            raise FileNotFoundError("simulations/run.py: not there; run this in a checkout")
+        words = [sys.executable, "-m", SIMULATIONS, "--runtime", runtime]
+        if (folder / "run.json").exists():
+            words += ["--resume", str(folder)]
+        else:
+            words += ["--output", str(folder)]
+            words += [f"--set={key}={_written(value)}" for key, value in settings.items()]
+        status = subprocess.run(words, check=False, stdout=sys.stderr).returncode
+        if status != 0:
+            raise ChildProcessError(
+                f"{folder}: the run ended with status {status}; its own words are above"
+            )
+    return dict(json.loads(summary.read_text()))
+
+
+def _written(value: Value) -> str:
+    """Write a value as TOML has it."""
+    return json.dumps(value)

@@ -1,0 +1,83 @@
+"""What a comparison keeps: a file for each finished cell, so that it can go on after a stop."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fed_gswgan.reporting.files import replace_json
+
+Settings = dict[str, Any]
+
+
+class CellsFailed(RuntimeError):
+    """Some cells of a comparison failed; the others are kept."""
+
+
+class ResultsFolder:
+    """The folder of one comparison.
+
+    ``settings.json`` says what it compares; ``cells/`` holds a JSON file for each finished cell,
+    ``samples/`` a few of its samples, ``logs/`` how it went.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, settings: Settings) -> None:
+        """Make the folder, or make sure that it is of the same comparison.
+
+        Raises:
+            ValueError: it is of another one, naming the setting that differs.
+        """
+        path = self.folder / "settings.json"
+        if not path.exists():
+            for name in ("cells", "samples", "logs"):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            replace_json(path, settings)
+            return
+        kept = json.loads(path.read_text())
+        for name in sorted(kept | settings):
+            asked, there = settings.get(name), kept.get(name)
+            if asked != there:
+                raise ValueError(
+                    f"{name.replace('_', '-')}={asked} must be {there}, as in {path}: name another "
+                    "output folder for another comparison"
+                )
+
+    def keep(self, name: str, measured: dict[str, Any]) -> None:
+        """Write a finished cell down, in one piece."""
+        replace_json(self.folder / "cells" / f"{name}.json", measured)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return a finished cell; FileNotFoundError if it is not finished."""
+        return dict(json.loads((self.folder / "cells" / f"{name}.json").read_text()))
+
+    def finished(self, name: str) -> bool:
+        """Tell whether the cell is there."""
+        return (self.folder / "cells" / f"{name}.json").exists()
+
+    def keep_samples(self, name: str, samples_LNHW: np.ndarray) -> None:
+        """Keep bytes to draw a picture of, (classes, per class, 28, 28)."""
+        np.savez_compressed(self.folder / "samples" / f"{name}.npz", samples=samples_LNHW)
+
+    def samples(self, name: str) -> np.ndarray | None:
+        """Return what ``keep_samples`` was given; None for a cell without."""
+        path = self.folder / "samples" / f"{name}.npz"
+        return np.load(path)["samples"] if path.exists() else None
+
+    @contextmanager
+    def progress_log(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Give a function that writes a line, with the seconds gone by, to the cell's log."""
+        started = time.monotonic()
+        with open(self.folder / "logs" / f"{name}.log", "w") as file:
+
+            def write(line: str) -> None:
+                file.write(f"{time.monotonic() - started:8.1f} s  {line}\n")
+                file.flush()
+
+            yield write

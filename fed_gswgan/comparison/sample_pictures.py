@@ -1,0 +1,61 @@
+"""Samples of every method side by side, a block each: what a figure of the paper shows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fed_gswgan.evaluation.sampler import Sampler
+from fed_gswgan.reporting.trained_generator import load_generator
+
+PER_CLASS = 8
+SEED = 0
+GAP = 2  # pixels between two samples
+
+
+def drawn_for_picture(sampler: Sampler, num_classes: int, device: str = "cpu") -> np.ndarray:
+    """Return a few samples of each class, as bytes (classes, per class, 28, 28), ink 255."""
+    labels = torch.arange(num_classes, device=device).repeat_interleave(PER_CLASS)
+    pixels = (sampler(labels, SEED)[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels.reshape(num_classes, PER_CLASS, *pixels.shape[1:])
+
+
+def drawn_samples(runs: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """Return the same of each run's generator, by title."""
+    drawn = {}
+    for title, folder in runs.items():
+        trained = load_generator(folder)
+        drawn[title] = drawn_for_picture(trained.sampler, trained.num_classes)
+    return drawn
+
+
+def save_side_by_side(pictures: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw a block for each method, a row for each class, dark ink on light paper, as a PNG.
+
+    Args:
+        pictures: title to bytes (classes, per class, H, W), ink 255.
+        path: of the PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    blocks = {title: 255 - _block(samples) for title, samples in pictures.items()}
+    height, width = next(iter(blocks.values())).shape
+    inches = width / 100
+    size = (inches * len(blocks), inches * height / width + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    places = figure.subplots(1, len(blocks), squeeze=False)[0]
+    for axes, (title, block) in zip(places, blocks.items(), strict=True):
+        axes.imshow(block, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize="small")
+        axes.axis("off")
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _block(samples_LNHW: np.ndarray) -> np.ndarray:
+    """Return one picture, a row for each class, with paper between the samples."""
+    padded = np.pad(samples_LNHW, ((0, 0), (0, 0), (0, GAP), (0, GAP)))
+    rows, columns, height, width = padded.shape
+    return padded.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)

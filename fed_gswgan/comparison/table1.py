@@ -1,0 +1,162 @@
+"""The paper's first table: every centralised method at one true epsilon, on one data set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fed_gswgan.baselines.registry import METHODS
+from fed_gswgan.comparison.cells import REAL, Cell, run_cell
+from fed_gswgan.comparison.parallel import run_cells
+from fed_gswgan.comparison.published import PUBLISHED_TABLE1
+from fed_gswgan.comparison.results_folder import ResultsFolder
+from fed_gswgan.comparison.rows import METRIC_COLUMNS, metric_spreads, spread
+from fed_gswgan.comparison.sample_pictures import save_side_by_side
+from fed_gswgan.comparison.tables import write_tables
+from fed_gswgan.validation import at_least, between, one_of, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table1:
+    """What is compared, and where it is kept.
+
+    Attributes:
+        dataset: ``mnist`` or ``fashion-mnist``.
+        data_dir: where it lies; None: FED_GSWGAN_DATA says.
+        preset: ``small`` or ``full``.
+        methods: names of the registry.
+        epsilon: the true one of every method.
+        delta: likewise.
+        seeds: of every method; 0: as many as its preset asks for.
+        folder: of the comparison.
+        workers: cells at a time.
+    """
+
+    dataset: str
+    data_dir: Path | None
+    preset: str
+    methods: tuple[str, ...]
+    epsilon: float
+    delta: float
+    seeds: int
+    folder: Path
+    workers: int
+
+    def __post_init__(self) -> None:
+        one_of(("mnist", "fashion-mnist"), dataset=self.dataset)
+        one_of(("small", "full"), preset=self.preset)
+        positive(epsilon=self.epsilon)
+        between(0, 1, delta=self.delta)
+        at_least(0, seeds=self.seeds)
+        at_least(1, workers=self.workers)
+        for name in self.methods:
+            one_of(METHODS, methods=name)
+
+    def run(self, console: Console) -> dict[str, Any]:
+        """Run what is not finished, write the tables anew, and return the rows.
+
+        Raises:
+            ValueError: the folder is of another comparison.
+            CellsFailed: some cell failed.
+        """
+        results = ResultsFolder(self.folder)
+        results.open(self._settings())
+        first, others = self._cells()
+        for cells in ([first], others):
+            missing = [cell for cell in cells if not results.finished(cell.name)]
+            if missing:
+                run_cells(
+                    run_cell, missing, self.folder, self.workers, console,
+                    on_finished=lambda: self._write(results),
+                )  # fmt: skip
+        return self._write(results)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what two runs into one folder must share."""
+        return {
+            "table": 1,
+            "dataset": self.dataset,
+            "preset": self.preset,
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+        }
+
+    def _cells(self) -> tuple[Cell, list[Cell]]:
+        """Return the row of real images, which calibrates, and all others, first seeds first."""
+        real = Cell(
+            dataset=self.dataset, data_dir=self.data_dir, preset=self.preset, epsilon=self.epsilon,
+            delta=self.delta, method=REAL, seed=0,
+        )  # fmt: skip
+        others = [
+            replace(real, method=name, seed=seed)
+            for name in self.methods
+            for seed in range(self.seeds or METHODS[name].seeds[self.preset])
+        ]
+        return real, sorted(others, key=lambda cell: cell.seed)
+
+    def _write(self, results: ResultsFolder) -> dict[str, Any]:
+        """Write the tables and pictures of all that is finished, and return the rows."""
+        real, others = self._cells()
+        finished = [cell for cell in [real, *others] if results.finished(cell.name)]
+        by_method: dict[str, list[dict[str, Any]]] = {}
+        for cell in finished:
+            by_method.setdefault(cell.method, []).append(results.read(cell.name))
+        rows = [self._row(name, cells) for name, cells in by_method.items()]
+        found = {**self._settings(), "rows": rows, "notes": _notes(by_method)}
+        write_tables(found, results.folder, _columns(), f"{self.dataset}, {self.preset}")
+        pictures = {
+            _title(cell.method): samples
+            for cell in finished
+            if cell.seed == 0 and (samples := results.samples(cell.name)) is not None
+        }
+        if pictures:
+            save_side_by_side(pictures, results.folder / "samples.png")
+        return found
+
+    def _row(self, name: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        row: dict[str, Any] = {"method": _title(name), "seeds": len(cells)}
+        for key, found in metric_spreads(cells).items():
+            row[key], row[f"{key}_deviation"] = found.mean, found.deviation
+        if name != REAL:
+            row["epsilon"] = max(cell["epsilon"] for cell in cells)
+            row["neighboring_relation"] = cells[0]["neighboring_relation"]
+            row["published_epsilon"] = max(cell["published_epsilon"] for cell in cells)
+            row["published_accounting"] = cells[0]["published_accounting"]
+            row["training_seconds"] = spread([cell["training_seconds"] for cell in cells]).mean
+        row["published"] = PUBLISHED_TABLE1[self.dataset].get(name, {})
+        return row
+
+
+def _title(name: str) -> str:
+    return "real images" if name == REAL else METHODS[name].title
+
+
+def _columns() -> tuple[tuple[str, str, int | None], ...]:
+    """Return title, key and digits of every column; a deviation belongs to its mean."""
+    return (
+        ("method", "method", None),
+        *METRIC_COLUMNS,
+        ("epsilon", "epsilon", 2),
+        ("relation", "neighboring_relation", None),
+        ("epsilon, as published", "published_epsilon", 2),
+        ("seeds", "seeds", None),
+        ("s to train", "training_seconds", 0),
+    )
+
+
+def _notes(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return what has to be known of the figures, each sentence once."""
+    notes: list[str] = []
+    for cells in by_method.values():
+        metrics = cells[0]["metrics"]
+        notes += [
+            f"distances in features of: {metrics['features']}",
+            f"inception score's judge: {metrics['score_classifier']}, "
+            f"{metrics['score_classifier_accuracy']:.1%} on the test images",
+            f"{metrics['classifier_samples']} samples train the classifiers",
+            f"{cells[0]['method']}: {metrics['split']}",
+            *metrics["notes"],
+        ]
+    return list(dict.fromkeys(notes))

@@ -1,0 +1,21 @@
+import numpy as np
+from PIL import Image
+
+from fed_gswgan.comparison.sample_pictures import PER_CLASS, drawn_samples, save_side_by_side
+
+
+def test_every_method_has_a_block_with_dark_ink_on_light_paper(tmp_path):
+    ink = np.full((10, 2, 28, 28), 255, np.uint8)
+    paper = np.zeros((10, 2, 28, 28), np.uint8)
+    save_side_by_side({"all ink": ink, "all paper": paper}, tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    left, right = np.array_split(pixels, 2, axis=1)
+    assert left.mean() < 128 < 250 < right.mean()
+
+
+def test_a_runs_samples_come_class_by_class_and_the_same_each_time(small_run):
+    runs = {"one": small_run(rounds=1)}
+    drawn = drawn_samples(runs)["one"]
+    assert (drawn.shape, drawn.dtype) == ((10, PER_CLASS, 28, 28), np.uint8)
+    assert np.array_equal(drawn, drawn_samples(runs)["one"])
