@@ -78,6 +78,12 @@ class Teachers:
         (gradients_MBP,) = torch.autograd.grad(loss, inputs_MBP)
         return gradients_MBP
 
+    def projected_gradients(
+        self, samples_BP: Tensor, labels_B: Tensor, projection_PK: Tensor
+    ) -> Tensor:
+        """Return (M, B, K): the same, each projected by (P, K)."""
+        return self.sample_gradients(samples_BP, labels_B) @ projection_PK
+
     def _logits(self, images_MBP: Tensor, labels_MB: Tensor) -> Tensor:
         hidden_MBD = functional.leaky_relu(
             torch.baddbmm(self._bias_M1D, images_MBP, self._hidden_MPD), NEGATIVE_SLOPE

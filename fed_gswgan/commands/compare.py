@@ -15,13 +15,16 @@ def add_parser(commands: Any) -> None:
     compare = commands.add_parser("compare", help="the paper's tables").add_subparsers(
         required=True, metavar="TABLE"
     )
-    parser = compare.add_parser("table1", help="centralised methods at one true epsilon")
+    parser = compare.add_parser("table1", help="centralised methods at a true epsilon")
     parser.add_argument("--dataset", choices=("mnist", "fashion-mnist"), required=True)
     parser.add_argument("--preset", choices=("small", "full"), default="small")
     parser.add_argument(
         "--methods", default=",".join(METHODS), help=f"comma between them: {', '.join(METHODS)}"
     )
-    parser.add_argument("--epsilon", type=float, default=10.0, help="the true one, of a record")
+    parser.add_argument(
+        "--epsilon", type=_numbers, default=(10.0,), metavar="EPSILON[,...]",
+        help="the true one, of a record; several make curves",
+    )  # fmt: skip
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--seeds", type=int, default=0, help="0: as many as each method's preset")
     parser.add_argument("--data-dir", type=Path, help="default: FED_GSWGAN_DATA")
@@ -57,7 +60,7 @@ def table1(options: argparse.Namespace) -> dict[str, Any]:
         data_dir=options.data_dir,
         preset=options.preset,
         methods=_names(options.methods),
-        epsilon=options.epsilon,
+        epsilons=options.epsilon,
         delta=options.delta,
         seeds=options.seeds,
         folder=folder,
@@ -81,6 +84,10 @@ def table4(options: argparse.Namespace) -> dict[str, Any]:
         data_dir=options.data_dir,
     )
     return {"folder": str(folder), **table.run()}
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(","))
 
 
 def _names(text: str) -> tuple[str, ...]:

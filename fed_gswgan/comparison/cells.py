@@ -13,7 +13,8 @@ from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.sample_pictures import drawn_for_picture
 from fed_gswgan.data.labelled_images import LabelledImages, open_labelled_images
 from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL, MetricSize
-from fed_gswgan.evaluation.table_metrics import real_scores, table_metrics
+from fed_gswgan.evaluation.score_classifier import kept_score_classifier
+from fed_gswgan.evaluation.table_metrics import real_scores, table_judge, table_metrics
 from fed_gswgan.evaluation.table_row import RealScores
 from fed_gswgan.privacy.declared_releases import epsilon_of
 
@@ -46,8 +47,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
-        return f"{self.method}-{self.seed}"
+        """Of its files; real images cost no epsilon."""
+        if self.method == REAL:
+            return f"{REAL}-{self.seed}"
+        return f"{self.method}-epsilon{self.epsilon:g}-{self.seed}"
 
 
 def run_cell(cell: Cell, folder: Path) -> str:
@@ -60,14 +63,19 @@ def run_cell(cell: Cell, folder: Path) -> str:
     data = _on_device(open_labelled_images(cell.dataset, cell.data_dir))
     with results.progress_log(cell.name) as log:
         measured = (
-            _real(cell, data, log) if cell.method == REAL else _method(cell, data, results, log)
+            _real(cell, data, results, log)
+            if cell.method == REAL
+            else _method(cell, data, results, log)
         )
     results.keep(cell.name, measured)
     return cell.name
 
 
-def _real(cell: Cell, data: LabelledImages, log: Any) -> dict[str, Any]:
-    scores = real_scores(data, metric_size(cell.preset), EVALUATION_SEED, log)
+def _real(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) -> dict[str, Any]:
+    size = metric_size(cell.preset)
+    judge = table_judge(data, size, EVALUATION_SEED, log)
+    results.keep_judge({name: value.cpu() for name, value in judge.state_dict().items()})
+    scores = real_scores(data, size, EVALUATION_SEED, log, judge)
     return {"method": REAL, "seed": cell.seed, "metrics": scores.to_dict()}
 
 
@@ -87,9 +95,12 @@ def _method(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) 
     training_seconds = time.perf_counter() - started
     real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
     size = metric_size(cell.preset)
-    metrics = table_metrics(trained.sampler, data, size, EVALUATION_SEED, real, log)
-    device = str(data.train_images_NCHW.device)
-    drawn = drawn_for_picture(trained.sampler, len(data.class_names), device)
+    device = data.train_images_NCHW.device
+    judge = kept_score_classifier(size.score_classifier, len(data.class_names), results.judge())
+    metrics = table_metrics(
+        trained.sampler, data, size, EVALUATION_SEED, real, log, judge.to(device)
+    )
+    drawn = drawn_for_picture(trained.sampler, len(data.class_names), str(device))
     results.keep_samples(cell.name, drawn)
     return {
         "method": cell.method,

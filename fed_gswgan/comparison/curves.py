@@ -1,4 +1,4 @@
-"""Pictures of a federated comparison: quality against bytes and epsilon, epsilon against rounds."""
+"""Plots of a comparison: quality against epsilon and against bytes, epsilon against rounds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,25 @@ def save_curves(
     )  # fmt: skip
 
 
+def save_quality_against_epsilon(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG of the CNN accuracy of each method against its true epsilon.
+
+    Args:
+        rows: of table 1, in any order; real images are a line across.
+        path: of the PNG.
+    """
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    level = None
+    for row in sorted(rows, key=lambda row: row.get("epsilon", 0.0)):
+        if "epsilon" not in row:
+            level = (row["method"], row["cnn_accuracy"])
+            continue
+        epsilons, accuracies = curves.setdefault(row["method"], ([], []))
+        epsilons.append(row["epsilon"])
+        accuracies.append(row["cnn_accuracy"])
+    _save(path, curves, "true epsilon", "CNN accuracy", y_scale="linear", level=level)
+
+
 def _epsilons(run: Path) -> tuple[list[float], list[float]]:
     lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
     return (
@@ -49,6 +68,8 @@ def _save(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     x_label: str,
     y_label: str,
+    y_scale: str = "log",
+    level: tuple[str, float] | None = None,
 ) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -57,7 +78,9 @@ def _save(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for title, (xs, ys) in curves.items():
-        axes.plot(xs, ys, marker="o" if len(xs) == 1 else "", label=title)
-    axes.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+        axes.plot(xs, ys, marker="o" if len(xs) < 20 else "", label=title)
+    if level:
+        axes.axhline(level[1], linestyle="dotted", color="black", label=level[0])
+    axes.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=120, format="png")

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -12,6 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_gswgan.comparison.cells import Cell
 from fed_gswgan.comparison.results_folder import CellsFailed
+
+
+def _end_with(parent: int) -> None:
+    """Let a worker end when its parent is gone: a killed comparison leaves nothing running."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -55,7 +68,9 @@ def run_cells(
     with (
         Progress(*columns, TimeElapsedColumn(), console=console) as bar,
         _one_thread_each(),
-        ProcessPoolExecutor(workers, mp_context=spawn) as pool,
+        ProcessPoolExecutor(
+            workers, mp_context=spawn, initializer=_end_with, initargs=(os.getpid(),)
+        ) as pool,
     ):
         task = bar.add_task("cells", total=len(cells))
         futures = {pool.submit(run, cell, folder): cell for cell in cells}

@@ -2,14 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load, save
+from torch import Tensor
 
-from fed_gswgan.reporting.files import replace_json
+from fed_gswgan.reporting.files import replace_file, replace_json
 
 Settings = dict[str, Any]
 
@@ -22,7 +24,7 @@ class ResultsFolder:
     """The folder of one comparison.
 
     ``settings.json`` says what it compares; ``cells/`` holds a JSON file for each finished cell,
-    ``samples/`` a few of its samples, ``logs/`` how it went.
+    ``samples/`` a few of its samples, ``logs/`` how it went, ``judge.safetensors`` who judged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,6 +71,14 @@ class ResultsFolder:
         """Return what ``keep_samples`` was given; None for a cell without."""
         path = self.folder / "samples" / f"{name}.npz"
         return np.load(path)["samples"] if path.exists() else None
+
+    def keep_judge(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep the judge of the inception score, which is the same for every cell."""
+        replace_file(self.folder / "judge.safetensors", save(dict(weights)))
+
+    def judge(self) -> dict[str, Tensor]:
+        """Return what ``keep_judge`` was given; FileNotFoundError if nothing was."""
+        return load((self.folder / "judge.safetensors").read_bytes())
 
     @contextmanager
     def progress_log(self, name: str) -> Iterator[Callable[[str], None]]:

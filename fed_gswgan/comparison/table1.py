@@ -1,6 +1,6 @@
-"""The paper's first table: every centralised method at one true epsilon, on one data set."""
+"""The paper's first table: every centralised method at a true epsilon, on one data set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fed_gswgan.baselines.registry import METHODS
 from fed_gswgan.comparison.cells import REAL, Cell, run_cell
+from fed_gswgan.comparison.curves import save_quality_against_epsilon
 from fed_gswgan.comparison.parallel import run_cells
 from fed_gswgan.comparison.published import PUBLISHED_TABLE1
 from fed_gswgan.comparison.results_folder import ResultsFolder
@@ -27,7 +28,7 @@ class Table1:
         data_dir: where it lies; None: FED_GSWGAN_DATA says.
         preset: ``small`` or ``full``.
         methods: names of the registry.
-        epsilon: the true one of every method.
+        epsilons: true ones; every method runs at each.
         delta: likewise.
         seeds: of every method; 0: as many as its preset asks for.
         folder: of the comparison.
@@ -38,7 +39,7 @@ class Table1:
     data_dir: Path | None
     preset: str
     methods: tuple[str, ...]
-    epsilon: float
+    epsilons: tuple[float, ...]
     delta: float
     seeds: int
     folder: Path
@@ -47,7 +48,9 @@ class Table1:
     def __post_init__(self) -> None:
         one_of(("mnist", "fashion-mnist"), dataset=self.dataset)
         one_of(("small", "full"), preset=self.preset)
-        positive(epsilon=self.epsilon)
+        at_least(1, epsilons=len(self.epsilons))
+        for epsilon in self.epsilons:
+            positive(epsilon=epsilon)
         between(0, 1, delta=self.delta)
         at_least(0, seeds=self.seeds)
         at_least(1, workers=self.workers)
@@ -79,18 +82,18 @@ class Table1:
             "table": 1,
             "dataset": self.dataset,
             "preset": self.preset,
-            "epsilon": self.epsilon,
             "delta": self.delta,
         }
 
     def _cells(self) -> tuple[Cell, list[Cell]]:
         """Return the row of real images, which calibrates, and all others, first seeds first."""
         real = Cell(
-            dataset=self.dataset, data_dir=self.data_dir, preset=self.preset, epsilon=self.epsilon,
+            dataset=self.dataset, data_dir=self.data_dir, preset=self.preset, epsilon=0.0,
             delta=self.delta, method=REAL, seed=0,
         )  # fmt: skip
         others = [
-            replace(real, method=name, seed=seed)
+            replace(real, method=name, seed=seed, epsilon=epsilon)
+            for epsilon in self.epsilons
             for name in self.methods
             for seed in range(self.seeds or METHODS[name].seeds[self.preset])
         ]
@@ -100,16 +103,19 @@ class Table1:
         """Write the tables and pictures of all that is finished, and return the rows."""
         real, others = self._cells()
         finished = [cell for cell in [real, *others] if results.finished(cell.name)]
-        by_method: dict[str, list[dict[str, Any]]] = {}
+        by_row: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for cell in finished:
-            by_method.setdefault(cell.method, []).append(results.read(cell.name))
-        rows = [self._row(name, cells) for name, cells in by_method.items()]
-        found = {**self._settings(), "rows": rows, "notes": _notes(by_method)}
+            by_row.setdefault((cell.method, cell.epsilon), []).append(results.read(cell.name))
+        rows = [self._row(name, cells) for (name, _), cells in by_row.items()]
+        found = {**self._settings(), "rows": rows, "notes": _notes(by_row.values())}
         write_tables(found, results.folder, _columns(), f"{self.dataset}, {self.preset}")
+        save_quality_against_epsilon(rows, results.folder / "quality-against-epsilon.png")
         pictures = {
             _title(cell.method): samples
             for cell in finished
-            if cell.seed == 0 and (samples := results.samples(cell.name)) is not None
+            if cell.seed == 0
+            and cell.epsilon == self.epsilons[-1]
+            and (samples := results.samples(cell.name)) is not None
         }
         if pictures:
             save_side_by_side(pictures, results.folder / "samples.png")
@@ -146,17 +152,17 @@ def _columns() -> tuple[tuple[str, str, int | None], ...]:
     )
 
 
-def _notes(by_method: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _notes(rows: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return what has to be known of the figures, each sentence once."""
     notes: list[str] = []
-    for cells in by_method.values():
+    for cells in rows:
         metrics = cells[0]["metrics"]
         notes += [
             f"distances in features of: {metrics['features']}",
             f"inception score's judge: {metrics['score_classifier']}, "
             f"{metrics['score_classifier_accuracy']:.1%} on the test images",
             f"{metrics['classifier_samples']} samples train the classifiers",
-            f"{cells[0]['method']}: {metrics['split']}",
+            f"{_title(cells[0]['method'])}: {metrics['split']}",
             *metrics["notes"],
         ]
     return list(dict.fromkeys(notes))

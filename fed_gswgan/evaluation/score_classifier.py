@@ -1,5 +1,6 @@
 """The classifier of real images behind the inception score of the published tables."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -48,6 +49,22 @@ class Vgg11(nn.Module):
 
 
 ScoreClassifier = Vgg11 | ImageClassifier
+
+
+def kept_score_classifier(
+    kind: ScoreClassifierKind, num_classes: int, weights: Mapping[str, Tensor]
+) -> ScoreClassifier:
+    """Return the trained judge whose ``state_dict`` was kept, in eval mode.
+
+    Raises:
+        RuntimeError: the weights are not those of this kind and number of classes.
+    """
+    one_of(KINDS, score_classifier=kind)
+    network: ScoreClassifier = (
+        ImageClassifier(num_classes) if kind == "small" else Vgg11(num_classes)
+    )
+    network.load_state_dict(weights)
+    return network.eval()
 
 
 def train_score_classifier(

@@ -96,6 +96,7 @@ def classifier_accuracies(
     test_labels_N: Tensor,
     seed: int,
     progress: Progress,
+    linear_svc_iterations: int = 10_000,
 ) -> dict[str, float]:
     """Train each classifier on one set and return its accuracy in [0, 1] on the other, by name.
 
@@ -110,6 +111,7 @@ def classifier_accuracies(
         test_labels_N: int64.
         seed: of the shuffle and of each classifier.
         progress: told each accuracy when it is known.
+        linear_svc_iterations: at most; 10,000 as published.
 
     Raises:
         ValueError: a class has no training image.
@@ -128,6 +130,8 @@ def classifier_accuracies(
         settings = dict(entry.settings)
         if "n_components" in settings:  # 9 are all there can be of ten classes
             settings["n_components"] = min(settings["n_components"], classes - 1)
+        if name == "linear_svc":
+            settings["max_iter"] = linear_svc_iterations
         estimator = entry.estimator(**settings)
         if "random_state" in estimator.get_params():
             estimator.set_params(random_state=seeds.torch_seed(f"classifier {name}") % 2**32)

@@ -119,6 +119,23 @@ def test_progress_reaches_one_and_never_falls():
     assert shares[-1] == 1
 
 
+def test_linear_teachers_stay_within_the_same_epsilon_and_learn_the_classes():
+    images_NCHW = torch.zeros(80, 1, 28, 28)
+    labels_N = torch.arange(80) % 2
+    images_NCHW[labels_N == 0, :, :14] = 1.0  # ink above, or below
+    images_NCHW[labels_N == 1, :, 14:] = 1.0
+    settings = replace(
+        TINY, teachers=40, teacher_width=0, steps=150, batch_size=8, projection_dim=20,
+        generator="shallow", generator_width=32, generator_learning_rate=1e-2, latent_dim=2,
+    )  # fmt: skip
+    baseline = train_gpate(images_NCHW, labels_N, 2, settings, 1e6, DELTA, 0)
+    assert epsilon_of(baseline.releases, DELTA) <= 1e6
+    samples_BCHW = baseline.sampler(torch.tensor([0, 0, 1, 1]), 0)
+    above_B = samples_BCHW[:, 0, :14].mean((1, 2)) - samples_BCHW[:, 0, 14:].mean((1, 2))
+    assert above_B[:2].min() > 0.1
+    assert above_B[2:].max() < -0.1
+
+
 def test_fewer_images_than_teachers_are_refused():
     with pytest.raises(ValueError, match=r"teachers=41 must be at most the 40 training images"):
         train(replace(TINY, teachers=41))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from fed_gswgan.comparison.results_folder import ResultsFolder
 
@@ -46,3 +47,9 @@ def test_the_log_has_a_line_for_each_step_as_it_happens(results):
         log("training: 50%")
         written = (results.folder / "logs" / "a-0.log").read_text()
         assert written.endswith("s  training: 50%\n")
+
+
+def test_the_judge_comes_back_to_the_bit(results):
+    weights = {"logits.weight": torch.rand(3, 4)}
+    results.keep_judge(weights)
+    assert torch.equal(results.judge()["logits.weight"], weights["logits.weight"])

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy, train_classifier
-from fed_gswgan.evaluation.score_classifier import Vgg11, crop_and_flip, train_score_classifier
+from fed_gswgan.evaluation.score_classifier import (
+    Vgg11,
+    crop_and_flip,
+    kept_score_classifier,
+    train_score_classifier,
+)
 
 
 def silent(_line):
@@ -82,3 +87,13 @@ def test_another_kind_is_refused(spots):
         train_score_classifier(
             spots.draw(spots.labels(8), 1), spots.labels(8), 8, "resnet", 1, 0, silent
         )
+
+
+@pytest.mark.parametrize(("kind", "amount"), [("small", 2), ("vgg11", 1)])
+def test_a_kept_judge_says_what_it_said(kind, amount):
+    images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) % 4
+    judge = train_score_classifier(images, labels, 4, kind, amount, 0, silent)
+    again = kept_score_classifier(kind, 4, judge.state_dict())
+    assert not again.training
+    assert torch.equal(judge(images), again(images))

@@ -12,7 +12,7 @@ from fed_gswgan.evaluation.inception_features import InceptionUnavailable
 from fed_gswgan.evaluation.inception_score import inception_score
 from fed_gswgan.evaluation.metric_size import SMALL
 from fed_gswgan.evaluation.sampler import draw_samples
-from fed_gswgan.evaluation.table_metrics import real_scores, table_judge, table_metrics
+from fed_gswgan.evaluation.table_metrics import in_bytes, real_scores, table_judge, table_metrics
 from fed_gswgan.evaluation.table_row import RealScores
 from fed_gswgan.evaluation.twelve_classifiers import TWELVE_CLASSIFIERS
 
@@ -87,7 +87,7 @@ def test_samples_come_with_as_many_of_each_class_and_the_judge_scores_all_of_the
     data, spots, good
 ):
     labels = torch.arange(TINY.classifier_samples) % 8
-    samples = draw_samples(spots.draw, labels, "table", 0)
+    samples = in_bytes(draw_samples(spots.draw, labels, "table", 0))
     judge = table_judge(data, TINY, 0, silent)
     assert good.inception_score == inception_score(judge, samples, 0)
     assert good.score_classifier_accuracy == accuracy(
@@ -101,10 +101,19 @@ def test_counts_and_notes_say_what_was_measured(good, real):
     assert (good.distance_samples, good.distance_images, good.test_images) == (100, 200, 200)
     assert good.features == "classifier: small, 60 steps on real training images"
     assert good.notes[0] == "LeNet: 60 epochs, the last one counts"
-    assert "not FID and KID" in good.notes[1]
+    assert good.notes[1] == "linear_svc: 1000 iterations at most"
+    assert "256 greys" in good.notes[2]
+    assert "not FID and KID" in good.notes[3]
     assert any(note.startswith("adaboost: algorithm='SAMME.R' is gone") for note in good.notes)
     assert "trained on samples" in good.split
     assert "trained on real training images; tested on the 200 real test images" in real.split
+
+
+def test_samples_keep_the_greys_of_real_images_and_lose_all_others(spots):
+    bytes_N = torch.arange(256).float() / 255
+    assert torch.equal(in_bytes(bytes_N), bytes_N)
+    between = torch.tensor([0.0, 0.0019, 0.0020, 0.9979, 1.0])
+    assert (in_bytes(between) * 255).round().tolist() == [0, 0, 1, 254, 255]
 
 
 def test_real_images_have_calibrated_accuracy_one_and_come_back_from_json(real):
