@@ -131,7 +131,7 @@ SMALL = GPATESettings(
     threshold_noise_ratio=3.0,
     generator="shallow",
     generator_width=128,
-    generator_learning_rate=5e-3,
+    generator_learning_rate=2e-3,
     latent_dim=4,
 )
 """Two minutes on one core.
