@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
@@ -160,7 +160,8 @@ class _Critics:
         for index, shard in enumerate(shards):
             name = f"critic {index}"
             network = build_critic(config, num_classes, seeds.torch_seed("critic", client_id=name))
-            critic: nn.Module = OnDevice(network, device)
+            # As it is on the CPU, where the gradient of a critic's loss has a closed form.
+            critic = network if device.type == "cpu" else OnDevice(network, device)
             optimizer = critic_optimizer(critic, config, settings.adam)
             randomness = seeds.generator("warm start", client_id=name)
             warm_start(critic, optimizer, shard, num_classes, config, settings.adam, randomness)

@@ -24,18 +24,18 @@ class FederatedMethod:
 
 
 SHARED: Mapping[str, Settings] = {
-    # Every writer of Fed-EMNIST with at least 60 images, all 62 classes; slim networks for both.
+    # The digits of every writer of Fed-EMNIST with at least 40 of them; slim networks for all. With
+    # 62 classes, 440 writers and half an hour no method but FedAvg-GAN gets to readable samples.
     "small": {
         "dataset": "fed-emnist",
-        "classes": "all",
-        "min-images-per-writer": 60,
+        "classes": "digits",
+        "min-images-per-writer": 40,
         "generator": "slim",
         "generator-width": 32,
-        "latent-dim": 32,
+        "latent-dim": 16,
         "latent-kind": "normal",
-        "ema-halflife-rounds": 20.0,
         "critic": "mlp",
-        "critic-width": 256,
+        "critic-width": 128,
         "noise-source": "seeded",
         "delta": 1.15e-3,
         "neighboring-relation": "replace-one",
@@ -75,27 +75,32 @@ _FEDAVG: Settings = {
     "noise-stddev": 0.01,
 }
 
+# The published rate of the critic, 5e-4, is for the published critic; this one is tuned.
+_SMALL_FEDAVG: Settings = {
+    **_FEDAVG,
+    "rounds": 307,
+    "critic-learning-rate": 2e-2,
+    "ema-halflife-rounds": 20.0,
+}
+
 METHODS: Mapping[str, Mapping[str, FederatedMethod]] = {
+    # As much arithmetic for the clients of each: 10 TFLOP over all rounds. FedAvg-GAN's clients
+    # draw their own samples, which takes most of theirs.
     "small": {
         "gs-wgan": FederatedMethod(
             title="GS-WGAN",
             settings={
-                "rounds": 300,
-                "cohort-size": 16,
-                "batch-size": 48,
-                "critic-steps": 10,
-                "warm-start-steps": 50,
+                "rounds": 800,
+                "cohort-size": 10,
+                "batch-size": 32,
+                "critic-steps": 20,
                 "noise-stddev": 2.14,
+                "ema-halflife-rounds": 40.0,
             },
         ),
-        "fedavg-gan": FederatedMethod(
-            title="FedAvg-GAN",
-            settings={**_FEDAVG, "rounds": 300, "critic-learning-rate": 2e-2},
-        ),
+        "fedavg-gan": FederatedMethod(title="FedAvg-GAN", settings=_SMALL_FEDAVG),
         "fedavg-gan-matched": FederatedMethod(
-            title="FedAvg-GAN, matched epsilon",
-            settings={**_FEDAVG, "rounds": 300, "critic-learning-rate": 2e-2},
-            matched_to="gs-wgan",
+            title="FedAvg-GAN, matched epsilon", settings=_SMALL_FEDAVG, matched_to="gs-wgan"
         ),
     },
     "full": {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fed_gswgan.comparison.client_compute import participation_flops
 from fed_gswgan.comparison.curves import save_curves
 from fed_gswgan.comparison.federated_presets import METHODS, SHARED, FederatedMethod
 from fed_gswgan.comparison.federated_run import run_federation
@@ -15,8 +16,10 @@ from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.rows import Spread, spread
 from fed_gswgan.comparison.sample_pictures import drawn_samples, save_side_by_side
 from fed_gswgan.comparison.tables import write_tables
+from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
+from fed_gswgan.reporting.run_folder import config_of_run
 from fed_gswgan.validation import at_least, one_of
 
 COLUMNS: tuple[tuple[str, str, int | None], ...] = (
@@ -31,6 +34,7 @@ COLUMNS: tuple[tuple[str, str, int | None], ...] = (
     ("replies of a user, at most", "participations_max", None),
     ("kB up", "uplink_kilobytes", 1),
     ("kB down", "downlink_kilobytes", 1),
+    ("client TFLOP", "client_teraflops", 2),
     ("seeds", "seeds", None),
     ("s to train", "seconds", 0),
 )
@@ -151,9 +155,16 @@ class Table4:
             "downlink_kilobytes": runs[0]["bytes"]["downlink_per_request"] / 1e3,
             "rounds": runs[0]["rounds"],
             "clients": runs[0]["clients"],
+            "client_teraflops": self._client_teraflops(name, runs[0]),
             "seconds": spread([run["seconds"] for run in runs]).mean,
         }
         return row
+
+    def _client_teraflops(self, name: str, run: Mapping[str, Any]) -> float:
+        """Return what all participations of a run took together."""
+        config = Config.from_run_config(config_of_run(self.folder / "runs" / f"{name}-0"))
+        received = int(run["replies"]["received"])
+        return participation_flops(config, run["classes"]) * received / 1e12
 
     def _notes(
         self, summaries: Mapping[str, list[dict[str, Any]]], rows: Mapping[str, Any]
@@ -165,6 +176,8 @@ class Table4:
             "epsilon is that of the user with most replies, by the clients' own ledgers",
             "local: nobody but the device is trusted; central: the server is trusted to add the "
             "noise, and against the server itself FedAvg-GAN has no protection at all",
+            "client TFLOP: products of matrices in the critics' training and, under FedAvg-GAN, "
+            "in the samples that a client draws itself; all participations together",
             f"metrics: {some['metrics'].get('judge_note', 'none')}",
         ]
         published = published_bytes()

@@ -5,9 +5,14 @@ Shapes: B batch, C channels, H and W image.
 
 from torch import Tensor, nn
 
+NEGATIVE_SLOPE = 0.2  # of both activations
+
 
 class MLPCritic(nn.Module):
     """784-width-width with leaky ReLU; score = linear(h) + <embedding(label), h>.
+
+    The embedding starts small: at the size that is usual, a new critic's gradient is a random
+    direction for each class, and it takes a critic that is seldom asked many rounds to forget it.
 
     Source: the projection head is that of Miyato and Koyama, arXiv 1802.05637.
     """
@@ -17,12 +22,20 @@ class MLPCritic(nn.Module):
         self.features = nn.Sequential(
             nn.Flatten(),
             nn.Linear(28 * 28, width),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
             nn.Linear(width, width),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
         )
         self.score = nn.Linear(width, 1)
         self.class_embedding = nn.Embedding(num_classes, width)
+        nn.init.normal_(self.class_embedding.weight, std=0.05)
+
+    def hidden_layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """Return the layers before the two activations."""
+        first, second = self.features[1], self.features[3]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(second, nn.Linear)
+        return first, second
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Return scores_B, higher for what looks real; images in [0, 1]."""

@@ -48,6 +48,8 @@ def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, 
     assert ours["epsilon_zero_out"] < ours["epsilon_replace_one"] < theirs["epsilon_replace_one"]
     assert matched["epsilon_replace_one"] == pytest.approx(ours["epsilon_replace_one"], rel=1e-6)
     assert ours["frechet_distance"] > 0
+    assert 0 < ours["client_teraflops"] < theirs["client_teraflops"] < 1
+    assert theirs["client_teraflops"] == matched["client_teraflops"]
     notes = "\n".join(found["notes"])
     for words in ("1/263", "1/16,700", "0.28", "against the server itself FedAvg-GAN has no"):
         assert words in notes
