@@ -11,6 +11,7 @@ from fed_gswgan.comparison.client_compute import participation_flops
 from fed_gswgan.comparison.curves import save_curves
 from fed_gswgan.comparison.federated_presets import METHODS, SHARED, FederatedMethod
 from fed_gswgan.comparison.federated_run import run_federation
+from fed_gswgan.comparison.published import PUBLISHED_TABLE4
 from fed_gswgan.comparison.published_sizes import published_bytes
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.rows import Spread, spread
@@ -144,6 +145,7 @@ class Table4:
         delta = privacy[0]["delta"]
         mu = max(p["mu"] for p in privacy)  # of replace-one, which doubles zero-out's
         row |= {
+            "published": PUBLISHED_TABLE4.get(name, {}),
             "trust_model": privacy[0]["trust_model"],
             "mu": mu,
             "delta": delta,
@@ -196,25 +198,29 @@ def _ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any], published: int) 
     """Return ours over theirs, and the paper's own ratio beside each."""
     sent = 1e3 * (ours["uplink_kilobytes"] + ours["downlink_kilobytes"])
     slim = 1e3 * (theirs["uplink_kilobytes"] + theirs["downlink_kilobytes"])
+    pair = f"{_with_trust(ours)} over {_with_trust(theirs)}"
     lines = [
-        f"bytes a participation, both ways, {ours['method']} over {theirs['method']}: "
-        f"1/{published / sent:.0f} at its published size, {sent / slim:.3f} at the size run here; "
-        "the paper's ratio: 1/263",
+        f"bytes a participation, both ways, {pair}: 1/{published / sent:.0f} at the published size "
+        f"of FedAvg-GAN's networks, {sent / slim:.3f} at the size run here; the paper's ratio: "
+        "1/263",
         *(
-            f"epsilon, {relation.replace('_', '-')}, {ours['method']} ({ours['trust_model']}) over "
-            f"{theirs['method']} ({theirs['trust_model']}): "
+            f"epsilon, {relation.replace('_', '-')}, {pair}: "
             f"{ours[f'epsilon_{relation}'] / theirs[f'epsilon_{relation}']:.3g}; the paper's "
             "ratio, not tight: 1/16,700"
             for relation in ("replace_one", "zero_out")
         ),
     ]
     if "frechet_distance" in ours and "frechet_distance" in theirs:
-        ratio = ours["frechet_distance"] / theirs["frechet_distance"]
+        ours_frechet, theirs_frechet = ours["frechet_distance"], theirs["frechet_distance"]
         lines.append(
-            f"Fréchet distance, {ours['method']} over {theirs['method']}: {ratio:.2f}; the paper's "
-            "ratio: 0.28"
+            f"Fréchet distance, {pair}: {ours_frechet:.2f} / {theirs_frechet:.2f} = "
+            f"{ours_frechet / theirs_frechet:.2f}; the paper's ratio: 0.28"
         )
     return lines
+
+
+def _with_trust(row: Mapping[str, Any]) -> str:
+    return f"{row['method']} ({row['trust_model']} trust)"
 
 
 def _with_deviation(key: str, found: Spread) -> dict[str, float | None]:

@@ -32,7 +32,7 @@ def write_tables(
 def markdown(found: Mapping[str, Any], columns: Sequence[Column], title: str) -> str:
     """Return the table with its notes below."""
     with_published = any(row.get("published") for row in found["rows"])
-    titles = [name for name, _, _ in columns] + (["in the paper"] if with_published else [])
+    titles = [name for name, _, _ in columns] + (["as published"] if with_published else [])
     lines = [f"# {title}", "", _line(titles), _line(["---"] * len(titles))]
     for row in found["rows"]:
         cells = [_text(row, key, digits) for _, key, digits in columns]

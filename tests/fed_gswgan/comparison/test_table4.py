@@ -47,6 +47,9 @@ def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, 
     assert [row["trust_model"] for row in found["rows"]] == ["local", "central", "central"]
     assert ours["epsilon_zero_out"] < ours["epsilon_replace_one"] < theirs["epsilon_replace_one"]
     assert matched["epsilon_replace_one"] == pytest.approx(ours["epsilon_replace_one"], rel=1e-6)
+    assert ours["published"]["FID"] == 60.76
+    assert "IS 11.25, FID 60.76" in (tmp_path / "table4" / "table.md").read_text()
+    assert "GS-WGAN (local trust) over FedAvg-GAN (central trust): " in "\n".join(found["notes"])
     assert ours["frechet_distance"] > 0
     assert 0 < ours["client_teraflops"] < theirs["client_teraflops"] < 1
     assert theirs["client_teraflops"] == matched["client_teraflops"]

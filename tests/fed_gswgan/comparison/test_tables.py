@@ -32,7 +32,7 @@ def test_a_metric_without_a_value_has_no_spread():
 def test_the_text_has_a_deviation_only_where_there_are_seeds_and_the_paper_apart():
     lines = markdown(FOUND, COLUMNS, "mnist").splitlines()
     assert lines[0] == "# mnist"
-    assert lines[2] == "| method | CNN acc. | epsilon | in the paper |"
+    assert lines[2] == "| method | CNN acc. | epsilon | as published |"
     assert lines[4] == "| real images | 0.990 | - | CNN 0.99 |"
     assert lines[5] == "| ours | 0.813 ± 0.015 | 10.00 | - |"
     assert lines[6] == "| huge | 0.100 | 1.15e+05 | - |"
