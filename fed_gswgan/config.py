@@ -83,6 +83,7 @@ class CriticConfig:
 
     critic: str = "mlp"
     critic_width: int = 256
+    class_embedding_stddev: float = 0.05  # of an mlp's first weights
     critic_state: str = "persistent"  # snapshot: each participation starts from the same critic
     critic_steps: int = 5
     critic_learning_rate: float = 1e-3
@@ -93,6 +94,7 @@ class CriticConfig:
     def __post_init__(self) -> None:
         one_of(("mlp", "conv"), critic=self.critic)
         at_least(1, critic_width=self.critic_width)
+        non_negative(class_embedding_stddev=self.class_embedding_stddev)
         one_of(("persistent", "snapshot"), critic_state=self.critic_state)
         at_least(1, critic_steps=self.critic_steps)
         positive(critic_learning_rate=self.critic_learning_rate)

@@ -108,7 +108,11 @@ SMALL = CentralizedGSWGANSettings(
         generator_width=16, generator_learning_rate=1e-3, ema_halflife_rounds=50
     ),
     critic=CriticConfig(
-        critic_width=128, critic_state="snapshot", critic_steps=1, warm_start_steps=15
+        critic_width=128,
+        class_embedding_stddev=1.0,
+        critic_state="snapshot",
+        critic_steps=1,
+        warm_start_steps=15,
     ),
     adam=AdamConfig(adam_beta2=0.99),
 )

@@ -14,7 +14,6 @@ from fed_gswgan.models.resnet_generator import ResNetGenerator
 from fed_gswgan.models.slim_generator import SlimGenerator
 
 GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGenerator}
-CRITICS = {"mlp": MLPCritic, "conv": ConvCritic}
 
 
 def build_generator(config: GeneratorConfig, num_classes: int, seed: int) -> nn.Module:
@@ -26,7 +25,9 @@ def build_generator(config: GeneratorConfig, num_classes: int, seed: int) -> nn.
 def build_critic(config: CriticConfig, num_classes: int, seed: int) -> nn.Module:
     """Return a critic (images_BCHW, labels_B) -> scores_B."""
     with initial_weights_from(seed):
-        return CRITICS[config.critic](num_classes, config.critic_width)
+        if config.critic == "mlp":
+            return MLPCritic(num_classes, config.critic_width, config.class_embedding_stddev)
+        return ConvCritic(num_classes, config.critic_width)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -11,13 +11,14 @@ NEGATIVE_SLOPE = 0.2  # of both activations
 class MLPCritic(nn.Module):
     """784-width-width with leaky ReLU; score = linear(h) + <embedding(label), h>.
 
-    The embedding starts small: at the size that is usual, a new critic's gradient is a random
-    direction for each class, and it takes a critic that is seldom asked many rounds to forget it.
+    ``embedding_stddev`` is that of the embedding's first weights. At the usual 1 a new critic's
+    gradient is a random direction for each class, which a critic that is seldom asked is long in
+    forgetting; a discriminator under DP-SGD, though, learns classes from nothing else.
 
     Source: the projection head is that of Miyato and Koyama, arXiv 1802.05637.
     """
 
-    def __init__(self, num_classes: int, width: int = 256) -> None:
+    def __init__(self, num_classes: int, width: int = 256, embedding_stddev: float = 1.0) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Flatten(),
@@ -28,7 +29,7 @@ class MLPCritic(nn.Module):
         )
         self.score = nn.Linear(width, 1)
         self.class_embedding = nn.Embedding(num_classes, width)
-        nn.init.normal_(self.class_embedding.weight, std=0.05)
+        nn.init.normal_(self.class_embedding.weight, std=embedding_stddev)
 
     def hidden_layers(self) -> tuple[nn.Linear, nn.Linear]:
         """Return the layers before the two activations."""
