@@ -1,6 +1,6 @@
 """From settings to networks, with initial weights that depend on a seed alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from fed_gswgan.models.resnet_generator import ResNetGenerator
 from fed_gswgan.models.slim_generator import SlimGenerator
 
 GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGenerator}
+CRITICS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLPCritic, "conv": ConvCritic}
 
 
 def build_generator(config: GeneratorConfig, num_classes: int, seed: int) -> nn.Module:
@@ -24,10 +25,9 @@ def build_generator(config: GeneratorConfig, num_classes: int, seed: int) -> nn.
 
 def build_critic(config: CriticConfig, num_classes: int, seed: int) -> nn.Module:
     """Return a critic (images_BCHW, labels_B) -> scores_B."""
+    first_weights = (config.class_embedding_stddev,) if config.critic == "mlp" else ()
     with initial_weights_from(seed):
-        if config.critic == "mlp":
-            return MLPCritic(num_classes, config.critic_width, config.class_embedding_stddev)
-        return ConvCritic(num_classes, config.critic_width)
+        return CRITICS[config.critic](num_classes, config.critic_width, *first_weights)
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -60,3 +60,11 @@ def test_the_gradient_penalty_reaches_every_weight_matrix(critic, images):
 def test_train_and_eval_mode_score_alike(critic, images):
     labels = torch.tensor([0, 1, 2])
     assert torch.equal(critic.train()(images, labels), critic.eval()(images, labels))
+
+
+def test_the_class_embedding_begins_as_large_as_asked_for():
+    for stddev in (0.05, 1.0):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            embedding = MLPCritic(10, 128, stddev).class_embedding.weight
+        assert float(embedding.std()) == pytest.approx(stddev, rel=0.1)
