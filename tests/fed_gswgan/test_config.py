@@ -25,7 +25,7 @@ OUT_OF_RANGE = {
     "ema-halflife-rounds": -1.0,
     "critic": "resnet",
     "critic-width": 0,
-    "class-embedding-stddev": -1,
+    "class-embedding-stddev": -1.0,
     "critic-state": "forgetful",
     "critic-steps": 0,
     "critic-learning-rate": -1e-3,
