@@ -83,7 +83,7 @@ class CriticConfig:
 
     critic: str = "mlp"
     critic_width: int = 256
-    class_embedding_stddev: float = 0.05  # of an mlp's first weights
+    class_embedding_stddev: float = 0.05  # of its first weights; mlp only
     critic_state: str = "persistent"  # snapshot: each participation starts from the same critic
     critic_steps: int = 5
     critic_learning_rate: float = 1e-3

@@ -1,6 +1,7 @@
 """Many discriminators side by side, each of them one linear score for each class.
 
-Shapes: M teachers, S images of a shard, B batch, P pixels, L classes, K coordinates.
+Shapes: M teachers, S images of a shard, R images of a teacher's batch, B samples, P pixels,
+L classes, K coordinates.
 """
 
 import numpy as np

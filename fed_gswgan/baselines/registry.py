@@ -26,9 +26,15 @@ class Method:
 
     def train(self, preset: str, **arguments: Any) -> Any:
         """Train with a preset's settings; returns a ``TrainedBaseline``."""
-        module = import_module(f"fed_gswgan.baselines.{self.module}")
-        settings = getattr(module, self.presets[preset])
-        return getattr(module, self.function)(settings=settings, **arguments)
+        train = getattr(self._imported(), self.function)
+        return train(settings=self.settings(preset), **arguments)
+
+    def settings(self, preset: str) -> Any:
+        """Return the settings that a preset names, a dataclass."""
+        return getattr(self._imported(), self.presets[preset])
+
+    def _imported(self) -> Any:
+        return import_module(f"fed_gswgan.baselines.{self.module}")
 
 
 SMALL_AND_FULL = {"small": "SMALL", "full": "FULL"}

@@ -1,6 +1,7 @@
 """Many small discriminators side by side, each of which sees its own shard alone.
 
-Shapes: M teachers, S images of a shard, B batch, P pixels, D hidden units, L classes.
+Shapes: M teachers, S images of a shard, B batch, P pixels, D hidden units, L classes,
+K coordinates.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""One cell of a table: a method and a seed, trained, measured, and written down in one piece."""
+"""One cell of a table: a method, an epsilon and a seed, trained, measured and kept in one piece."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ REAL = "real"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A method and a seed of a table; ``real`` is the row of real images.
+    """A method, an epsilon and a seed; ``real`` is the row of real images.
 
     Attributes:
         dataset: ``mnist`` or ``fashion-mnist``.
@@ -50,7 +50,14 @@ class Cell:
         """Of its files; real images cost no epsilon."""
         if self.method == REAL:
             return f"{REAL}-{self.seed}"
-        return f"{self.method}-epsilon{self.epsilon:g}-{self.seed}"
+        return f"{self.method}-epsilon{self.epsilon!r}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides its figures beside data set, epsilon, delta and seed."""
+        found: dict[str, Any] = {"metric_size": asdict(metric_size(self.preset))}
+        if self.method != REAL:
+            found["method"] = asdict(METHODS[self.method].settings(self.preset))
+        return found
 
 
 def run_cell(cell: Cell, folder: Path) -> str:
@@ -67,7 +74,7 @@ def run_cell(cell: Cell, folder: Path) -> str:
             if cell.method == REAL
             else _method(cell, data, results, log)
         )
-    results.keep(cell.name, measured)
+    results.keep(cell.name, {**measured, "settings": cell.settings()})
     return cell.name
 
 
@@ -81,6 +88,9 @@ def _real(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) ->
 
 def _method(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) -> dict[str, Any]:
     method = METHODS[cell.method]
+    size = metric_size(cell.preset)
+    real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
+    judge = kept_score_classifier(size.score_classifier, len(data.class_names), results.judge())
     started = time.perf_counter()
     trained: TrainedBaseline = method.train(
         cell.preset,
@@ -93,10 +103,7 @@ def _method(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) 
         progress=lambda share: log(f"training: {share:.0%}"),
     )
     training_seconds = time.perf_counter() - started
-    real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
-    size = metric_size(cell.preset)
     device = data.train_images_NCHW.device
-    judge = kept_score_classifier(size.score_classifier, len(data.class_names), results.judge())
     metrics = table_metrics(
         trained.sampler, data, size, EVALUATION_SEED, real, log, judge.to(device)
     )

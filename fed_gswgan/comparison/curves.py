@@ -37,7 +37,7 @@ def save_curves(
 
 
 def save_quality_against_epsilon(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG of the CNN accuracy of each method against its true epsilon.
+    """Write a PNG of the CNN accuracy of each method against its true epsilon and its relation.
 
     Args:
         rows: of table 1, in any order; real images are a line across.
@@ -49,7 +49,8 @@ def save_quality_against_epsilon(rows: Sequence[Mapping[str, Any]], path: Path) 
         if "epsilon" not in row:
             level = (row["method"], row["cnn_accuracy"])
             continue
-        epsilons, accuracies = curves.setdefault(row["method"], ([], []))
+        title = f"{row['method']} ({row['neighboring_relation']})"
+        epsilons, accuracies = curves.setdefault(title, ([], []))
         epsilons.append(row["epsilon"])
         accuracies.append(row["cnn_accuracy"])
     _save(path, curves, "true epsilon", "CNN accuracy", y_scale="linear", level=level)

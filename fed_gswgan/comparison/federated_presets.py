@@ -95,7 +95,7 @@ METHODS: Mapping[str, Mapping[str, FederatedMethod]] = {
                 "batch-size": 32,
                 "critic-steps": 20,
                 "noise-stddev": 2.14,
-                "ema-halflife-rounds": 40.0,
+                "ema-halflife-rounds": 4.0,
             },
         ),
         "fedavg-gan": FederatedMethod(title="FedAvg-GAN", settings=_SMALL_FEDAVG),

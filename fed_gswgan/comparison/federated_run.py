@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
+from fed_gswgan.reporting.run_folder import config_of_run
 
 SIMULATIONS = "simulations.run"
+PLACES = ("output-dir", "data-dir", "resume")  # where things lie; no part of what a run is
 
 
 def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) -> dict[str, Any]:
@@ -24,8 +27,10 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
 
     Raises:
         FileNotFoundError: this is no checkout.
+        ValueError: the folder's run has other settings.
         ChildProcessError: the run failed.
     """
+    _require_same_settings(settings, folder)
     summary = folder / "summary.json"
     if not summary.exists():
         if not Path("simulations", "run.py").exists():
@@ -42,6 +47,19 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
                 f"{folder}: the run ended with status {status}; its own words are above"
             )
     return dict(json.loads(summary.read_text()))
+
+
+def _require_same_settings(settings: Mapping[str, Value], folder: Path) -> None:
+    if not (folder / "run.json").exists():
+        return
+    asked = Config.from_run_config(settings).to_run_config()
+    kept = Config.from_run_config(config_of_run(folder)).to_run_config()
+    for name in asked:
+        if name not in PLACES and asked[name] != kept[name]:
+            raise ValueError(
+                f"{name}={asked[name]} must be {kept[name]}, as in the run that {folder} holds: "
+                "name another output folder, or move that run away"
+            )
 
 
 def _written(value: Value) -> str:

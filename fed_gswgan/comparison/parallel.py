@@ -17,7 +17,7 @@ from fed_gswgan.comparison.results_folder import CellsFailed
 
 
 def _end_with(parent: int) -> None:
-    """Let a worker end when its parent is gone: a killed comparison leaves nothing running."""
+    """Let a worker end when its parent is gone: a killed table 1 leaves nothing running."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -59,9 +59,13 @@ class ResultsFolder:
         """Return a finished cell; FileNotFoundError if it is not finished."""
         return dict(json.loads((self.folder / "cells" / f"{name}.json").read_text()))
 
-    def finished(self, name: str) -> bool:
-        """Tell whether the cell is there."""
-        return (self.folder / "cells" / f"{name}.json").exists()
+    def finished(self, name: str, settings: Settings) -> bool:
+        """Tell whether the cell is there, and of these settings: of others it is run again."""
+        path = self.folder / "cells" / f"{name}.json"
+        if not path.exists():
+            return False
+        kept = self.read(name).get("settings")
+        return bool(kept == json.loads(json.dumps(settings)))
 
     def keep_samples(self, name: str, samples_LNHW: np.ndarray) -> None:
         """Keep bytes to draw a picture of, (classes, per class, 28, 28)."""

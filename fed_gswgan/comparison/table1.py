@@ -56,6 +56,9 @@ class Table1:
         at_least(1, workers=self.workers)
         for name in self.methods:
             one_of(METHODS, methods=name)
+        for values in (self.methods, self.epsilons):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{', '.join(map(str, values))}: each may be named once")
 
     def run(self, console: Console) -> dict[str, Any]:
         """Run what is not finished, write the tables anew, and return the rows.
@@ -68,7 +71,7 @@ class Table1:
         results.open(self._settings())
         first, others = self._cells()
         for cells in ([first], others):
-            missing = [cell for cell in cells if not results.finished(cell.name)]
+            missing = [cell for cell in cells if not results.finished(cell.name, cell.settings())]
             if missing:
                 run_cells(
                     run_cell, missing, self.folder, self.workers, console,
@@ -100,9 +103,11 @@ class Table1:
         return real, sorted(others, key=lambda cell: cell.seed)
 
     def _write(self, results: ResultsFolder) -> dict[str, Any]:
-        """Write the tables and pictures of all that is finished, and return the rows."""
+        """Write tables and pictures of what is finished of this table, and return the rows."""
         real, others = self._cells()
-        finished = [cell for cell in [real, *others] if results.finished(cell.name)]
+        finished = [
+            cell for cell in [real, *others] if results.finished(cell.name, cell.settings())
+        ]
         by_row: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for cell in finished:
             by_row.setdefault((cell.method, cell.epsilon), []).append(results.read(cell.name))
@@ -111,7 +116,7 @@ class Table1:
         write_tables(found, results.folder, _columns(), f"{self.dataset}, {self.preset}")
         save_quality_against_epsilon(rows, results.folder / "quality-against-epsilon.png")
         pictures = {
-            _title(cell.method): samples
+            f"{_title(cell.method)}, epsilon {cell.epsilon:g}": samples
             for cell in finished
             if cell.seed == 0
             and cell.epsilon == self.epsilons[-1]

@@ -180,6 +180,8 @@ class Table4:
             "noise, and against the server itself FedAvg-GAN has no protection at all",
             "client TFLOP: products of matrices in the critics' training and, under FedAvg-GAN, "
             "in the samples that a client draws itself; all participations together",
+            "as published: all 62 classes, Inception features, the paper's own accounting; not "
+            "to be divided by what was measured here",
             f"metrics: {some['metrics'].get('judge_note', 'none')}",
         ]
         published = published_bytes()

@@ -4,7 +4,8 @@ The critic is piecewise linear in the image, so with the slopes of its activatio
 input gradient is a product of its own weights, and the gradient penalty's gradient is one more pass
 through the same layers (the slopes change on a set of measure zero alone).
 
-Shapes: B batch, R rows (images, then samples), P pixels, D hidden units, L classes.
+Shapes: B batch, C channels, H and W image, R rows (images, then samples), P pixels, D hidden units,
+L classes.
 """
 
 import torch
@@ -13,8 +14,6 @@ from torch.nn import functional
 
 from fed_gswgan.config import CriticConfig
 from fed_gswgan.models.mlp_critic import NEGATIVE_SLOPE, MLPCritic
-
-SMALLEST_NORM = 1e-30  # of an input gradient; below it a direction is no direction
 
 
 @torch.no_grad()
@@ -26,7 +25,7 @@ def set_mlp_critic_gradient(
     mix_B: Tensor,
     config: CriticConfig,
 ) -> None:
-    """Set ``grad`` of every parameter to that of the loss of ``critic_training.critic_step``.
+    """Set ``grad`` of every parameter: of Wasserstein loss, gradient penalty and drift penalty.
 
     Args:
         critic: its parameters keep their values.
@@ -64,7 +63,8 @@ def set_mlp_critic_gradient(
     gradients_BP = up_1_BD @ first.weight
     norms_B1 = gradients_BP.norm(dim=1, keepdim=True)
     outer_B1 = 2 * config.gradient_penalty / batch * (norms_B1 - 1)
-    tangents_BP = outer_B1 * gradients_BP / norms_B1.clamp_min(SMALLEST_NORM)
+    directions_BP = torch.where(norms_B1 > 0, gradients_BP / norms_B1, 0.0)  # as autograd has it
+    tangents_BP = outer_B1 * directions_BP
 
     # Through the same layers once more, in the direction of that slope.
     down_1_BD = functional.linear(tangents_BP, first.weight) * slopes_1_BD

@@ -19,7 +19,9 @@ def test_a_cell_that_fails_is_named_with_its_error(tmp_path):
         method="dp-merf", seed=0,
     )  # fmt: skip
     finished = []
-    with pytest.raises(CellsFailed, match=r"dp-merf-epsilon10-0 failed.*FileNotFoundError.*MNIST"):
+    with pytest.raises(
+        CellsFailed, match=r"dp-merf-epsilon10.0-0 failed.*FileNotFoundError.*MNIST"
+    ):
         run_cells(
             run_cell, [cell], tmp_path, 1, Console(file=io.StringIO()),
             lambda: finished.append(1),

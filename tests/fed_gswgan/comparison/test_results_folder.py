@@ -15,10 +15,17 @@ def results(tmp_path):
 
 
 def test_a_cell_is_finished_once_it_is_kept(results):
-    assert not results.finished("dp-merf-0")
-    results.keep("dp-merf-0", {"epsilon": 9.9})
-    assert results.finished("dp-merf-0")
-    assert results.read("dp-merf-0") == {"epsilon": 9.9}
+    settings = {"steps": 3, "adam": (0.5, 0.9)}
+    assert not results.finished("dp-merf-0", settings)
+    results.keep("dp-merf-0", {"epsilon": 9.9, "settings": settings})
+    assert results.finished("dp-merf-0", settings)
+    assert results.read("dp-merf-0")["epsilon"] == 9.9
+
+
+@pytest.mark.parametrize("kept", [{"settings": {"steps": 4}}, {}])
+def test_a_cell_of_other_settings_is_not_finished(results, kept):
+    results.keep("dp-merf-0", kept)
+    assert not results.finished("dp-merf-0", {"steps": 3})
 
 
 def test_a_folder_of_the_same_comparison_is_opened_again_with_its_cells(results):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fed_gswgan.comparison.cells import Cell
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.table1 import Table1
 
@@ -35,13 +36,22 @@ def table(folder: Path, **changed) -> Table1:
     return Table1(**{**settings, **changed})
 
 
-def keep(folder: Path, name: str, method: str, cnn_accuracy: float, epsilon: float = 0) -> None:
+def keep(folder: Path, method: str, seed: int, cnn_accuracy: float, epsilon: float = 0.0) -> None:
     """Keep a cell as a run leaves it, so that it is not run here."""
-    cell = {"method": method, "metrics": METRICS | {"cnn_accuracy": cnn_accuracy}}
+    asked = Cell(
+        dataset="mnist", data_dir=None, preset="small", epsilon=epsilon, delta=1e-5,
+        method=method, seed=seed,
+    )  # fmt: skip
+    name = asked.name
+    cell = {
+        "method": method,
+        "metrics": METRICS | {"cnn_accuracy": cnn_accuracy},
+        "settings": asked.settings(),
+    }
     if epsilon:
         cell |= {
-            "epsilon": epsilon, "neighboring_relation": "replace-one", "published_epsilon": 1.0,
-            "published_accounting": "Renyi", "training_seconds": 60.0,
+            "epsilon": epsilon - 0.01, "neighboring_relation": "replace-one",
+            "published_epsilon": 1.0, "published_accounting": "Renyi", "training_seconds": 60.0,
         }  # fmt: skip
         samples = np.zeros((10, 8, 28, 28), np.uint8)
         ResultsFolder(folder).keep_samples(name, samples)
@@ -52,10 +62,10 @@ def keep(folder: Path, name: str, method: str, cnn_accuracy: float, epsilon: flo
 def finished(tmp_path) -> Path:
     """A folder with real images, and two seeds of DP-MERF at each of two epsilons."""
     ResultsFolder(tmp_path).open({"table": 1, "dataset": "mnist", "preset": "small", "delta": 1e-5})
-    keep(tmp_path, "real-0", "real", 0.99)
+    keep(tmp_path, "real", 0, 0.99)
     for seed, accuracy in enumerate((0.9, 0.8)):
-        keep(tmp_path, f"dp-merf-epsilon10-{seed}", "dp-merf", accuracy, 9.99)
-        keep(tmp_path, f"dp-merf-epsilon1-{seed}", "dp-merf", accuracy - 0.2, 0.99)
+        keep(tmp_path, "dp-merf", seed, accuracy, 10.0)
+        keep(tmp_path, "dp-merf", seed, accuracy - 0.2, 1.0)
     return tmp_path
 
 
@@ -102,6 +112,8 @@ def test_a_folder_of_another_data_set_is_refused(finished):
         ({"epsilons": (0.0,)}, "epsilon=0.0 must be > 0"),
         ({"epsilons": ()}, "epsilons=0 must be a whole number >= 1"),
         ({"methods": ("dcgan",)}, "methods=.*dcgan"),
+        ({"epsilons": (10.0, 10.0)}, "10.0, 10.0: each may be named once"),
+        ({"methods": ("dp-merf", "dp-merf")}, "dp-merf, dp-merf: each may be named once"),
         ({"delta": 1.0}, "delta=1.0"),
         ({"seeds": -1}, "seeds=-1"),
     ],

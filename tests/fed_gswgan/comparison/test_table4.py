@@ -63,6 +63,12 @@ def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, 
     again = table("gs-wgan", "fedavg-gan", "fedavg-gan-matched").run()
     assert summary.stat().st_mtime_ns == before  # what is finished is not run again
     assert again == json.loads((folder / "table.json").read_text()) == found
+    federated_presets.SHARED["small"]["critic-steps"] = 5
+    try:
+        with pytest.raises(ValueError, match="critic-steps=5 must be 2, as in the run that"):
+            table("gs-wgan").run()
+    finally:
+        federated_presets.SHARED["small"]["critic-steps"] = 2
     names = {path.name for path in folder.glob("*.png")}
     assert names == {
         "samples.png", "quality-against-epsilon.png", "quality-against-bytes.png",
