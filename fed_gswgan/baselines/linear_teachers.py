@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fed_gswgan.baselines.shard_batches import draw_shard_batches
+
 
 class LinearTeachers:
     """A teacher's logit is <template of the class, image> + offset of the class.
@@ -51,17 +53,13 @@ class LinearTeachers:
         The logistic loss is convex in a template; its gradient is written out: of an image or
         sample x it is (D(x) - 1 for an image, D(x) for a sample) x, a mean over each.
         """
-        count, shard_size = self._labels_MS.shape
-        rows = self._randomness.integers(shard_size, size=(count, batch_size))
-        rows_MR = torch.from_numpy(rows).to(samples_BP.device)
-        teachers_M1 = torch.arange(count, device=samples_BP.device)[:, None]
-        images_MRP = self._images_MSP[teachers_M1, rows_MR]
-        classes_MR = self._labels_MS[teachers_M1, rows_MR]
-        logits_MRL = torch.bmm(images_MRP, self._templates_MLP.mT) + self._offsets_ML[:, None]
-        real_MR = logits_MRL.gather(2, classes_MR[:, :, None])[:, :, 0]
-        real_MLR = self._by_class(-torch.sigmoid(-real_MR) / batch_size, classes_MR)
+        images_MRP, classes_MR = draw_shard_batches(
+            self._images_MSP, self._labels_MS, batch_size, self._randomness
+        )
+        real_MR = -torch.sigmoid(-self._logits(images_MRP, classes_MR)) / batch_size
+        real_MLR = self._by_class(real_MR, classes_MR)
         fake_MB = torch.sigmoid(self._logits(samples_BP, labels_B)) / len(labels_B)
-        fake_MLB = self._by_class(fake_MB, labels_B.expand(count, -1))
+        fake_MLB = self._by_class(fake_MB, labels_B.expand(len(fake_MB), -1))
         self._templates_MLP.grad = torch.bmm(real_MLR, images_MRP) + fake_MLB @ samples_BP
         self._offsets_ML.grad = real_MLR.sum(2) + fake_MLB.sum(2)
         self._optimizer.step()
@@ -75,9 +73,10 @@ class LinearTeachers:
         projected_MLK = self._templates_MLP @ projection_PK
         return -missed_MB[:, :, None] * projected_MLK[:, labels_B]
 
-    def _logits(self, samples_BP: Tensor, labels_B: Tensor) -> Tensor:
-        logits_MBL = samples_BP @ self._templates_MLP.mT + self._offsets_ML[:, None]
-        index_MB1 = labels_B.expand(len(logits_MBL), -1)[:, :, None]
+    def _logits(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return (M, B) of images (B, P) that all teachers see, or (M, B, P), and their labels."""
+        logits_MBL = images @ self._templates_MLP.mT + self._offsets_ML[:, None]
+        index_MB1 = labels.expand(len(logits_MBL), -1)[:, :, None]
         return logits_MBL.gather(2, index_MB1)[:, :, 0]
 
     def _by_class(self, values_MB: Tensor, labels_MB: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fed_gswgan.baselines.shard_batches import draw_shard_batches
+
 NEGATIVE_SLOPE = 0.2
 
 
@@ -58,12 +60,9 @@ class Teachers:
 
     def train(self, samples_BP: Tensor, labels_B: Tensor, batch_size: int) -> None:
         """Take one step of every teacher, on so many of its images against the samples."""
-        count, shard_size = self._labels_MS.shape
-        rows = self._randomness.integers(shard_size, size=(count, batch_size))
-        rows_MB = torch.from_numpy(rows).to(samples_BP.device)
-        teachers_M1 = torch.arange(count, device=samples_BP.device)[:, None]
+        count = len(self._labels_MS)
         real_MB = self._logits(
-            self._images_MSP[teachers_M1, rows_MB], self._labels_MS[teachers_M1, rows_MB]
+            *draw_shard_batches(self._images_MSP, self._labels_MS, batch_size, self._randomness)
         )
         fake_MB = self._logits(samples_BP.expand(count, -1, -1), labels_B.expand(count, -1))
         losses_M = functional.softplus(-real_MB).mean(1) + functional.softplus(fake_MB).mean(1)

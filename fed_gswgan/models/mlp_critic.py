@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, H and W image.
 """
 
+from typing import cast
+
 from torch import Tensor, nn
 
 NEGATIVE_SLOPE = 0.2  # of both activations
@@ -33,10 +35,7 @@ class MLPCritic(nn.Module):
 
     def hidden_layers(self) -> tuple[nn.Linear, nn.Linear]:
         """Return the layers before the two activations."""
-        first, second = self.features[1], self.features[3]
-        assert isinstance(first, nn.Linear)
-        assert isinstance(second, nn.Linear)
-        return first, second
+        return cast(nn.Linear, self.features[1]), cast(nn.Linear, self.features[3])
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Return scores_B, higher for what looks real; images in [0, 1]."""

@@ -30,6 +30,15 @@ def gradients(critic: MLPCritic) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in critic.named_parameters()}
 
 
+def by_autograd_and_written_out(critic: MLPCritic, inputs, config: CriticConfig):
+    critic.zero_grad(set_to_none=True)
+    critic_training._set_gradient(critic, *inputs, config)
+    expected = gradients(critic)
+    critic.zero_grad(set_to_none=True)
+    set_mlp_critic_gradient(critic, *inputs, config)
+    return expected, gradients(critic)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     "config",
@@ -43,24 +52,16 @@ def test_it_is_the_gradient_of_autograd_in_double_precision(seed, config):
     critic = critic_of(seed).double()
     images, samples, labels, mix = batch(seed)
     inputs = images.double(), samples.double(), labels, mix.double()
-    critic.zero_grad()
-    critic_training._set_gradient(critic, *inputs, config)
-    expected = gradients(critic)
-    critic.zero_grad(set_to_none=True)
-    set_mlp_critic_gradient(critic, *inputs, config)
-    for name, found in gradients(critic).items():
+    expected, written_out = by_autograd_and_written_out(critic, inputs, config)
+    for name, found in written_out.items():
         torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-11, msg=name)
 
 
 def test_in_single_precision_it_is_as_near_as_rounding_allows():
     critic = critic_of(0, classes=62, width=256)
     inputs = batch(1, size=64, classes=62)
-    critic.zero_grad()
-    critic_training._set_gradient(critic, *inputs, CONFIG)
-    expected = gradients(critic)
-    critic.zero_grad(set_to_none=True)
-    set_mlp_critic_gradient(critic, *inputs, CONFIG)
-    for name, found in gradients(critic).items():
+    expected, written_out = by_autograd_and_written_out(critic, inputs, CONFIG)
+    for name, found in written_out.items():
         scale = expected[name].abs().max()
         assert (found - expected[name]).abs().max() < 1e-4 * scale, name
 
@@ -91,12 +92,8 @@ def test_a_critic_that_is_nearly_flat_gets_no_larger_gradient_than_by_autograd(s
         for parameter in critic.parameters():
             parameter *= scale
     inputs = batch(0)
-    critic.zero_grad()
-    critic_training._set_gradient(critic, *inputs, CONFIG)
-    expected = gradients(critic)
-    critic.zero_grad(set_to_none=True)
-    set_mlp_critic_gradient(critic, *inputs, CONFIG)
-    for name, found in gradients(critic).items():
+    expected, written_out = by_autograd_and_written_out(critic, inputs, CONFIG)
+    for name, found in written_out.items():
         torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-13, msg=name)
 
 
