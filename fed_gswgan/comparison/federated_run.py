@@ -9,7 +9,7 @@ from typing import Any
 
 from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
-from fed_gswgan.reporting.run_folder import config_of_run
+from fed_gswgan.reporting.run_folder import changed_setting
 
 SIMULATIONS = "simulations.run"
 PLACES = ("output-dir", "data-dir", "resume")  # where things lie; no part of what a run is
@@ -52,14 +52,12 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
 def _require_same_settings(settings: Mapping[str, Value], folder: Path) -> None:
     if not (folder / "run.json").exists():
         return
-    asked = Config.from_run_config(settings).to_run_config()
-    kept = Config.from_run_config(config_of_run(folder)).to_run_config()
-    for name in asked:
-        if name not in PLACES and asked[name] != kept[name]:
-            raise ValueError(
-                f"{name}={asked[name]} must be {kept[name]}, as in the run that {folder} holds: "
-                "name another output folder, or move that run away"
-            )
+    if changed := changed_setting(Config.from_run_config(settings), folder, PLACES):
+        key, asked, kept = changed
+        raise ValueError(
+            f"{key}={asked} must be {kept}, as in the run that {folder} holds: name another output "
+            "folder, or move that run away"
+        )
 
 
 def _written(value: Value) -> str:

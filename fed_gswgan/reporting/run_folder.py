@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -73,13 +73,32 @@ def check_run_folder(config: Config, path: Path) -> None:
                 f"output-dir={path} holds a run already; resume it, or name another folder"
             )
         return
+    if changed := changed_setting(config, path, RESUMABLE):
+        key, value, before = changed
+        raise ValueError(
+            f"{key}={value} differs from the {before} of the run in {path}; on "
+            f"resuming only these may change: {', '.join(RESUMABLE[:-2])}"
+        )
+
+
+def changed_setting(
+    config: Config, path: Path, free: Collection[str]
+) -> tuple[str, Value, Value | None] | None:
+    """Return the first setting in which ``config`` is not the run in ``path``: key, value, its.
+
+    Args:
+        config: to compare.
+        path: of the run's folder.
+        free: keys that may differ.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+    """
     before = config_of_run(path)
     for key, value in config.to_run_config().items():
-        if key not in RESUMABLE and before.get(key) != value:
-            raise ValueError(
-                f"{key}={value} differs from the {before.get(key)} of the run in {path}; on "
-                f"resuming only these may change: {', '.join(RESUMABLE[:-2])}"
-            )
+        if key not in free and before.get(key) != value:
+            return key, value, before.get(key)
+    return None
 
 
 def config_of_run(path: Path) -> dict[str, Value]:
