@@ -11,6 +11,7 @@ from client.virtual_device import client_id_of, open_device
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.virtual_clients import simulation_folder
 from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.wire.codec import decode_request, encode_reply
 from fed_gswgan.wire.messages import CLIENT_FAILED
 from fed_gswgan.wire.release_guard import release_guard
 from fed_gswgan.wire.update_codec import decode_update_request, encode_update_reply
@@ -35,8 +36,9 @@ def train(message: Message, context: Context) -> Message:
     """Relay a train request to the guard and its reply, or its refusal, back."""
 
     def answer(content: RecordDict) -> RecordDict:
-        device = open_device(context)
-        return device.codec.encode_reply(device.guard.answer(device.codec.decode_request(content)))
+        guard = open_device(context).guard
+        request = decode_request(content)
+        return encode_reply(guard.answer(request), request.uplink_codec)
 
     return _relayed(message, answer)
 

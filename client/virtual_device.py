@@ -19,14 +19,12 @@ from fed_gswgan.device.virtual_clients import (
 )
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.wire.codec import Codec
 
 
 class Device(NamedTuple):
     """What the relay talks to."""
 
     guard: Guard
-    codec: Codec
     update_guard: UpdateGuard
 
 
@@ -41,7 +39,7 @@ def client_id_of(context: Context) -> str:
 
 
 def open_device(context: Context) -> Device:
-    """Return the guards of this node's virtual client and the codec of its settings.
+    """Return the guards of this node's virtual client.
 
     Raises:
         RuntimeError: this process does not simulate.
@@ -79,7 +77,7 @@ def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
         root / client_id,
     )
     guard = Guard(*owned, lambda server_round: _noise_source(config, client_id, server_round))
-    return Device(guard, Codec(config.codec), UpdateGuard(*owned))
+    return Device(guard, UpdateGuard(*owned))
 
 
 @lru_cache(maxsize=4)

@@ -14,6 +14,7 @@ from fed_gswgan.flat_table import Value, from_table, to_table
 from fed_gswgan.validation import at_least, between, non_negative, one_of, positive
 
 DATASETS = ("digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder")
+MOST_FREQUENCIES = 28  # of an image of 28 x 28
 CLASS_SETS = ("digits", "letters", "all", "merged")
 
 
@@ -125,12 +126,17 @@ class SanitizerConfig:
     clipping_bound: float = 1.0  # C
     noise_stddev: float = 2.14  # on one coordinate of one row, in units of C
     noise_source: str = "secure"  # seeded: reproducible simulations only
+    dct_frequencies: int = 0  # of each axis, that a reply is written in; 0: in pixels
 
     def __post_init__(self) -> None:
         one_of(("sample", "message"), clipping=self.clipping)
         between(1e-30, 1e30, clipping_bound=self.clipping_bound)
         between(1e-9, 1e9, noise_stddev=self.noise_stddev)
         one_of(("secure", "seeded"), noise_source=self.noise_source)
+        if not 0 <= self.dct_frequencies <= MOST_FREQUENCIES:
+            raise ValueError(
+                f"dct-frequencies={self.dct_frequencies} must lie in [0, {MOST_FREQUENCIES}]"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +181,10 @@ class CohortConfig:
         positive(reply_timeout_seconds=self.reply_timeout_seconds)
 
 
-CODECS = ("float32", "float16", "uint8")
+DOWNLINK_CODECS = ("float32", "float16", "uint8", "uint8-deflate", "uint4-deflate")
+UPLINK_CODECS = ("float32", "float16", "uint8", "uint4", "uint2", "uint1")
+COARSE_CODECS = ("uint4", "uint2", "uint1")  # their range is that of the noise
+LEAST_COARSE_NOISE = 1.0
 FLOAT16_MAX = 65504.0
 
 
@@ -187,8 +196,8 @@ class CodecConfig:
     uplink_codec: str = "float32"
 
     def __post_init__(self) -> None:
-        one_of(CODECS, downlink_codec=self.downlink_codec)
-        one_of(CODECS, uplink_codec=self.uplink_codec)
+        one_of(DOWNLINK_CODECS, downlink_codec=self.downlink_codec)
+        one_of(UPLINK_CODECS, uplink_codec=self.uplink_codec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +242,12 @@ class Config:
             raise ValueError(
                 f"uplink-codec=float16 holds values up to {FLOAT16_MAX:g}, noise-stddev="
                 f"{self.sanitizer.noise_stddev:g} makes them as large as {largest:g}; use float32"
+            )
+        noise = self.sanitizer.noise_stddev
+        if self.codec.uplink_codec in COARSE_CODECS and noise < LEAST_COARSE_NOISE:
+            raise ValueError(
+                f"uplink-codec={self.codec.uplink_codec} needs noise-stddev >= "
+                f"{LEAST_COARSE_NOISE:g}, is {noise:g}: its few levels span the noise; use uint8"
             )
         if self.algorithm.algorithm == "fedavg-gan" and self.sanitizer.clipping != "message":
             raise ValueError(

@@ -15,8 +15,9 @@ from flwr.app import RecordDict
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.privacy.release_basis import release_shape, to_pixels
 from fed_gswgan.privacy.sanitizer import release_event
-from fed_gswgan.wire.codec import Codec
+from fed_gswgan.wire.codec import decode_reply, encode_request
 from fed_gswgan.wire.messages import TRAIN
 from server.aggregation import combine
 from server.reply_reading import Replies
@@ -42,25 +43,31 @@ class SampleGradientStrategy(RoundStrategy):
         self, *, config: Config, experiment_id: str, num_classes: int, **shared: Any
     ) -> None:
         event = release_event(config.cohort.batch_size, config.sanitizer)
-        size = event.samples * math.prod(IMAGE_SHAPE)
+        self.reply_shape = release_shape(
+            (event.samples, *IMAGE_SHAPE), config.sanitizer.dct_frequencies
+        )
+        size = math.prod(self.reply_shape)
         super().__init__(config=config, event=event, reply_size=size, **shared)
-        self.codec = Codec(config.codec)
         self.requests = SampleRequests(config, experiment_id, num_classes)
 
     def build_records(self, server_round: int) -> RecordDict:
         """Generate this round's samples and encode them."""
         request = self.requests.build(server_round, self.trainer, self.checkpoint_round())
-        return self.codec.encode_request(request)
+        return encode_request(request, self.config.codec.downlink_codec)
 
     def decode(self, records: RecordDict, server_round: int) -> np.ndarray:
-        """Return the sanitized gradient of a reply, float32 (B, C, H, W)."""
-        return self.codec.decode_reply(records, server_round, self.event).gradient.values_BCHW
+        """Return the sanitized gradient of a reply, float32, in the basis of the release."""
+        codec = self.config.codec.uplink_codec
+        reply = decode_reply(records, server_round, self.event, self.reply_shape, codec)
+        return reply.gradient.values_BCHW
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
         """Combine the gradients and send them back through the generator, if enough came."""
         if len(replies.values) < self.config.cohort.min_replies:
             return Step(taken=False)
-        combined_BCHW = torch.from_numpy(combine(replies.values))
+        combined = combine(replies.values)
+        frequencies = self.config.sanitizer.dct_frequencies
+        combined_BCHW = torch.from_numpy(to_pixels(combined, IMAGE_SHAPE[-1], frequencies))
         latents_BZ, labels_B = self.requests.inputs(server_round)
         norm = self.trainer.step(latents_BZ, labels_B, combined_BCHW)
         return Step(True, float(combined_BCHW.flatten(1).norm(dim=1).mean()), norm)

@@ -51,6 +51,8 @@ class SampleRequests:
             clipping=self.config.sanitizer.clipping,
             clipping_bound=self.config.sanitizer.clipping_bound,
             noise_stddev=self.config.sanitizer.noise_stddev,
+            dct_frequencies=self.config.sanitizer.dct_frequencies,
+            uplink_codec=self.config.codec.uplink_codec,
         )
 
     def _draw(self, purpose: str, server_round: int, count: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ def check_word(name: str, word: str) -> None:
 
 
 def check_round(name: str, value: int, lowest: int = 1, highest: int = LARGEST_ROUND) -> None:
-    """Require a round between two others."""
+    """Require a round, or another whole number, between two others."""
     if not lowest <= value <= highest:
         # Python writes no number of more than some thousand digits.
         shown = value if value.bit_length() <= 64 else f"a number of {value.bit_length()} bits"

@@ -26,6 +26,7 @@ from fed_gswgan.privacy.durable_file import held
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.release_basis import to_release_basis
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
 from fed_gswgan.seeding import SeedStream
@@ -98,15 +99,16 @@ class Guard:
         with held(self._folder / ANSWERING, ANSWERING_PATIENCE_SECONDS):
             key = ReleaseKey(request.experiment_id, request.server_round, request.hash())
             slots = CriticSlots(self._folder, request.experiment_id)
-            if (released := slots.released(key, request.samples_BCHW.shape)) is not None:
+            if (released := slots.released(key, request.reply_shape())) is not None:
                 return _reply(request, SanitizedGradient(values_BCHW=released, event=event))
             self._require_working_sanitizer()
             self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
 
             critic_after, gradients_BCHW = self._train(request, slots)
             noise_source = self._noise_source(request.server_round)
-            sanitized = sanitize(gradients_BCHW, event, noise_source)
-            del gradients_BCHW
+            values = to_release_basis(gradients_BCHW, request.dct_frequencies)
+            sanitized = sanitize(values, event, noise_source)
+            del gradients_BCHW, values
             self._seal(key, critic_after, sanitized, slots, request.checkpoint_round)
         return _reply(request, sanitized)
 

@@ -5,17 +5,20 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 
 import numpy as np
 
+from fed_gswgan.config import MOST_FREQUENCIES, UPLINK_CODECS
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.device.field_check import check_array, check_round, check_types, check_word
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
+from fed_gswgan.validation import one_of
 from fed_gswgan.wire.messages import TrainRequest
 
 FIELD_TYPES = {
     "experiment_id": str, "server_round": int, "checkpoint_round": int, "samples_BCHW": np.ndarray,
     "labels_B": np.ndarray, "critic_samples_NBCHW": np.ndarray, "critic_labels_NB": np.ndarray,
-    "clipping": str, "clipping_bound": float, "noise_stddev": float,
+    "clipping": str, "clipping_bound": float, "noise_stddev": float, "dct_frequencies": int,
+    "uplink_codec": str,
 }  # fmt: skip
 
 
@@ -56,6 +59,12 @@ def _check_schema(request: TrainRequest) -> None:
     check_types(request, FIELD_TYPES)
     check_word("experiment-id", request.experiment_id)
     check_word("clipping", request.clipping)
+    check_word("uplink-codec", request.uplink_codec)
+    check_round("dct-frequencies", request.dct_frequencies, 0, MOST_FREQUENCIES)
+    try:
+        one_of(UPLINK_CODECS, uplink_codec=request.uplink_codec)
+    except ValueError as error:
+        raise MalformedInput(str(error)) from error
     check_round("server-round", request.server_round)
     check_round("checkpoint-round", request.checkpoint_round, 0, request.server_round - 1)
     images = {"samples": request.samples_BCHW, "critic-samples": request.critic_samples_NBCHW}

@@ -20,7 +20,7 @@ class SanitizedGradient:
     """A released value together with the event that says what it cost.
 
     Attributes:
-        values_BCHW: float32, finite.
+        values_BCHW: float32, finite; pixels, or frequencies (``release_basis``) in place of H, W.
         event: its clipping and noise, from which its sensitivity follows under either relation.
     """
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.release_basis import release_shape
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 
 TRAIN = "train.gswgan"
@@ -39,6 +40,8 @@ class TrainRequest:
         clipping: of the reply asked for; ``sample`` or ``message``.
         clipping_bound: C of the reply asked for.
         noise_stddev: of the reply asked for, in units of C.
+        dct_frequencies: of each axis, that the reply asked for is written in; 0: in pixels.
+        uplink_codec: the reply's numbers are written in; what is released does not depend on it.
     """
 
     experiment_id: str
@@ -51,6 +54,8 @@ class TrainRequest:
     clipping: str
     clipping_bound: float
     noise_stddev: float
+    dct_frequencies: int = 0
+    uplink_codec: str = "float32"
 
     def event(self) -> SanitizedGradientEvent:
         """Return the release that is asked for; ValueError for a number out of range."""
@@ -61,6 +66,10 @@ class TrainRequest:
             noise_stddev=self.noise_stddev,
         )
 
+    def reply_shape(self) -> tuple[int, ...]:
+        """Return the shape of the values that are released."""
+        return release_shape(self.samples_BCHW.shape, self.dct_frequencies)
+
     def critic_batches(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (samples_NBCHW, labels_NB) for the critic's steps, N >= 1."""
         if len(self.critic_samples_NBCHW) > 0:
@@ -69,7 +78,7 @@ class TrainRequest:
 
     def hash(self) -> str:
         """Return a hash of all that decides the reply, part of the release's key."""
-        asked = (self.experiment_id, self.server_round, asdict(self.event()))
+        asked = (self.experiment_id, self.server_round, asdict(self.event()), self.dct_frequencies)
         digest = hashlib.sha256(repr(asked).encode())
         for array in (
             self.samples_BCHW,

@@ -11,26 +11,26 @@ from typing import NamedTuple
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.privacy.release_basis import release_shape
 from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
-from fed_gswgan.wire.number_format import DTYPES
+from fed_gswgan.wire.number_format import DTYPES, packed_shape
+from fed_gswgan.wire.record_fields import scalar
 from fed_gswgan.wire.update_messages import UPDATE
 
 logger = logging.getLogger(__name__)
 
 LONGEST_CLIENT_ID = 64
-# Of each kind of request: the array that has the reply's shape, the reply's array, its dtypes.
-ANSWERS = {
-    TRAIN: ("samples", "sanitized-gradient", tuple(map(np.dtype, DTYPES.values()))),
-    UPDATE: ("critic", "critic-update", (np.dtype(np.float32),)),
-}
+ANSWERS = {TRAIN: "sanitized-gradient", UPDATE: "critic-update"}  # the one array of the reply
 
 
 class _Answered(NamedTuple):
     """What the request at hand may be answered with."""
 
     kind: str
-    shape: tuple[int, ...]
-    server_round: object
+    shape: tuple[int, ...] = ()
+    dtype: type = np.float32
+    server_round: object = None
 
 
 def release_guard(
@@ -38,8 +38,8 @@ def release_guard(
 ) -> Message:
     """Pass the app's reply on if it is exactly what its request may be answered with.
 
-    A Flower mod. The reply's shape is that of an array of the request and its round is the
-    request's, so neither can depend on the data.
+    A Flower mod. The reply's shape and dtype follow from the request and its round is the
+    request's, so none can depend on the data.
     """
     answered = _asked_for(message)  # read before the app could change the message
     reply = call_next(message, context)
@@ -57,10 +57,20 @@ def release_guard(
 def _asked_for(message: Message) -> _Answered:
     kind = message.metadata.message_type
     try:
-        shape = tuple(message.content.array_records["arrays"][ANSWERS[kind][0]].shape)
-        return _Answered(kind, shape, message.content.config_records["config"]["server-round"])
+        arrays = message.content.array_records["arrays"]
+        config = message.content.config_records["config"]
+        server_round = config["server-round"]
+        if kind == UPDATE:
+            return _Answered(kind, tuple(arrays["critic"].shape), np.float32, server_round)
+        samples = (*arrays["labels"].shape, *IMAGE_SHAPE)
+        codec, frequencies = (
+            scalar(config, "uplink-codec", str),
+            scalar(config, "dct-frequencies", int),
+        )
+        values = release_shape(samples, frequencies)
+        return _Answered(kind, packed_shape(codec, values), DTYPES[codec], server_round)
     except (KeyError, TypeError):
-        return _Answered(kind, (), None)  # malformed, or a query: no gradient answers it
+        return _Answered(kind)  # malformed, or a query: no gradient answers it
 
 
 def _require_expected(content: RecordDict, answered: _Answered) -> None:
@@ -75,7 +85,7 @@ def _require_expected(content: RecordDict, answered: _Answered) -> None:
         if not isinstance(client_id, str) or len(client_id) > LONGEST_CLIENT_ID:
             raise ValueError(f"client-id must be a name of at most {LONGEST_CLIENT_ID} characters")
     elif answered.kind in ANSWERS:
-        asked, name, dtypes = ANSWERS[answered.kind]
+        name = ANSWERS[answered.kind]
         if kinds != {"arrays": ArrayRecord, "config": ConfigRecord}:
             raise ValueError(f"records {kinds} must be arrays and config")
         arrays, config = content.array_records["arrays"], content.config_records["config"]
@@ -85,10 +95,10 @@ def _require_expected(content: RecordDict, answered: _Answered) -> None:
             raise ValueError(f"server-round={config['server-round']!r} must be of the asked type")
         written = arrays[name]
         values = written.numpy()
-        if values.shape != answered.shape or values.dtype not in dtypes:
+        if values.shape != answered.shape or values.dtype != np.dtype(answered.dtype):
             raise ValueError(
-                f"{name} is {values.dtype} of shape {values.shape}, the {asked} that were asked "
-                f"have shape {answered.shape}"
+                f"{name} is {values.dtype} of shape {values.shape}, must be "
+                f"{np.dtype(answered.dtype)} of shape {answered.shape}, as was asked"
             )
         if written != Array(values):
             raise ValueError(f"{name} must be written as its values alone ask for")

@@ -66,6 +66,7 @@ def config_of(**changed):
     honest = {
         "experiment-id": "experiment", "server-round": 1, "checkpoint-round": 0,
         "clipping": "sample", "clipping-bound": 1.0, "noise-stddev": 32.0,
+        "dct-frequencies": 0, "downlink-codec": "float32", "uplink-codec": "float32",
     }  # fmt: skip
     return honest | {name.replace("_", "-"): value for name, value in changed.items()}
 
@@ -101,6 +102,11 @@ HOSTILE = {
     "noise that is no number": (MalformedInput, {}, {"noise_stddev": float("nan")}),
     "larger bound": (RequestExceedsPolicy, {}, {"clipping_bound": 1.01}),
     "no bound": (MalformedInput, {}, {"clipping_bound": float("inf")}),
+    "samples in another codec than said": (MalformedInput, {}, {"downlink_codec": "uint8"}),
+    "samples said to be compressed": (MalformedInput, {}, {"downlink_codec": "uint8-deflate"}),
+    "codec that nobody knows": (MalformedInput, {}, {"uplink_codec": "pickle"}),
+    "no codec": (MalformedInput, {}, {"downlink_codec": ""}),
+    "too many frequencies": (MalformedInput, {}, {"dct_frequencies": 29}),
     "no clipping": (MalformedInput, {}, {"clipping": "none"}),
 }  # fmt: skip
 

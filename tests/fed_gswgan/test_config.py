@@ -38,6 +38,7 @@ OUT_OF_RANGE = {
     "clipping-bound": 0.0,
     "noise-stddev": 0.0,
     "noise-source": "numpy",
+    "dct-frequencies": 29,
     "neighboring-relation": "add-or-remove-one",
     "delta": 1.0,
     "max-epsilon": 0.0,
@@ -187,3 +188,11 @@ def test_noise_that_float16_cannot_hold_is_refused():
 def test_float16_to_the_devices_does_not_limit_the_noise():
     table = {"downlink-codec": "float16", "noise-stddev": 1e6}
     assert Config.from_run_config(table).codec.downlink_codec == "float16"
+
+
+def test_few_bits_need_the_noise_that_their_range_spans():
+    for codec in ("uint4", "uint2", "uint1"):
+        table = {"uplink-codec": codec}
+        with pytest.raises(ValueError, match=rf"^uplink-codec={codec} needs noise-stddev >= 1, is"):
+            Config.from_run_config(table | {"noise-stddev": 0.99})
+        assert Config.from_run_config(table | {"noise-stddev": 1.0}).codec.uplink_codec == codec

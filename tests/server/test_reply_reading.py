@@ -9,15 +9,14 @@ from flwr.server.superlink.linkstate.utils import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from fed_gswgan.config import CodecConfig, SanitizerConfig
+from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, release_event
 from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
-from fed_gswgan.wire.codec import Codec
+from fed_gswgan.wire.codec import decode_reply, encode_reply
 from fed_gswgan.wire.messages import TRAIN, TrainReply
 from server.reply_reading import read_replies
 
-CODEC = Codec(CodecConfig())
 EVENT = release_event(2, SanitizerConfig())
 CLIENTS = {11: "a", 12: "b", 13: "c", 14: "d"}
 
@@ -34,7 +33,7 @@ def request_to(node_id):
 def records(value=0.0, server_round=3):
     values = np.full((2, 1, 28, 28), value, dtype=np.float32)
     gradient = SanitizedGradient(values_BCHW=values, event=EVENT)
-    return CODEC.encode_reply(TrainReply(server_round=server_round, gradient=gradient))
+    return encode_reply(TrainReply(server_round=server_round, gradient=gradient), "float32")
 
 
 def reply(node_id, content):
@@ -47,7 +46,7 @@ def refusal(node_id, reason="max-epsilon"):
 
 def read(messages, meter=None):
     def decode(content):
-        return CODEC.decode_reply(content, 3, EVENT).gradient.values_BCHW
+        return decode_reply(content, 3, EVENT, (2, 1, 28, 28), "float32").gradient.values_BCHW
 
     return read_replies(messages, CLIENTS, decode, meter or ByteMeter(), server_round=3)
 

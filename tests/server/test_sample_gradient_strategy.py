@@ -234,6 +234,25 @@ def test_eight_bits_each_way_still_train(small_run):
     assert [line["received"] for line in read_rounds(folder)] == [3, 3, 3]
 
 
+def test_frequencies_in_one_bit_each_still_train_at_the_same_privacy(small_run):
+    summaries = {}
+    for name, settings in (
+        ("pixels", {}),
+        (
+            "bits",
+            {"dct_frequencies": 8, "uplink_codec": "uint1", "downlink_codec": "uint4-deflate"},
+        ),
+    ):
+        folder = small_run(name, rounds=3, **settings)
+        assert [line["stepped"] for line in read_rounds(folder)] == [True] * 3
+        summaries[name] = json.loads((folder / "summary.json").read_text())
+    pixels, bits = summaries["pixels"], summaries["bits"]
+    assert bits["privacy"]["epsilon_max"] == pixels["privacy"]["epsilon_max"]
+    # 8 rows of 784 numbers of 4 bytes, or of 64 bits; the rest of a reply is the same but digits.
+    saved = pixels["bytes"]["uplink_per_reply"] - bits["bytes"]["uplink_per_reply"]
+    assert saved == pytest.approx(8 * 784 * 4 - 8 * 8, abs=8)
+
+
 def test_several_writers_of_a_client_are_all_charged(small_run):
     folder = small_run(max_clients=3, writers_per_client=4, cohort_size=3, rounds=2)
 

@@ -72,6 +72,8 @@ def honest_request(random: Random) -> TrainRequest:
         clipping=str(random.choice(["sample", "message"])),
         clipping_bound=float(random.choice([1.0, 0.5, 1e-3])),
         noise_stddev=float(ALLOWED.min_noise_stddev * random.choice([1, 3, 10, 100, 1e4])),
+        dct_frequencies=int(random.choice([0, 1, 8, 28])),
+        uplink_codec=str(random.choice(["float32", "uint8", "uint1"])),
     )
 
 
@@ -347,6 +349,14 @@ ATTACKS: dict[str, Attack] = {
         _one_of(
             "clipping", "", "none", "SAMPLE", "sample ", "batch", "sample\n", "\ud800", "x" * 10**6
         ),
+    ),
+    # Other ways to write the reply.
+    "frequencies that no image has": Attack(
+        MalformedInput, _one_of("dct_frequencies", -1, 29, 2**62, -(10**5000))
+    ),
+    "unknown codec": Attack(
+        MalformedInput,
+        _one_of("uplink_codec", "", "float64", "uint3", "UINT8", "pickle", "\ud800", "x" * 10**6),
     ),
     # Malformed, NaN and huge inputs.
     "pixel out of range": Attack(

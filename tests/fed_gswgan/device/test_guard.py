@@ -3,6 +3,7 @@ import os
 import secrets
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from fed_gswgan.privacy.refusals import (
     SanitizerSelftestFailed,
     TooManyParticipations,
 )
+from fed_gswgan.privacy.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
 
 
@@ -672,3 +674,37 @@ class TestNoise:
         noise = guard.answer(make_request(1)).gradient.values_BCHW
         # 3136 draws of deviation 100; six deviations of their standard deviation.
         assert noise.std() == pytest.approx(100, abs=6 * 100 / np.sqrt(2 * 3136))
+
+
+def test_a_reply_in_frequencies_is_the_noised_projection_of_the_one_in_pixels(
+    make_request, make_guard, tmp_path
+):
+    """With a bound that clips nothing and the same seed, only basis and noise can differ."""
+    settings = {"clipping_bound": 1e4, "noise_stddev": 2e-9}  # 2e-5 on a coordinate
+    pixels = make_guard(tmp_path / "pixels", **settings).answer(make_request()).gradient
+    asked = make_request(dct_frequencies=8)
+    frequencies = make_guard(tmp_path / "frequencies", **settings).answer(asked).gradient
+    assert frequencies.values_BCHW.shape == (4, 1, 8, 8)
+    assert frequencies.event == pixels.event
+    projected = to_release_basis(pixels.values_BCHW, 8)
+    assert np.abs(projected).max() > 0.01
+    assert np.allclose(frequencies.values_BCHW, projected, atol=2e-4)
+
+
+def test_clipping_comes_after_the_projection(make_request, make_guard, tmp_path):
+    settings = {"clipping_bound": 1e-3, "noise_stddev": 1e-6}
+    asked = make_request(dct_frequencies=4)
+    values = make_guard(tmp_path / "client", **settings).answer(asked).gradient.values_BCHW
+    # The four rows are longer than the bound, whatever is left of them in few frequencies.
+    assert np.allclose(np.linalg.norm(values.reshape(4, -1), axis=1), 1e-3, rtol=1e-4)
+
+
+def test_a_reply_in_frequencies_is_given_again_as_it_was(
+    make_request, make_guard, charges, tmp_path
+):
+    guard, asked = make_guard(tmp_path / "client"), make_request(dct_frequencies=8)
+    first, second = guard.answer(asked), guard.answer(replace(asked, uplink_codec="uint1"))
+    assert np.array_equal(first.gradient.values_BCHW, second.gradient.values_BCHW)
+    assert charges(tmp_path / "client") == 1
+    guard.answer(replace(asked, dct_frequencies=9))
+    assert charges(tmp_path / "client") == 2

@@ -73,7 +73,7 @@ def released(reply, request):
     assert vars(reply).keys() == {"server_round", "gradient"}
     assert reply.server_round == request.server_round
     values_BCHW = reply.gradient.values_BCHW
-    assert (values_BCHW.dtype, values_BCHW.shape) == (np.float32, request.samples_BCHW.shape)
+    assert (values_BCHW.dtype, values_BCHW.shape) == (np.float32, request.reply_shape())
     assert np.isfinite(values_BCHW).all()
     return values_BCHW.tobytes()
 

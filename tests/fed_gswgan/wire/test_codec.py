@@ -7,24 +7,22 @@ from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fed_gswgan.config import CodecConfig
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.wire.byte_meter import payload_bytes
-from fed_gswgan.wire.codec import Codec
+from fed_gswgan.wire.codec import decode_reply, decode_request, encode_reply, encode_request
 from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
+from fed_gswgan.wire.number_format import BITS
 
 CODECS = ("float32", "float16", "uint8")
 # A bound of 2 and noise of 1.5: gradients are public to lie within 2 (1 + 6 x 1.5) = 20.
 SANITIZER = {"clipping": "sample", "clipping_bound": 2.0, "noise_stddev": 1.5}
+WRITTEN = {"dct_frequencies": 0, "uplink_codec": "float16"}
 LIMIT = 20.0
+SHAPE = (2, 1, 28, 28)
 PIXEL_ERROR = {"float32": 0, "float16": 2**-12, "uint8": 0.5 / 255 + 1e-7}
 GRADIENT_ERROR = {"float32": 0, "float16": 2**-7, "uint8": LIMIT / 255 + 1e-6}
-
-
-def codec_of(name):
-    return Codec(CodecConfig(downlink_codec=name, uplink_codec=name))
 
 
 def request_of(critic_batches=0, rows=2):
@@ -38,6 +36,7 @@ def request_of(critic_batches=0, rows=2):
         critic_samples_NBCHW=randomness.random((critic_batches, rows, 1, 28, 28), dtype=np.float32),
         critic_labels_NB=np.arange(critic_batches * rows).reshape(critic_batches, rows),
         **SANITIZER,
+        **WRITTEN,
     )
 
 
@@ -53,6 +52,10 @@ def reply_of(gradient=None, server_round=3, rows=2):
     return TrainReply(server_round=server_round, gradient=gradient)
 
 
+def decoded(records, name, rows=2):
+    return decode_reply(records, 3, event_of(rows), (rows, *SHAPE[1:]), name)
+
+
 def over_the_wire(records):
     """Flower's own way: to bytes and back."""
     data = recorddict_to_proto(records).SerializeToString()
@@ -62,9 +65,9 @@ def over_the_wire(records):
 @pytest.mark.parametrize("critic_batches", [0, 3])
 @pytest.mark.parametrize("name", CODECS)
 def test_a_request_survives_the_wire(name, critic_batches):
-    codec, sent = codec_of(name), request_of(critic_batches)
-    got = codec.decode_request(over_the_wire(codec.encode_request(sent)))
-    for field in ("experiment_id", "server_round", "checkpoint_round", *SANITIZER):
+    sent = request_of(critic_batches)
+    got = decode_request(over_the_wire(encode_request(sent, name)))
+    for field in ("experiment_id", "server_round", "checkpoint_round", *SANITIZER, *WRITTEN):
         assert getattr(got, field) == getattr(sent, field)
     for field in ("labels_B", "critic_labels_NB"):
         assert getattr(got, field).dtype == np.int64
@@ -79,8 +82,8 @@ def test_a_request_survives_the_wire(name, critic_batches):
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_reply_survives_the_wire(name):
-    codec, sent = codec_of(name), reply_of()
-    got = codec.decode_reply(over_the_wire(codec.encode_reply(sent)), 3, event_of(2))
+    sent = reply_of()
+    got = decoded(over_the_wire(encode_reply(sent, name)), name, rows=2)
     assert got.server_round == 3
     assert (got.gradient.values_BCHW.dtype, got.gradient.values_BCHW.shape) == (
         np.float32,
@@ -92,71 +95,71 @@ def test_a_reply_survives_the_wire(name):
 
 
 def test_an_8_bit_gradient_is_clamped_to_the_range_that_the_settings_make_public():
-    codec = codec_of("uint8")
+    name = "uint8"
     extremes = np.full((1, 1, 28, 28), 1e6)
     extremes[..., 0] = -1e6
-    records = codec.encode_reply(reply_of(extremes))
-    got = codec.decode_reply(records, 3, event_of(1)).gradient.values_BCHW
+    records = encode_reply(reply_of(extremes), name)
+    got = decoded(records, name, rows=1).gradient.values_BCHW
     assert set(np.unique(got)) == {-LIMIT, LIMIT}
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_gradient_beyond_the_public_range_arrives_at_its_end_and_is_accepted(name):
-    codec = codec_of(name)
-    records = codec.encode_reply(reply_of(np.full((1, 1, 28, 28), 1e6)))
-    got = codec.decode_reply(over_the_wire(records), 3, event_of(1)).gradient.values_BCHW
+    records = encode_reply(reply_of(np.full((1, 1, 28, 28), 1e6)), name)
+    got = decoded(over_the_wire(records), name, rows=1).gradient.values_BCHW
     assert np.allclose(got, LIMIT, rtol=2**-11)
 
 
 def test_a_reply_that_was_not_clamped_to_the_public_range_is_refused():
-    codec = codec_of("float32")
+    name = "float32"
     for value, refused in ((LIMIT, False), (LIMIT * 1.01, True), (-LIMIT * 1.01, True)):
-        records = codec.encode_reply(reply_of())
+        records = encode_reply(reply_of(), name)
         records["arrays"]["sanitized-gradient"] = Array(np.full((2, 1, 28, 28), value, np.float32))
         if refused:
             with pytest.raises(MalformedReplyError, match=r"within \+-20"):
-                codec.decode_reply(records, 3, event_of(2))
+                decoded(records, name, rows=2)
         else:
-            codec.decode_reply(records, 3, event_of(2))
+            decoded(records, name, rows=2)
 
 
 def test_both_directions_have_a_codec_of_their_own():
-    codec = Codec(CodecConfig(downlink_codec="uint8", uplink_codec="float16"))
-    assert codec.encode_request(request_of())["arrays"]["samples"].dtype == "uint8"
-    assert codec.encode_reply(reply_of())["arrays"]["sanitized-gradient"].dtype == "float16"
+    request = encode_request(request_of(), "uint8")
+    assert request["arrays"]["samples"].dtype == "uint8"
+    codec = decode_request(request).uplink_codec
+    assert encode_reply(reply_of(), codec)["arrays"]["sanitized-gradient"].dtype == "float16"
 
 
 def test_keys_on_the_wire_are_the_fields_in_kebab_case():
-    codec = codec_of("float32")
-    request = codec.encode_request(request_of(critic_batches=1))
+    name = "float32"
+    request = encode_request(request_of(critic_batches=1), name)
     assert set(request) == {"arrays", "config"}
     assert set(request["arrays"]) == {"samples", "labels", "critic-samples", "critic-labels"}
     sanitizer = {"clipping", "clipping-bound", "noise-stddev"}
     who = {"experiment-id", "server-round", "checkpoint-round"}
-    assert set(request["config"]) == who | sanitizer
-    reply = codec.encode_reply(reply_of())
+    written = {"dct-frequencies", "downlink-codec", "uplink-codec"}
+    assert set(request["config"]) == who | sanitizer | written
+    reply = encode_reply(reply_of(), name)
     assert set(reply) == {"arrays", "config"}
     assert set(reply["arrays"]) == {"sanitized-gradient"}
     assert set(reply["config"]) == {"server-round"}
 
 
 def test_a_request_without_critic_samples_sends_none():
-    assert set(codec_of("float32").encode_request(request_of())["arrays"]) == {"samples", "labels"}
+    assert set(encode_request(request_of(), "float32")["arrays"]) == {"samples", "labels"}
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_the_size_of_a_reply_does_not_depend_on_its_values(name):
-    codec = codec_of(name)
     values = (np.zeros, np.ones, lambda shape: np.full(shape, 1e30), lambda s: np.full(s, -1e-30))
-    sizes = {payload_bytes(codec.encode_reply(reply_of(of((2, 1, 28, 28))))) for of in values}
+    sizes = {payload_bytes(encode_reply(reply_of(of((2, 1, 28, 28))), name)) for of in values}
     assert len(sizes) == 1
 
 
 def test_fewer_bits_make_a_smaller_payload():
-    codecs = [codec_of(name) for name in ("uint8", "float16", "float32")]
-    small, medium, large = (payload_bytes(c.encode_request(request_of())) for c in codecs)
+    names = ("uint8", "float16", "float32")
+    small, medium, large = (payload_bytes(encode_request(request_of(), n)) for n in names)
     assert small < medium < large
-    small, medium, large = (payload_bytes(c.encode_reply(reply_of())) for c in codecs)
+    small, medium, large = (payload_bytes(encode_reply(reply_of(), n)) for n in names)
     assert (medium - small, large - small) == (2 * 784, 3 * 2 * 784)
 
 
@@ -328,30 +331,30 @@ MALFORMED_REPLIES = {
 @pytest.mark.parametrize("case", MALFORMED_REQUESTS)
 def test_a_malformed_request_is_refused_by_the_name_of_its_field(case):
     spoil, text = MALFORMED_REQUESTS[case]
-    codec = codec_of("float32")
-    records = spoil(codec.encode_request(request_of(critic_batches=1)))
+    name = "float32"
+    records = spoil(encode_request(request_of(critic_batches=1), name))
     with pytest.raises(MalformedInput, match=text):
-        codec.decode_request(over_the_wire(records))
+        decode_request(over_the_wire(records))
 
 
 @pytest.mark.parametrize("case", MALFORMED_REPLIES)
 def test_a_malformed_reply_is_refused_by_the_name_of_its_field(case):
     spoil, text = MALFORMED_REPLIES[case]
-    codec = codec_of("float32")
-    records = spoil(codec.encode_reply(reply_of()))
+    name = "float32"
+    records = spoil(encode_reply(reply_of(), name))
     with pytest.raises(MalformedReplyError, match=text):
-        codec.decode_reply(over_the_wire(records), 3, event_of(2))
+        decoded(over_the_wire(records), name, rows=2)
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_bytes_that_are_no_array_are_refused_by_the_name_of_their_field(case):
-    codec = codec_of("float32")
-    reply = with_data("sanitized-gradient", UNREADABLE[case])(codec.encode_reply(reply_of()))
+    name = "float32"
+    reply = with_data("sanitized-gradient", UNREADABLE[case])(encode_reply(reply_of(), name))
     with pytest.raises(MalformedReplyError, match="sanitized-gradient"):
-        codec.decode_reply(over_the_wire(reply), 3, event_of(2))
-    request = with_data("samples", UNREADABLE[case])(codec.encode_request(request_of()))
+        decoded(over_the_wire(reply), name, rows=2)
+    request = with_data("samples", UNREADABLE[case])(encode_request(request_of(), name))
     with pytest.raises(MalformedInput, match="samples"):
-        codec.decode_request(over_the_wire(request))
+        decode_request(over_the_wire(request))
 
 
 class Trap:
@@ -376,13 +379,13 @@ def object_array():
 
 @pytest.mark.parametrize("data", [pickle.dumps(Trap()), object_array()], ids=["pickle", "objects"])
 def test_nothing_is_ever_unpickled(data):
-    codec = codec_of("float32")
-    reply = with_data("sanitized-gradient", data)(codec.encode_reply(reply_of()))
+    name = "float32"
+    reply = with_data("sanitized-gradient", data)(encode_reply(reply_of(), name))
     with pytest.raises(MalformedReplyError, match="sanitized-gradient cannot be read"):
-        codec.decode_reply(over_the_wire(reply), 3, event_of(2))
-    request = with_data("samples", data)(codec.encode_request(request_of()))
+        decoded(over_the_wire(reply), name, rows=2)
+    request = with_data("samples", data)(encode_request(request_of(), name))
     with pytest.raises(MalformedInput, match="samples cannot be read"):
-        codec.decode_request(over_the_wire(request))
+        decode_request(over_the_wire(request))
     assert not Trap.sprung
     np.load(io.BytesIO(object_array()), allow_pickle=True)
     assert Trap.sprung  # the trap would have worked
@@ -390,7 +393,56 @@ def test_nothing_is_ever_unpickled(data):
 
 
 def test_a_float16_reply_that_overflowed_is_refused():
-    codec = codec_of("float16")
+    name = "float16"
     records = with_array("sanitized-gradient", np.full((2, 1, 28, 28), np.inf, dtype=np.float16))
     with pytest.raises(MalformedReplyError, match="must be finite"):
-        codec.decode_reply(records(codec.encode_reply(reply_of())), 3, event_of(2))
+        decoded(records(encode_reply(reply_of(), name)), name)
+
+
+@pytest.mark.parametrize("name", ["uint8-deflate", "uint4-deflate"])
+@pytest.mark.parametrize("critic_batches", [0, 3])
+def test_compressed_images_arrive_as_their_levels_and_white_as_white(name, critic_batches):
+    sent = request_of(critic_batches)
+    sent.samples_BCHW[0] = 0.0
+    records = over_the_wire(encode_request(sent, name))
+    got = decode_request(records)
+    error = {"uint8-deflate": 0.5 / 255, "uint4-deflate": 0.5 / 15}[name] + 1e-6
+    for field in ("samples_BCHW", "critic_samples_NBCHW"):
+        assert getattr(got, field).shape == getattr(sent, field).shape
+        assert np.abs(getattr(got, field) - getattr(sent, field)).max(initial=0) <= error
+    assert not got.samples_BCHW[0].any()
+
+
+def test_compressed_samples_that_are_not_as_many_as_their_labels_are_refused():
+    records = encode_request(request_of(rows=2), "uint8-deflate")
+    records["arrays"]["labels"] = Array(np.zeros(3, np.uint8))
+    with pytest.raises(MalformedInput, match=r"samples holds not the 2352 bytes"):
+        decode_request(records)
+    records["arrays"]["labels"] = Array(np.zeros(2**16 + 1, np.uint8))
+    with pytest.raises(MalformedInput, match=r"samples holds 65537 images, must be <= 65536"):
+        decode_request(records)
+
+
+def test_an_unknown_codec_of_the_images_is_refused_by_name():
+    records = encode_request(request_of(), "float32")
+    records["config"]["downlink-codec"] = "pickle"
+    with pytest.raises(MalformedInput, match="downlink-codec='pickle' must be one of float32"):
+        decode_request(records)
+
+
+@pytest.mark.parametrize("name", ["uint4", "uint2", "uint1"])
+def test_a_reply_of_few_bits_takes_those_bits_and_its_mean_is_the_gradient(name):
+    """40,000 noisy readings of each signal: the mean is within four standard errors."""
+    signals = np.array([0.0, 0.1, -0.3])  # of C = 2; noise 3 on each coordinate
+    rows = 40_000
+    noise = np.random.default_rng(0).standard_normal((rows, 1, 1, 3)) * 3
+    event = event_of(rows)
+    gradient = SanitizedGradient(values_BCHW=(noise + signals).astype(np.float32), event=event)
+    records = encode_reply(TrainReply(server_round=3, gradient=gradient), name)
+    assert records["arrays"]["sanitized-gradient"].shape == (rows, (3 * BITS[name] + 7) // 8)
+    got = decode_reply(records, 3, event, (rows, 1, 1, 3), name).gradient.values_BCHW
+    kept = {"uint4": 0.98, "uint2": 0.86, "uint1": 0.62}[name]  # of the information
+    for column, signal in enumerate(signals):
+        values = got[:, 0, 0, column]
+        assert values.mean() == pytest.approx(signal, abs=4 * 3 / np.sqrt(kept * rows))
+        assert 9 / values.var() > kept

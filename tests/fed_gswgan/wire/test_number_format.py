@@ -1,23 +1,35 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fed_gswgan.wire.number_format import DTYPES, pack, unpack
+from fed_gswgan.wire.number_format import (
+    BITS,
+    DTYPES,
+    deflate,
+    inflate,
+    pack,
+    packed_shape,
+    unpack,
+)
 
 LEVELS = 255
+WHOLE_BYTES = ("float32", "float16", "uint8")
 
 
 def there_and_back(values, codec, low=-1.0, high=1.0):
-    return unpack(pack(np.array(values, dtype=np.float32), codec, low, high), codec, low, high)
+    written = np.array(values, dtype=np.float32)
+    return unpack(pack(written, codec, low, high), codec, low, high, written.shape)
 
 
-@pytest.mark.parametrize("codec", DTYPES)
+@pytest.mark.parametrize("codec", WHOLE_BYTES)
 def test_packed_values_have_the_codecs_dtype_and_the_same_shape(codec):
     values = np.zeros((2, 1, 3), dtype=np.float32)
     packed = pack(values, codec, 0, 1)
     assert (packed.dtype, packed.shape) == (np.dtype(DTYPES[codec]), (2, 1, 3))
-    unpacked = unpack(packed, codec, 0, 1)
+    unpacked = unpack(packed, codec, 0, 1, (2, 1, 3))
     assert (unpacked.dtype, unpacked.shape) == (np.float32, (2, 1, 3))
 
 
@@ -29,8 +41,7 @@ def test_float32_keeps_every_bit_of_a_float32_in_the_range(value):
 
 @pytest.mark.parametrize("codec", ["float32", "float16", "uint8"])
 def test_values_beyond_the_public_range_are_clamped_to_its_ends(codec):
-    packed = pack(np.array([1e6, -1e30, 3e38, 0.0], np.float32), codec, -2.0, 2.0)
-    assert unpack(packed, codec, -2.0, 2.0)[:3].tolist() == [2.0, -2.0, 2.0]
+    assert there_and_back([1e6, -1e30, 3e38, 0.0], codec, -2.0, 2.0)[:3].tolist() == [2, -2, 2]
 
 
 def test_float16_error_is_at_most_half_a_unit_in_the_eleventh_bit():
@@ -64,7 +75,7 @@ def test_uint8_has_no_level_at_the_middle_of_the_range_and_takes_the_next():
 
 def test_all_256_levels_survive_another_round_trip():
     levels = np.arange(256, dtype=np.uint8)
-    values = unpack(levels, "uint8", -11.7, 11.7)
+    values = unpack(levels, "uint8", -11.7, 11.7, levels.shape)
     assert np.array_equal(pack(values, "uint8", -11.7, 11.7), levels)
 
 
@@ -76,7 +87,53 @@ def test_the_range_is_never_taken_from_the_values():
 
 @pytest.mark.parametrize("codec", DTYPES)
 def test_packing_leaves_its_input_alone(codec):
-    values = np.array([-1e6, 0.3, 1e6], dtype=np.float32)
+    values = np.array([[-1e6, 0.3, 1e6]], dtype=np.float32)
     before = values.copy()
     pack(values, codec, -1, 1)
     assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize("codec", BITS)
+@pytest.mark.parametrize("shape", [(3, 5), (2, 1, 8, 8), (1, 9)])
+def test_every_level_of_few_bits_survives_and_takes_no_more_bytes_than_its_bits(codec, shape):
+    levels = 2 ** BITS[codec]
+    randomness = np.random.default_rng(0)
+    values = randomness.integers(0, levels, shape) / (levels - 1) * 6 - 3
+    packed = pack(values, codec, -3, 3)
+    assert packed.shape == packed_shape(codec, shape)
+    assert packed.size == shape[0] * -(-values[0].size * BITS[codec] // 8) or BITS[codec] == 8
+    assert np.allclose(unpack(packed, codec, -3, 3, shape), values, atol=1e-6)
+
+
+def test_bits_are_packed_row_by_row_first_value_first():
+    assert pack(np.array([[1, -1, 1, 1, -1], [-1, -1, -1, -1, 1]]), "uint1", -1, 1).tolist() == [
+        [0b10110_000],
+        [0b00001_000],
+    ]
+    assert pack(np.array([[0.0, 1.0, 2 / 3]]), "uint2", 0, 1).tolist() == [[0b00_11_10_00]]
+
+
+@given(st.binary(max_size=300))
+def test_what_is_deflated_inflates_to_the_same_bytes(data):
+    values = np.frombuffer(data, dtype=np.uint8)
+    assert inflate(deflate(values), values.shape).tobytes() == data
+
+
+def test_a_stream_of_another_length_is_refused_without_being_unpacked():
+    bomb = deflate(np.zeros(10**7, dtype=np.uint8))
+    assert len(bomb) < 20_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="holds not the 100 bytes"):
+        inflate(bomb, (100,))
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+    with pytest.raises(ValueError, match="holds not the 101 bytes"):
+        inflate(deflate(np.zeros(100, dtype=np.uint8)), (101,))
+
+
+def test_a_torn_stream_or_one_with_a_tail_is_refused():
+    whole = deflate(np.arange(100, dtype=np.uint8))
+    tail = np.concatenate([whole, np.zeros(1, np.uint8)])
+    for broken in (whole[:-1], tail, np.zeros(40, np.uint8), np.empty(0, np.uint8)):
+        with pytest.raises(ValueError, match="compressed"):
+            inflate(broken, (100,))

@@ -14,9 +14,10 @@ from flwr.app import (
     RecordDict,
 )
 
+import client.app
 from client.app import app as client_app
 from fed_gswgan.privacy.refusals import BudgetExhausted
-from fed_gswgan.wire.codec import Codec
+from fed_gswgan.wire.codec import encode_reply
 from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
 from fed_gswgan.wire.release_guard import release_guard
 from fed_gswgan.wire.update_messages import UPDATE
@@ -36,10 +37,15 @@ def _identity():
     InProcessGrid(client_app, 1, {})
 
 
-def train_request():
+def train_request(codec="float32", dct_frequencies=0):
     arrays = {"samples": Array(np.zeros_like(GRADIENT)), "labels": Array(np.zeros(2, np.uint8))}
-    config = ConfigRecord({"server-round": 3, "experiment-id": "experiment"})
+    written = {"uplink-codec": codec, "dct-frequencies": dct_frequencies}
+    config = ConfigRecord({"server-round": 3, "experiment-id": "experiment"} | written)
     return Message(RecordDict({"arrays": ArrayRecord(arrays), "config": config}), 2, TRAIN)
+
+
+def asked_in(codec, dct_frequencies=0):
+    return lambda: train_request(codec, dct_frequencies)
 
 
 def update_request():
@@ -98,8 +104,11 @@ def archive():
 
 RIGHT = {
     "float32": (train_request, a_reply()),
-    "float16": (train_request, a_reply(Array(GRADIENT.astype(np.float16)))),
-    "uint8": (train_request, a_reply(Array(GRADIENT.astype(np.uint8)))),
+    "float16": (asked_in("float16"), a_reply(Array(GRADIENT.astype(np.float16)))),
+    "uint8": (asked_in("uint8"), a_reply(Array(GRADIENT.astype(np.uint8)))),
+    "1 bit": (asked_in("uint1"), a_reply(Array(np.zeros((2, 98), np.uint8)))),
+    "frequencies": (asked_in("float32", 8), a_reply(Array(GRADIENT[:, :, :8, :8].copy()))),
+    "1 bit a frequency": (asked_in("uint1", 8), a_reply(Array(np.zeros((2, 8), np.uint8)))),
     "columns first": (train_request, a_reply(Array(np.asfortranarray(GRADIENT)))),
     "an update": (update_request, an_update()),
     "an id": (register_request, an_identity()),
@@ -137,6 +146,8 @@ HELD_BACK = {
     "flat rows": a_reply(Array(GRADIENT.reshape(2, 784))),
     "float64": a_reply(Array(GRADIENT.astype(np.float64))),
     "int64": a_reply(Array(GRADIENT.astype(np.int64))),
+    "another codec": a_reply(Array(GRADIENT.astype(np.float16))),
+    "another basis": a_reply(Array(GRADIENT[:, :, :8, :8].copy())),
     "numbers the other way round": a_reply(Array(GRADIENT.astype(">f4"))),
     "bytes behind the gradient": a_reply(in_bytes(more=SECRET.encode())),
     "a word in place of the dtype": a_reply(in_bytes(dtype=SECRET)),
@@ -239,10 +250,10 @@ def test_an_app_that_changes_the_request_does_not_change_what_may_answer_it():
 
 
 def test_a_metric_planted_in_the_real_app_never_leaves(small_run, monkeypatch):
-    replies, encode = [], Codec.encode_reply
+    replies = []
 
-    def encode_with_a_count(codec, reply):
-        records = encode(codec, reply)
+    def encode_with_a_count(reply, codec):
+        records = encode_reply(reply, codec)
         records["metrics"] = MetricRecord({"num-examples": 17})
         return records
 
@@ -252,7 +263,7 @@ def test_a_metric_planted_in_the_real_app_never_leaves(small_run, monkeypatch):
             replies.append(reply)
         return reply
 
-    monkeypatch.setattr(Codec, "encode_reply", encode_with_a_count)
+    monkeypatch.setattr(client.app, "encode_reply", encode_with_a_count)
     folder = small_run(rounds=1, app=recorded)
     assert [reply.has_content() for reply in replies] == [False] * 3
     assert {(reply.error.code, reply.error.reason) for reply in replies} == {
