@@ -59,6 +59,28 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FieldConfig:
+    """What the server makes of a release; whatever it is, privacy stays the same."""
+
+    release_use: str = "step"  # the paper's: one generator step; field: fit a network, follow that
+    field_rounds: int = 20  # of releases that it is fitted to
+    field_steps: int = 20  # of fitting, a release
+    field_width: int = 256
+    field_learning_rate: float = 1e-3
+    field_batch_size: int = 64  # samples of a generator step along the field
+    generator_steps_per_release: int = 4  # along the field
+
+    def __post_init__(self) -> None:
+        one_of(("step", "field"), release_use=self.release_use)
+        at_least(1, field_rounds=self.field_rounds)
+        at_least(1, field_steps=self.field_steps)
+        at_least(1, field_width=self.field_width)
+        positive(field_learning_rate=self.field_learning_rate)
+        at_least(1, field_batch_size=self.field_batch_size)
+        at_least(1, generator_steps_per_release=self.generator_steps_per_release)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
     """The generator and its optimizer; it never leaves the server."""
 
@@ -227,6 +249,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    gradient_field: FieldConfig = field(default_factory=FieldConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     adam: AdamConfig = field(default_factory=AdamConfig)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import partitions_of
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.data.writer_source import WriterSource, open_source
 from fed_gswgan.device.virtual_clients import (
     ReservedBudgets,
@@ -21,7 +22,12 @@ from fed_gswgan.device.virtual_clients import (
     reserved_budgets,
     simulation_folder,
 )
-from fed_gswgan.models.build import build_critic, build_generator, parameter_count
+from fed_gswgan.models.build import (
+    build_critic,
+    build_generator,
+    initial_weights_from,
+    parameter_count,
+)
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
@@ -30,7 +36,9 @@ from fed_gswgan.reporting.run_folder import ASKED, RunFolder, open_run_folder
 from fed_gswgan.reporting.summary_table import METRICS, print_summary
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
+from fed_gswgan.training.field_trainer import FieldTrainer
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
+from fed_gswgan.training.gradient_field import GradientField
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.wire.byte_meter import ByteMeter
 from server.fedavg_gan_strategy import FedAvgGanStrategy
@@ -135,9 +143,26 @@ def _trainer(config: Config, num_classes: int) -> GeneratorTrainer:
         config.generator, num_classes, seeds.torch_seed("generator-weights")
     )
     if config.algorithm.algorithm == "gs-wgan":
-        return GeneratorTrainer(generator, config.generator, config.adam)
+        if config.gradient_field.release_use == "step":
+            return GeneratorTrainer(generator, config.generator, config.adam)
+        field = _gradient_field(config, num_classes)
+        return FieldTrainer(
+            generator, field, config.generator, config.adam, config.gradient_field, num_classes
+        )
     critic = build_critic(config.critic, num_classes, seeds.torch_seed("critic-weights"))
     return AveragedCriticTrainer(generator, critic, config.generator, config.adam)
+
+
+def _gradient_field(config: Config, num_classes: int) -> GradientField:
+    with initial_weights_from(SeedStream(config.run.seed).torch_seed("field-weights")):
+        return GradientField(
+            num_classes,
+            (config.cohort.batch_size, *IMAGE_SHAPE),
+            config.sanitizer.dct_frequencies,
+            config.sanitizer.clipping_bound,
+            config.gradient_field.field_rounds,
+            config.gradient_field.field_width,
+        )
 
 
 def _register(

@@ -15,8 +15,8 @@ from flwr.app import RecordDict
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
-from fed_gswgan.privacy.release_basis import release_shape, to_pixels
 from fed_gswgan.privacy.sanitizer import release_event
+from fed_gswgan.release_basis import release_shape, to_pixels
 from fed_gswgan.wire.codec import decode_reply, encode_request
 from fed_gswgan.wire.messages import TRAIN
 from server.aggregation import combine
@@ -62,15 +62,16 @@ class SampleGradientStrategy(RoundStrategy):
         return reply.gradient.values_BCHW
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
-        """Combine the gradients and send them back through the generator, if enough came."""
+        """Combine the gradients and let the generator learn from them, if enough came."""
         if len(replies.values) < self.config.cohort.min_replies:
             return Step(taken=False)
-        combined = combine(replies.values)
         frequencies = self.config.sanitizer.dct_frequencies
-        combined_BCHW = torch.from_numpy(to_pixels(combined, IMAGE_SHAPE[-1], frequencies))
+        combined = to_pixels(combine(replies.values), IMAGE_SHAPE[-1], frequencies)
+        gradient_BCHW = torch.from_numpy(combined)
         latents_BZ, labels_B = self.requests.inputs(server_round)
-        norm = self.trainer.step(latents_BZ, labels_B, combined_BCHW)
-        return Step(True, float(combined_BCHW.flatten(1).norm(dim=1).mean()), norm)
+        randomness = self.seeds.generator("release-use", server_round)
+        norm = self.trainer.learn(latents_BZ, labels_B, gradient_BCHW, randomness)
+        return Step(True, float(gradient_BCHW.flatten(1).norm(dim=1).mean()), norm)
 
     def summary(self) -> None:
         """Log the settings that decide privacy."""

@@ -26,9 +26,9 @@ from fed_gswgan.privacy.durable_file import held
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import DevicePolicy
-from fed_gswgan.privacy.release_basis import to_release_basis
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
+from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.critic_training import critic_optimizer, train_critic
 from fed_gswgan.training.sample_gradient import sample_gradient

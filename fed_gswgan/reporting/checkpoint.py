@@ -97,9 +97,10 @@ def _tensors(trainer: GeneratorTrainer) -> dict[str, Tensor]:
     for prefix, network in trainer.networks().items():
         for name, tensor in network.state_dict().items():
             tensors[f"{prefix}/{name}"] = tensor.contiguous()
-    for position, state in trainer.optimizer.state_dict()["state"].items():
-        for name, tensor in state.items():
-            tensors[f"optimizer/{position}/{name}"] = tensor.contiguous()
+    for prefix, optimizer in trainer.optimizers().items():
+        for position, state in optimizer.state_dict()["state"].items():
+            for name, tensor in state.items():
+                tensors[f"{prefix}/{position}/{name}"] = tensor.contiguous()
     return tensors
 
 
@@ -114,12 +115,12 @@ def _read_tensors(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
 def _restore(trainer: GeneratorTrainer, tensors: dict[str, Tensor]) -> None:
     for prefix, network in trainer.networks().items():
         network.load_state_dict(_part(tensors, prefix))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "optimizer").items():
-        position, moment = name.split("/")
-        moments.setdefault(int(position), {})[moment] = tensor
-    optimizer = trainer.optimizer.state_dict()
-    trainer.optimizer.load_state_dict({**optimizer, "state": moments})
+    for prefix, optimizer in trainer.optimizers().items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, prefix).items():
+            position, moment = name.split("/")
+            moments.setdefault(int(position), {})[moment] = tensor
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

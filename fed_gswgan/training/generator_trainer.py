@@ -31,10 +31,27 @@ class GeneratorTrainer:
         """Return every network that a checkpoint must hold, by name."""
         return {"generator": self.generator, "ema": self.ema_generator}
 
+    def optimizers(self) -> dict[str, torch.optim.Adam]:
+        """Return every optimizer that a checkpoint must hold, by name."""
+        return {"optimizer": self.optimizer}
+
     @torch.no_grad()
     def samples(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Return samples_BCHW in [0, 1] without a graph; the step regenerates them with one."""
         return self.generator(latents_BZ, labels_B)  # type: ignore[no-any-return]
+
+    def learn(
+        self,
+        latents_BZ: Tensor,
+        labels_B: Tensor,
+        gradient_BCHW: Tensor,
+        randomness: np.random.Generator,
+    ) -> float:
+        """Make of a release what this trainer makes of it: the paper's, one step; nothing drawn.
+
+        The arguments and what is returned are those of ``step``.
+        """
+        return self.step(latents_BZ, labels_B, gradient_BCHW)
 
     def step(self, latents_BZ: Tensor, labels_B: Tensor, gradient_BCHW: Tensor) -> float:
         """Send the combined gradient back through the generator and take one optimizer step.

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.release_basis import release_shape
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
+from fed_gswgan.release_basis import release_shape
 
 TRAIN = "train.gswgan"
 REGISTER = "query.register"

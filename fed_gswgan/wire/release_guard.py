@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
-from fed_gswgan.privacy.release_basis import release_shape
+from fed_gswgan.release_basis import release_shape
 from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
 from fed_gswgan.wire.number_format import DTYPES, packed_shape
 from fed_gswgan.wire.record_fields import scalar

@@ -253,6 +253,17 @@ def test_frequencies_in_one_bit_each_still_train_at_the_same_privacy(small_run):
     assert saved == pytest.approx(8 * 784 * 4 - 8 * 8, abs=8)
 
 
+def test_what_the_server_makes_of_a_release_changes_neither_privacy_nor_bytes(small_run):
+    step, field = (
+        json.loads((small_run(use, rounds=3, release_use=use) / "summary.json").read_text())
+        for use in ("step", "field")
+    )
+    assert field["privacy"] == step["privacy"]
+    # Compressed by nothing, the samples are as long whatever they show.
+    for name in ("uplink_total", "downlink_total"):
+        assert field["bytes"][name] == pytest.approx(step["bytes"][name], abs=16)
+
+
 def test_several_writers_of_a_client_are_all_charged(small_run):
     folder = small_run(max_clients=3, writers_per_client=4, cohort_size=3, rounds=2)
 

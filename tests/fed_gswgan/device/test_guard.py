@@ -30,7 +30,7 @@ from fed_gswgan.privacy.refusals import (
     SanitizerSelftestFailed,
     TooManyParticipations,
 )
-from fed_gswgan.privacy.release_basis import to_release_basis
+from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
 
 

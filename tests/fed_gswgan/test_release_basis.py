@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.fft import dctn
 
-from fed_gswgan.privacy.release_basis import release_shape, to_pixels, to_release_basis
+from fed_gswgan.release_basis import release_shape, to_pixels, to_release_basis
 
 ROWS = np.random.default_rng(0).standard_normal((3, 1, 28, 28)).astype(np.float32)
 

@@ -1,0 +1,78 @@
+"""A generator that steps along a gradient field: several steps a release, on samples of its own.
+
+Shapes: B batch, Z latent, C channels, H and W image.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fed_gswgan.config import AdamConfig, FieldConfig, GeneratorConfig
+from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training.gradient_field import GradientField
+
+FIELD_BETAS = (0.9, 0.99)
+
+
+class FieldTrainer(GeneratorTrainer):
+    """The generator, and the field that it follows.
+
+    Args:
+        generator: moved by the field alone.
+        field: fitted to the releases.
+        config: of the generator.
+        adam: of the generator's optimizer.
+        field_config: how the field is fitted, and how many steps the generator takes a release.
+        num_classes: of the data set.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        field: GradientField,
+        config: GeneratorConfig,
+        adam: AdamConfig,
+        field_config: FieldConfig,
+        num_classes: int,
+    ) -> None:
+        super().__init__(generator, config, adam)
+        self.field = field
+        self.field_optimizer = torch.optim.Adam(
+            field.parameters(), lr=field_config.field_learning_rate, betas=FIELD_BETAS
+        )
+        self._config, self._field_config = config, field_config
+        self._num_classes = num_classes
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return every network that a checkpoint must hold, by name."""
+        return super().networks() | {"field": self.field}
+
+    def optimizers(self) -> dict[str, torch.optim.Adam]:
+        """Return every optimizer that a checkpoint must hold, by name."""
+        return super().optimizers() | {"field-optimizer": self.field_optimizer}
+
+    def learn(
+        self,
+        latents_BZ: Tensor,
+        labels_B: Tensor,
+        gradient_BCHW: Tensor,
+        randomness: np.random.Generator,
+    ) -> float:
+        """Fit the field to one more release and follow it; return the last gradient's norm.
+
+        Args:
+            latents_BZ: of the samples that were sent.
+            labels_B: their labels.
+            gradient_BCHW: the combined release, a row a sample.
+            randomness: draws the rows to fit, and the generator's samples.
+        """
+        config, generator = self._field_config, self._config
+        self.field.keep(self.samples(latents_BZ, labels_B), labels_B, gradient_BCHW)
+        self.field.fit(config.field_steps, self.field_optimizer, randomness)
+        norm, batch = 0.0, config.field_batch_size
+        for _ in range(config.generator_steps_per_release):
+            own_BZ = draw_latents(batch, generator.latent_dim, generator.latent_kind, randomness)
+            own_B = draw_labels(batch, self._num_classes, randomness)
+            predicted_BCHW = self.field.gradient(self.samples(own_BZ, own_B), own_B)
+            norm = self.step(own_BZ, own_B, predicted_BCHW)
+        return norm
