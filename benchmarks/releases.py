@@ -1,0 +1,95 @@
+"""Quality against the number of private releases of a user: the paper's generator step and ours.
+
+Every client is asked in every round, so a round is a release. Ours fits a gradient field to
+releases written in low frequencies (docs/performance.md); noise and sensitivity, and so the epsilon
+of a release, are the same. Both are measured as they grow: a run is resumed from point to point.
+
+Usage: python -m benchmarks.releases [--data digits|qmnist] [--releases 240] [--seeds 3]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.simulated import simulate
+
+PAPER = {"release-use": "step", "dct-frequencies": 0, "critic-steps": 5}
+OURS = {
+    "release-use": "field",
+    "dct-frequencies": 10,
+    "clipping-bound": 0.1,  # every row reaches it, so the noise, relative to it, is the same
+    "critic-steps": 20,  # of the device's time alone
+}
+DATA = {
+    "digits": {"dataset": "digits", "classes": "digits", "cohort-size": 14},
+    # A tenth of the 539 writers, so that a round of all of them takes seconds.
+    "qmnist": {"dataset": "qmnist", "classes": "digits", "max-clients": 54, "cohort-size": 54},
+}
+SHARED = {
+    "batch-size": 32,
+    "generator": "slim",
+    "generator-width": 32,
+    "latent-dim": 16,
+    "latent-kind": "normal",
+    "critic": "mlp",
+    "critic-width": 128,
+    "noise-source": "seeded",
+    "evaluation-samples": 4000,
+    "checkpoint-every": 1000,
+    "samples-every": 1000,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=sorted(DATA), default="digits")
+    parser.add_argument("--releases", type=int, default=0, help="N; default 240, of qmnist 60")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    most = options.releases or {"digits": 240, "qmnist": 60}[options.data]
+    points = {"paper": (most // 4, most // 2, most), "ours": (most // 8, most // 4)}
+    found: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for seed in range(options.seeds):
+        for name, settings in (("paper", PAPER), ("ours", OURS)):
+            with tempfile.TemporaryDirectory() as parent:
+                for rounds in points[name]:
+                    summary = simulate(
+                        Path(parent) / "run",
+                        SHARED | DATA[options.data] | settings | {"seed": seed, "rounds": rounds},
+                    )
+                    found.setdefault((name, rounds), []).append(summary["metrics"])
+                    print(f"seed {seed}: {name}: {rounds} releases: {line(found, name, rounds)}",
+                          file=sys.stderr, flush=True)  # fmt: skip
+    print(f"{options.data}, {options.seeds} seeds, mean (least to most)\n")
+    print(f"{'method':<8}{'releases':>9}  {'label agreement':<26}{'Fréchet distance':<26}")
+    for name, rounds in found:
+        print(f"{name:<8}{rounds:>9}  {line(found, name, rounds)}")
+    paper, ours = found["paper", most], found["ours", most // 4]
+    print(f"\nours after {most // 4} releases against the paper's step after {most}:")
+    print(json.dumps({
+        "label agreement, difference": _mean(ours, "label_agreement")
+        - _mean(paper, "label_agreement"),
+        "frechet distance, ratio": _mean(ours, "frechet_distance")
+        / _mean(paper, "frechet_distance"),
+    }))  # fmt: skip
+
+
+def line(found: dict[tuple[str, int], list[dict[str, float]]], name: str, rounds: int) -> str:
+    """Return both metrics, each with its spread over seeds."""
+    words = []
+    for metric in ("label_agreement", "frechet_distance"):
+        values = [metrics[metric] for metrics in found[name, rounds]]
+        mean = statistics.mean(values)
+        words.append(f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})".ljust(26))
+    return "".join(words)
+
+
+def _mean(metrics: list[dict[str, float]], name: str) -> float:
+    return statistics.mean(one[name] for one in metrics)
+
+
+if __name__ == "__main__":
+    main()
