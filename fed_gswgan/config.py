@@ -110,6 +110,7 @@ class CriticConfig:
     critic_state: str = "persistent"  # snapshot: each participation starts from the same critic
     critic_steps: int = 5
     critic_learning_rate: float = 1e-3
+    critic_compute: str = "float32"  # bfloat16: of the layers alone; the weights stay float32
     gradient_penalty: float = 10.0
     drift_penalty: float = 1e-3
     warm_start_steps: int = 0
@@ -121,6 +122,7 @@ class CriticConfig:
         one_of(("persistent", "snapshot"), critic_state=self.critic_state)
         at_least(1, critic_steps=self.critic_steps)
         positive(critic_learning_rate=self.critic_learning_rate)
+        one_of(("float32", "bfloat16"), critic_compute=self.critic_compute)
         non_negative(gradient_penalty=self.gradient_penalty)
         non_negative(drift_penalty=self.drift_penalty)
         at_least(0, warm_start_steps=self.warm_start_steps)

@@ -184,7 +184,7 @@ class _Critics:
         randomness = self._seeds.generator("critic training", step)
         shard, samples, labels = self._shards[index], samples_BCHW[None], labels_B[None]
         train_critic(critic, optimizer, shard, samples, labels, config, randomness)
-        return sample_gradient(critic, samples_BCHW, labels_B).numpy()
+        return sample_gradient(critic, samples_BCHW, labels_B, config.critic_compute).numpy()
 
 
 def train_centralized_gswgan(

@@ -129,8 +129,9 @@ class Guard:
                 *critic, self._shard, samples_NBCHW, labels_NB, self._config.critic, randomness
             )
             samples_BCHW, labels_B = _tensor(request.samples_BCHW), _tensor(request.labels_B)
-            gradients_BCHW = sample_gradient(critic.network, samples_BCHW, labels_B).numpy()
-            return kept or to_vector(*critic), gradients_BCHW
+            compute = self._config.critic.critic_compute
+            gradients_BCHW = sample_gradient(critic.network, samples_BCHW, labels_B, compute)
+            return kept or to_vector(*critic), gradients_BCHW.numpy()
         except Exception:
             note_failure(self._folder)
             return None, np.zeros_like(request.samples_BCHW)

@@ -6,7 +6,7 @@ Shape suffixes: ``B`` batch, ``C`` channels, ``H`` ``W`` image, ``P`` features.
 from torch import Tensor, nn
 from torch.nn import functional
 
-NEGATIVE_SLOPE = 0.2  # Source: DCGAN (arXiv 1511.06434), section 4
+from fed_gswgan.models.mlp_critic import NEGATIVE_SLOPE
 
 
 class ConvCritic(nn.Module):
@@ -36,8 +36,12 @@ class ConvCritic(nn.Module):
         self.to_7x7 = nn.Conv2d(width, 2 * width, 5, stride=2, padding=2)
         self.to_4x4 = nn.Conv2d(2 * width, 4 * width, 5, stride=2, padding=2)
         features = 4 * width * 4 * 4
-        self.output = nn.Linear(features, 1)
+        self.score = nn.Linear(features, 1)
         self.class_embedding = nn.Embedding(num_classes, features)
+
+    def hidden_layers(self) -> tuple[nn.Conv2d, ...]:
+        """Return the layers before the three activations."""
+        return self.to_14x14, self.to_7x7, self.to_4x4
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Score images, higher for more real; twice differentiable in image and weights.
@@ -50,9 +54,9 @@ class ConvCritic(nn.Module):
             ``(B,)`` float32, unbounded.
         """
         features = images_BCHW
-        for layer in (self.to_14x14, self.to_7x7, self.to_4x4):
+        for layer in self.hidden_layers():
             features = functional.leaky_relu(layer(features), NEGATIVE_SLOPE)
         features_BP = features.flatten(1)
         projection_B = (self.class_embedding(labels_B) * features_BP).sum(dim=1)
-        scores_B: Tensor = self.output(features_BP).squeeze(1) + projection_B
+        scores_B: Tensor = self.score(features_BP).squeeze(1) + projection_B
         return scores_B

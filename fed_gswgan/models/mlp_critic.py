@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-NEGATIVE_SLOPE = 0.2  # of both activations
+NEGATIVE_SLOPE = 0.2  # of the activations; source: DCGAN, arXiv 1511.06434, section 4
 
 
 class MLPCritic(nn.Module):

@@ -7,11 +7,19 @@ import torch
 from torch import Tensor, nn
 
 
-def sample_gradient(critic: nn.Module, samples_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+def sample_gradient(
+    critic: nn.Module, samples_BCHW: Tensor, labels_B: Tensor, compute: str = "float32"
+) -> Tensor:
     """Return d(generator loss) / d(samples), one row a sample; private until sanitized.
 
     The loss is a sum over the batch, so each row is the gradient of its own sample's loss,
     -critic(sample), and a trained WGAN critic's rows have norm about 1.
+
+    Args:
+        critic: scores (samples, labels).
+        samples_BCHW: in [0, 1].
+        labels_B: their labels.
+        compute: bfloat16 lets the critic's layers compute in it.
 
     Returns:
         Tensor of the samples' shape, float32; may hold non-finite values if the critic diverged.
@@ -20,6 +28,7 @@ def sample_gradient(critic: nn.Module, samples_BCHW: Tensor, labels_B: Tensor) -
         where information flows back from the critic.
     """
     inputs = samples_BCHW.detach().requires_grad_(True)
-    loss = -critic(inputs, labels_B).sum()
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=compute == "bfloat16"):
+        loss = -critic(inputs, labels_B).sum()
     (gradients,) = torch.autograd.grad(loss, inputs)
     return gradients

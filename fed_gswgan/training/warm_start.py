@@ -45,6 +45,6 @@ def warm_start(
         train_critic(
             critic, optimizer, shard, samples_BCHW[None], labels_B[None], local_critic, randomness
         )
-        gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B)
+        gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B, config.critic_compute)
         if torch.isfinite(gradients_BCHW).all():
             trainer.step(latents_BZ, labels_B, gradients_BCHW)

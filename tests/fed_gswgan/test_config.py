@@ -36,6 +36,7 @@ OUT_OF_RANGE = {
     "critic-state": "forgetful",
     "critic-steps": 0,
     "critic-learning-rate": -1e-3,
+    "critic-compute": "float16",
     "gradient-penalty": -1.0,
     "drift-penalty": -1.0,
     "warm-start-steps": -1,

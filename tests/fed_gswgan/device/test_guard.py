@@ -708,3 +708,31 @@ def test_a_reply_in_frequencies_is_given_again_as_it_was(
     assert charges(tmp_path / "client") == 1
     guard.answer(replace(asked, dct_frequencies=9))
     assert charges(tmp_path / "client") == 2
+
+
+class TestBfloat16:
+    """Critics may compute in bfloat16; what is clipped, noised and sent is none of it."""
+
+    SETTINGS = {"critic": "conv", "critic_width": 4, "critic_compute": "bfloat16"}  # noqa: RUF012
+
+    def test_rows_are_clipped_in_full_precision(self, make_guard, make_request, tmp_path):
+        bound = 1e-3  # below the norm of every row, so that each is clipped
+        guard = without_noise(make_guard, tmp_path / "a", clipping_bound=bound, **self.SETTINGS)
+        rows = guard.answer(make_request(1)).gradient.values_BCHW
+        norms = np.linalg.norm(rows.reshape(4, -1).astype(np.float64), axis=1)
+        # Clipped in bfloat16, a norm could be off by 1/256.
+        assert norms == pytest.approx(bound, rel=1e-5)
+        assert (norms <= bound * (1 + 1e-6)).all()
+
+    def test_every_value_carries_full_precision_noise(self, make_guard, make_request, tmp_path):
+        guard = make_guard(tmp_path / "a", noise_stddev=1.0, **self.SETTINGS)
+        values = guard.answer(make_request(1)).gradient.values_BCHW
+        assert values.dtype == np.float32
+        in_bfloat16 = (values.view(np.uint32) & 0xFFFF) == 0
+        assert in_bfloat16.mean() < 0.01  # of all float32 numbers one in 65,536 is
+
+    def test_the_critic_is_kept_in_full_precision(self, make_guard, make_request, tmp_path):
+        answered(make_guard(tmp_path / "a", **self.SETTINGS), make_request(1))
+        parameters = CriticSlots(tmp_path / "a", "experiment").before(2).parameters
+        assert parameters.dtype == np.float32
+        assert ((np.array(parameters[0]).view(np.uint32) & 0xFFFF) == 0).mean() < 0.01

@@ -38,8 +38,8 @@ def test_label_adds_the_projection_and_nothing_else():
     critic = build(num_classes=2)
     with torch.no_grad():
         critic.class_embedding.weight[1] = 2 * critic.class_embedding.weight[0]
-        image, critic.output.weight[:] = draw_images(1), 0.0
-    first, second = critic(image.expand(2, -1, -1, -1), torch.tensor([0, 1])) - critic.output.bias
+        image, critic.score.weight[:] = draw_images(1), 0.0
+    first, second = critic(image.expand(2, -1, -1, -1), torch.tensor([0, 1])) - critic.score.bias
     torch.testing.assert_close(second, 2 * first)
     assert first != 0
 

@@ -86,7 +86,7 @@ def test_steps_go_round_the_sample_batches(monkeypatch):
     def record(critic, images, samples, *others):
         seen.append(round(float(samples[0, 0, 0, 0]), 3))
 
-    monkeypatch.setattr(critic_training, "set_mlp_critic_gradient", record)
+    monkeypatch.setattr(critic_training, "set_piecewise_linear_gradient", record)
     critic, config = build_critic(), CriticConfig(critic_steps=5)
     optimizer = critic_optimizer(critic, config, AdamConfig())
     shard = make_shard([0, 1, 2])

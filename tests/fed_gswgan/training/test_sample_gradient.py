@@ -68,3 +68,12 @@ def test_critic_and_samples_keep_the_gradients_they_had(critic, samples):
     assert all(parameter.grad is None for parameter in others)
     assert samples.grad is None
     assert not samples.requires_grad
+
+
+def test_in_bfloat16_it_is_near_and_of_the_samples_own_type(critic, samples):
+    exact = sample_gradient(critic, samples, LABELS).flatten(1)
+    rounded = sample_gradient(critic, samples, LABELS, "bfloat16").flatten(1)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    assert (torch.cosine_similarity(rounded, exact) > 0.95).all()
+    assert rounded.norm(dim=1).tolist() == pytest.approx(exact.norm(dim=1).tolist(), rel=0.05)

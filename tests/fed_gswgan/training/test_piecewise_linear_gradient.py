@@ -1,0 +1,212 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from fed_gswgan.config import AdamConfig, CriticConfig
+from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.models.conv_critic import ConvCritic
+from fed_gswgan.models.mlp_critic import MLPCritic
+from fed_gswgan.training import critic_training
+from fed_gswgan.training.critic_training import (
+    critic_optimizer,
+    critic_step,
+    set_gradient_by_autograd,
+    train_critic,
+)
+from fed_gswgan.training.piecewise_linear_gradient import (
+    is_piecewise_linear,
+    set_piecewise_linear_gradient,
+)
+
+CONFIG = CriticConfig(gradient_penalty=10.0, drift_penalty=1e-3)
+WIDTHS = {MLPCritic: 32, ConvCritic: 6}
+
+of_both_critics = pytest.mark.parametrize("kind", WIDTHS)
+
+
+def critic_of(kind, seed, classes=5, width=None):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return kind(classes, width or WIDTHS[kind])
+
+
+def batch(seed, size=16, classes=5):
+    draws = torch.Generator().manual_seed(seed)
+    images = (torch.rand(size, 1, 28, 28, generator=draws) > 0.8).float()
+    samples = torch.rand(size, 1, 28, 28, generator=draws)
+    labels = torch.randint(classes, (size,), generator=draws)
+    return images, samples, labels, torch.rand(size, generator=draws)
+
+
+def gradients(set_gradient, critic, inputs, config):
+    critic.zero_grad(set_to_none=True)
+    set_gradient(critic, *inputs, config)
+    return {name: parameter.grad.clone() for name, parameter in critic.named_parameters()}
+
+
+def by_autograd_and_written_out(critic, inputs, config):
+    ways = set_gradient_by_autograd, set_piecewise_linear_gradient
+    return [gradients(way, critic, inputs, config) for way in ways]
+
+
+@of_both_critics
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        CriticConfig(gradient_penalty=0.0, drift_penalty=0.0),
+        CriticConfig(gradient_penalty=3.0, drift_penalty=2.0),
+    ],
+)
+def test_it_is_the_gradient_of_autograd_in_double_precision(kind, seed, config):
+    critic = critic_of(kind, seed).double()
+    images, samples, labels, mix = batch(seed)
+    inputs = images.double(), samples.double(), labels, mix.double()
+    expected, written_out = by_autograd_and_written_out(critic, inputs, config)
+    for name, found in written_out.items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize(("kind", "width"), [(MLPCritic, 256), (ConvCritic, 16), (ConvCritic, 64)])
+def test_in_single_precision_it_is_as_near_as_rounding_allows(kind, width):
+    critic = critic_of(kind, 0, classes=62, width=width)
+    inputs = batch(1, size=32, classes=62)
+    expected, written_out = by_autograd_and_written_out(critic, inputs, CONFIG)
+    for name, found in written_out.items():
+        scale = expected[name].abs().max()
+        assert (found - expected[name]).abs().max() < 1e-4 * scale, name
+
+
+def trained(kind, steps, seed=0, **settings):
+    """A critic after so many steps on a random shard, and the samples it was trained against."""
+    shard = WriterShard(("w",), batch(3, 40)[0].numpy(), np.arange(40) % 5)
+    critic, config = critic_of(kind, seed), CriticConfig(critic_steps=steps, **settings)
+    optimizer = critic_optimizer(critic, config, AdamConfig())
+    _, samples, labels, _ = batch(4)
+    randomness = np.random.default_rng(0)
+    train_critic(critic, optimizer, shard, samples[None], labels[None], config, randomness)
+    return critic, (samples, labels)
+
+
+@of_both_critics
+def test_a_training_of_many_steps_ends_where_autograd_s_does(kind, monkeypatch):
+    critic, inputs = trained(kind, 30)
+    monkeypatch.setattr(critic_training, "is_piecewise_linear", lambda critic: False)
+    other, _ = trained(kind, 30)
+    with torch.no_grad():
+        torch.testing.assert_close(critic(*inputs), other(*inputs), rtol=1e-2, atol=1e-2)
+
+
+@of_both_critics
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e-8])
+def test_a_critic_that_is_nearly_flat_gets_no_larger_gradient_than_by_autograd(kind, scale):
+    critic = critic_of(kind, 0)
+    with torch.no_grad():
+        for parameter in critic.parameters():
+            parameter *= scale
+    expected, written_out = by_autograd_and_written_out(critic, batch(0), CONFIG)
+    for name, found in written_out.items():
+        torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-13, msg=name)
+
+
+@of_both_critics
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_weights_and_inputs_are_left_as_they_were(kind, compute):
+    critic, inputs = critic_of(kind, 0), batch(0)
+    before = [value.clone() for value in (*critic.parameters(), *inputs)]
+    set_piecewise_linear_gradient(critic, *inputs, CriticConfig(critic_compute=compute))
+    after = [*critic.parameters(), *inputs]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+class Squared(ConvCritic):
+    """Scores as no convolutional critic of ours does."""
+
+    def forward(self, images_BCHW, labels_B):
+        return super().forward(images_BCHW, labels_B) ** 2
+
+
+def with_spectral_norm(kind):
+    critic = critic_of(kind, 0)
+    parametrizations.spectral_norm(critic.hidden_layers()[1])
+    return critic.eval()  # the norm's power iteration would move it between two forwards
+
+
+@pytest.mark.parametrize(
+    "make_critic",
+    [
+        lambda: critic_of(ConvCritic, 0),
+        lambda: critic_of(Squared, 0, width=4),
+        lambda: with_spectral_norm(ConvCritic),
+        lambda: with_spectral_norm(MLPCritic),
+    ],
+    ids=["plain", "another score", "spectral norm", "spectral norm, dense"],
+)
+def test_a_step_follows_the_critic_s_own_gradient_whether_it_is_known_or_not(make_critic):
+    critic, inputs = make_critic(), batch(2)
+    expected = gradients(set_gradient_by_autograd, critic, inputs, CONFIG)
+    critic_step(critic, torch.optim.SGD(critic.parameters(), lr=1e-3), *inputs, CONFIG)
+    for name, parameter in critic.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@of_both_critics
+def test_only_a_critic_whose_score_and_weights_are_plain_is_known(kind):
+    assert is_piecewise_linear(critic_of(kind, 0))
+    assert not is_piecewise_linear(with_spectral_norm(kind))
+    assert not is_piecewise_linear(critic_of(Squared, 0, width=4))
+    assert not is_piecewise_linear(nn.Linear(784, 1))
+
+
+def cosine(first, second):
+    return nn.functional.cosine_similarity(first.flatten(), second.flatten(), dim=0)
+
+
+class TestBfloat16:
+    """The layers compute in bfloat16; weights, moments and the gradient stay float32."""
+
+    BFLOAT16 = CriticConfig(critic_compute="bfloat16")
+
+    @pytest.mark.parametrize(
+        "critic",
+        [
+            critic_of(MLPCritic, 0),
+            critic_of(ConvCritic, 0, width=16),
+            trained(MLPCritic, 30)[0],
+            trained(ConvCritic, 30)[0],
+        ],
+        ids=["dense", "convolutional", "dense, trained", "convolutional, trained"],
+    )
+    def test_its_gradient_points_where_that_of_float32_does(self, critic):
+        inputs = batch(7, size=32)
+        exact = gradients(set_piecewise_linear_gradient, critic, inputs, CONFIG)
+        rounded = gradients(set_piecewise_linear_gradient, critic, inputs, self.BFLOAT16)
+        for name, found in rounded.items():
+            assert found.dtype == torch.float32, name
+            assert cosine(found, exact[name]) > 0.98, name
+            ratio = found.norm() / exact[name].norm()
+            assert ratio == pytest.approx(1, abs=0.05), name
+        assert not torch.equal(rounded["class_embedding.weight"], exact["class_embedding.weight"])
+
+    def test_a_critic_whose_gradient_is_not_known_computes_in_it_too(self):
+        critic, inputs = with_spectral_norm(ConvCritic), batch(7)
+        exact, rounded = (
+            nn.utils.parameters_to_vector(
+                gradients(set_gradient_by_autograd, critic, inputs, config).values()
+            )
+            for config in (CONFIG, self.BFLOAT16)
+        )
+        assert not torch.equal(rounded, exact)
+        assert cosine(rounded, exact) > 0.98
+
+    @of_both_critics
+    def test_training_keeps_weights_and_moments_in_float32(self, kind):
+        critic = critic_of(kind, 0)
+        optimizer = critic_optimizer(critic, self.BFLOAT16, AdamConfig())
+        critic_step(critic, optimizer, *batch(0), self.BFLOAT16)
+        kept = [*critic.parameters()]
+        kept += [state[name] for state in optimizer.state.values() for name in state]
+        assert {tensor.dtype for tensor in kept} == {torch.float32}
