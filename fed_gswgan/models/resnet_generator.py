@@ -3,12 +3,16 @@
 Shape suffixes: ``B`` batch, ``Z`` latent, ``C`` channels, ``H`` ``W`` image.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from fed_gswgan.models.pixel_norm import PixelNorm
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 MARGIN = 2  # pixels cut on each side: the blocks reach 32x32, images are 28x28
 
@@ -84,8 +88,9 @@ class _UpsamplingBlock(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, C, 2H, 2W)``."""
-        residual = _doubled(functional.relu(self.pixel_norm(features_BCHW)))
-        residual = self.second(functional.relu(self.pixel_norm(self.first(residual))))
+        residual = functional.relu(self.pixel_norm(features_BCHW))
+        residual = _doubled_and_convolved(residual, self.first)
+        residual = self.second(functional.relu(self.pixel_norm(residual)))
         # A 1x1 convolution commutes with nearest up-sampling, and costs a quarter before it.
         upsampled_BCHW: Tensor = _doubled(self.shortcut(features_BCHW)) + residual
         return upsampled_BCHW
@@ -95,7 +100,19 @@ def _doubled(features_BCHW: Tensor) -> Tensor:
     return functional.interpolate(features_BCHW, scale_factor=2.0, mode="nearest")
 
 
-def _normed(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+def _doubled_and_convolved(features_BCHW: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Return the 3x3 convolution of the up-sampled features, as one of the features themselves.
+
+    A 3x3 window over doubled pixels meets 2x2 different ones. With the weights that meet the same
+    pixel added up first, it is a transposed convolution of stride 2: 16 products for a pixel of the
+    features and a pair of channels, in place of 36.
+    """
+    around = functional.pad(layer.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
+    kernel = functional.avg_pool2d(around, 2, stride=1, divisor_override=1)  # sums, 4x4 of them
+    return functional.conv_transpose2d(features_BCHW, kernel, layer.bias, stride=2, padding=1)
+
+
+def _normed(layer: Layer) -> Layer:
     """Put the layer's weights under spectral norm, with biases that start at zero.
 
     The norm divides the weights and not the biases, which at torch's default would drown what the
@@ -103,4 +120,5 @@ def _normed(layer: nn.Linear | nn.Conv2d) -> nn.Module:
     """
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    return parametrizations.spectral_norm(layer)
+    parametrizations.spectral_norm(layer)
+    return layer

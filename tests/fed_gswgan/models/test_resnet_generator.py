@@ -2,7 +2,10 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
+from fed_gswgan.models import resnet_generator
 from fed_gswgan.models.resnet_generator import ResNetGenerator
 
 LATENT_DIM = 6
@@ -131,3 +134,33 @@ def test_initialisation_is_decided_by_the_torch_seed():
 def test_parameter_count(width, parameters):
     generator = ResNetGenerator(10, 10, width)
     assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
+
+
+def doubled_and_convolved_one_after_the_other(features_BCHW, layer):
+    return layer(functional.interpolate(features_BCHW, scale_factor=2.0, mode="nearest"))
+
+
+def test_doubling_folded_into_the_convolution_is_the_same_map():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 5, 3, padding=1).double()
+        features = torch.randn(2, 3, 4, 7, dtype=torch.double)
+    found = resnet_generator._doubled_and_convolved(features, layer)
+    expected = doubled_and_convolved_one_after_the_other(features, layer)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_folding_changes_neither_samples_nor_gradients_nor_spectral_norm(monkeypatch):
+    generator = build(width=4).double().train()
+    twin = copy.deepcopy(generator)
+    latents, labels = draw_latents(3).double(), torch.arange(3)
+    samples = generator(latents, labels)
+    samples.square().sum().backward()
+    one_after_the_other = doubled_and_convolved_one_after_the_other
+    monkeypatch.setattr(resnet_generator, "_doubled_and_convolved", one_after_the_other)
+    expected = twin(latents, labels)
+    expected.square().sum().backward()
+    torch.testing.assert_close(samples, expected, rtol=1e-10, atol=1e-12)
+    for (name, one), other in zip(generator.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-11, msg=name)
+    assert all(map(torch.equal, snapshot(generator).values(), snapshot(twin).values()))
