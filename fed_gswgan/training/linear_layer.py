@@ -73,7 +73,16 @@ class ConvolutionLayer(LinearLayer):
         return functional.conv2d(inputs, self.weight, self.bias if bias else None, *self._geometry)
 
     def input_slopes(self, slopes: Tensor, inputs: Tensor) -> Tensor:
-        """Return the transposed convolution."""
+        """Return the transposed convolution.
+
+        Of a grey image that is a product of matrices for each sample and then the sum of patches
+        that overlap, several times faster than oneDNN's convolution with one channel.
+        """
+        if inputs.shape[1] == 1:
+            patches = self.weight.flatten(1).T @ slopes.flatten(2)
+            size, kernel = inputs.shape[2:], self.weight.shape[2:]
+            stride, padding = self._geometry
+            return functional.fold(patches, size, kernel, padding=padding, stride=stride)
         found: Tensor = conv2d_input(inputs.shape, self.weight, slopes, *self._geometry)  # type: ignore[no-untyped-call]
         return found
 
