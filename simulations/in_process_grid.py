@@ -1,14 +1,14 @@
 """A Grid that calls the ClientApp in this very process: no workers, no polling, no copies.
 
 The one place that touches Flower's private parts: a Message reads the process-wide TaskIdentity,
-and a reply's id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` pins
+and a message's id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` pins
 both.
 """
 
 import logging
 from collections.abc import Iterable, Mapping
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -83,11 +83,9 @@ class InProcessGrid(Grid):
         """Answer every message at once and return their ids."""
         message_ids = []
         for message in messages:
-            self._pushed += 1
-            message_id = f"message-{self._pushed}"
-            message.metadata.__dict__["_message_id"] = message_id
-            self._replies[message_id] = self._answer(message)
-            message_ids.append(message_id)
+            message_ids.append(self._name(message))
+            context = self._contexts[message.metadata.dst_node_id]
+            self._replies[message_ids[-1]] = answer(self._client_app, message, context)
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -100,10 +98,23 @@ class InProcessGrid(Grid):
         """Push and pull."""
         return self.pull_messages(self.push_messages(messages))
 
-    def _answer(self, message: Message) -> Message:
-        context = self._contexts[message.metadata.dst_node_id]
-        try:
-            return self._client_app(message, context)
-        except Exception:  # as every other runtime does: a client's failure is a reply
-            logger.exception("client failed")
-            return Message(Error(CLIENT_FAILED, "client failed"), reply_to=message)
+    def _name(self, message: Message) -> str:
+        """Give a message its id."""
+        self._pushed += 1
+        message_id = f"message-{self._pushed}"
+        message.metadata.__dict__["_message_id"] = message_id
+        return message_id
+
+
+def answer(client_app: ClientApp, message: Message, context: Context) -> Message:
+    """Return the app's reply; a client's failure is one too, as in every other runtime."""
+    try:
+        return client_app(message, context)
+    except Exception:
+        logger.exception("client failed")
+        return Message(Error(CLIENT_FAILED, "client failed"), reply_to=message)
+
+
+def delivered(metadata: Metadata, content: RecordDict) -> Message:
+    """Return a message as it arrives in another process."""
+    return Message(metadata=metadata, content=content)  # type: ignore[call-overload,no-any-return]

@@ -41,6 +41,7 @@ def run_on_ray(
     serve: Callable[[Grid], None],
     run_config: dict[str, Value],
     num_nodes: int,
+    workers: int,
     ray_address: str,
 ) -> None:
     """Start Flower's simulation and run ``serve`` as its ServerApp.
@@ -49,6 +50,7 @@ def run_on_ray(
         serve: the server's whole run.
         run_config: every client's.
         num_nodes: virtual nodes, one for each client.
+        workers: actors, where Ray is started here; a cluster has one for each of its cores.
         ray_address: of a running cluster; empty starts Ray on this machine. All its machines must
             share the file system that holds the run.
     """
@@ -63,7 +65,7 @@ def run_on_ray(
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     environment["OMP_NUM_THREADS"] = "1"
-    arguments: dict[str, Any] = {"address": ray_address} if ray_address else {}
+    arguments: dict[str, Any] = {"address": ray_address} if ray_address else {"num_cpus": workers}
     ray.init(
         runtime_env={"env_vars": environment},
         include_dashboard=False,

@@ -24,6 +24,7 @@ from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
 from server.app import run_server
 from server.round_strategy import RunStalled
+from simulations.engine import RUNTIMES, Engine
 
 Settings = dict[str, Value]
 
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
     try:
+        engine = Engine(
+            runtime=options.runtime, workers=options.workers, ray_address=options.ray_address
+        )
         config = Config.from_run_config(_settings(options))
         check_run_folder(config, Path(config.run.output_dir))
         clients = len(partitions_of(open_source(config.data), config.data))
@@ -40,13 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
         _say_error(console, error)
         return 2
     try:
-        return run(config, clients, options.runtime, options.ray_address, console)
+        return run(config, clients, engine, console)
     except (OSError, ModuleNotFoundError, Refusal, RunStalled) as error:
         _say_error(console, error)
         return 1
 
 
-def run(config: Config, clients: int, runtime: str, ray_address: str, console: Console) -> int:
+def run(config: Config, clients: int, engine: Engine, console: Console) -> int:
     """Run one simulation of so many clients to its end or to Ctrl-C; return the exit status."""
     folder = Path(config.run.output_dir)
     if "FED_GSWGAN_DATA" in os.environ:
@@ -56,23 +60,15 @@ def run(config: Config, clients: int, runtime: str, ray_address: str, console: C
     log_to(_log_handler(console))
     # Flower warns at length that its Python entry point may go one day; its version is pinned.
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    run_config = config.to_run_config()
 
     def serve(grid: Any) -> None:
-        run_server(grid, config, runtime, stop.is_set, console)
+        run_server(grid, config, engine.runtime, stop.is_set, console)
 
-    if runtime == "ray":
-        from simulations.ray_runtime import run_on_ray
-
-        run_on_ray(serve, run_config, clients, ray_address)
-    else:
-        from client.app import app as client_app
-        from simulations.in_process_grid import InProcessGrid
-
-        serve(InProcessGrid(client_app, clients, run_config))
+    engine.run(serve, config.to_run_config(), clients)
     if stop.is_set():
         words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
-        command = shlex.join([*words, "--runtime", runtime])
+        words += ["--workers", str(engine.workers)] if engine.workers else []
+        command = shlex.join([*words, "--runtime", engine.runtime])
         _say(console, f"stopped and saved; go on with: {command}")
         return 130
     return 0
@@ -81,7 +77,12 @@ def run(config: Config, clients: int, runtime: str, ray_address: str, console: C
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulations.run", description=__doc__)
     parser.add_argument("--config", type=Path, help="TOML file of settings, one key a line")
-    parser.add_argument("--runtime", choices=("ray", "in-process"), default="ray")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="ray")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N",
+        help="processes that serve clients; default: one for each core; in-process with 1: none "
+        "but this one",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
     )

@@ -2,11 +2,8 @@
 
 import multiprocessing
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,31 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fed_gswgan.comparison.cells import Cell
 from fed_gswgan.comparison.results_folder import CellsFailed
-
-
-def _end_with(parent: int) -> None:
-    """Let a worker end when its parent is gone: a killed table 1 leaves nothing running."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let the workers, which inherit it, use one OpenMP thread each."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+from fed_gswgan.worker_process import end_with, one_thread_each
 
 
 def run_cells(
@@ -67,9 +40,9 @@ def run_cells(
     spawn = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, TimeElapsedColumn(), console=console) as bar,
-        _one_thread_each(),
+        one_thread_each(),
         ProcessPoolExecutor(
-            workers, mp_context=spawn, initializer=_end_with, initargs=(os.getpid(),)
+            workers, mp_context=spawn, initializer=end_with, initargs=(os.getpid(),)
         ) as pool,
     ):
         task = bar.add_task("cells", total=len(cells))

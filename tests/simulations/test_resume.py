@@ -152,7 +152,7 @@ def test_a_run_killed_in_the_middle_of_a_round_loses_nothing(tmp_path, small_run
     whole = small_run("whole", rounds=rounds)
     killed = tmp_path / "killed"
     settings = {**SMALL, "rounds": rounds}
-    command = [sys.executable, "-m", "simulations.run", "--runtime", "in-process"]
+    command = [sys.executable, "-m", "simulations.run", "--runtime", "in-process", "--workers", "1"]
     for key, value in settings.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
     process = subprocess.Popen(

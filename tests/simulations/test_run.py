@@ -19,7 +19,7 @@ CONFIGS = sorted(Path("simulations/configs").glob("*.toml"))
 
 def arguments(folder: Path, **overrides: object) -> list[str]:
     settings = SMALL | {key.replace("_", "-"): value for key, value in overrides.items()}
-    words = ["--runtime", "in-process", "--output", str(folder)]
+    words = ["--runtime", "in-process", "--workers", "1", "--output", str(folder)]
     for key, value in settings.items():
         words += ["--set", f"{key}={json.dumps(value)}"]
     return words
@@ -106,7 +106,7 @@ def test_a_resumed_run_keeps_what_decides_its_rounds_and_may_be_longer(tmp_path,
     folder = tmp_path / "run"
     assert main(arguments(folder, rounds=2)) == 0
     before = everything_in(tmp_path)
-    resume = ["--runtime", "in-process", "--resume", str(folder)]
+    resume = ["--runtime", "in-process", "--workers", "1", "--resume", str(folder)]
 
     assert main([*resume, "--set", "noise-stddev=50"]) == 2
     said = capsys.readouterr().out
@@ -132,7 +132,16 @@ def test_a_run_that_another_process_has_is_not_resumed(tmp_path, capsys):
     assert main(arguments(folder, rounds=1)) == 0
     capsys.readouterr()
     before = everything_in(tmp_path)
-    resume = ["--runtime", "in-process", "--resume", str(folder), "--set", "rounds=2"]
+    resume = [
+        "--runtime",
+        "in-process",
+        "--workers",
+        "1",
+        "--resume",
+        str(folder),
+        "--set",
+        "rounds=2",
+    ]
 
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -149,7 +158,16 @@ def test_a_run_whose_own_count_is_gone_fails_with_a_line(tmp_path, capsys):
     (folder / "asked.jsonl").unlink()
     capsys.readouterr()
 
-    resume = ["--runtime", "in-process", "--resume", str(folder), "--set", "rounds=2"]
+    resume = [
+        "--runtime",
+        "in-process",
+        "--workers",
+        "1",
+        "--resume",
+        str(folder),
+        "--set",
+        "rounds=2",
+    ]
     assert main(resume) == 1
 
     (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("error: "))

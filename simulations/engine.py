@@ -1,0 +1,65 @@
+"""What runs the clients of a simulation: Ray or processes of our own, and how many at a time."""
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+
+from fed_gswgan.flat_table import Value
+from fed_gswgan.validation import at_least, one_of
+
+RUNTIMES = ("ray", "in-process")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Decides how long a round takes and nothing else, so it is no setting of the run.
+
+    Attributes:
+        runtime: ``ray``, or ``in-process``.
+        workers: processes that serve clients, of one thread each; 0: one for each core. Under
+            ``in-process`` 1 means this very process.
+        ray_address: of a running cluster; empty starts Ray on this machine.
+    """
+
+    runtime: str = "ray"
+    workers: int = 0
+    ray_address: str = ""
+
+    def __post_init__(self) -> None:
+        one_of(RUNTIMES, runtime=self.runtime)
+        at_least(0, workers=self.workers)
+        if self.runtime == "ray" and self.ray_address and self.workers:
+            raise ValueError(
+                f"workers={self.workers} must be left out with ray-address={self.ray_address}: "
+                "the cluster has as many as it has cores"
+            )
+
+    def run(
+        self, serve: Callable[[Grid], None], run_config: dict[str, Value], clients: int
+    ) -> None:
+        """Call ``serve``, the server's whole run, with a Grid of so many virtual clients."""
+        workers = self.workers or available_cores()
+        if self.runtime == "ray":
+            from simulations.ray_runtime import run_on_ray
+
+            run_on_ray(serve, run_config, clients, workers, self.ray_address)
+        elif min(workers, clients) == 1:
+            from client.app import app as client_app
+            from simulations.in_process_grid import InProcessGrid
+
+            serve(InProcessGrid(client_app, clients, run_config))
+        else:
+            from simulations.worker_grid import WorkerGrid
+
+            with closing(WorkerGrid(clients, run_config, min(workers, clients))) as grid:
+                serve(grid)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
