@@ -21,16 +21,25 @@ class Engine:
         runtime: ``ray``, or ``in-process``.
         workers: processes that serve clients, of one thread each; 0: one for each core. Under
             ``in-process`` 1 means this very process.
+        clients_per_message: on Ray: clients in one Flower message; 0: a cohort split evenly over
+            the workers, 1: none share one. Each is clipped, noised and charged by itself.
         ray_address: of a running cluster; empty starts Ray on this machine.
     """
 
     runtime: str = "ray"
     workers: int = 0
+    clients_per_message: int = 0
     ray_address: str = ""
 
     def __post_init__(self) -> None:
         one_of(RUNTIMES, runtime=self.runtime)
         at_least(0, workers=self.workers)
+        at_least(0, clients_per_message=self.clients_per_message)
+        if self.runtime != "ray" and self.clients_per_message:
+            raise ValueError(
+                f"clients-per-message={self.clients_per_message} must be left out with runtime="
+                f"{self.runtime}: only Ray sends messages"
+            )
         if self.runtime == "ray" and self.ray_address and self.workers:
             raise ValueError(
                 f"workers={self.workers} must be left out with ray-address={self.ray_address}: "
@@ -45,7 +54,9 @@ class Engine:
         if self.runtime == "ray":
             from simulations.ray_runtime import run_on_ray
 
-            run_on_ray(serve, run_config, clients, workers, self.ray_address)
+            run_on_ray(
+                serve, run_config, clients, workers, self.clients_per_message, self.ray_address
+            )
         elif min(workers, clients) == 1:
             from client.app import app as client_app
             from simulations.in_process_grid import InProcessGrid
@@ -56,6 +67,13 @@ class Engine:
 
             with closing(WorkerGrid(clients, run_config, min(workers, clients))) as grid:
                 serve(grid)
+
+    def options(self) -> list[str]:
+        """Return the command-line options that ask for this engine."""
+        words = ["--workers", str(self.workers)] if self.workers else []
+        if self.clients_per_message:
+            words += ["--clients-per-message", str(self.clients_per_message)]
+        return [*words, "--runtime", self.runtime]
 
 
 def available_cores() -> int:

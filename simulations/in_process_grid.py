@@ -20,6 +20,7 @@ from fed_gswgan.wire.messages import CLIENT_FAILED
 logger = logging.getLogger(__name__)
 
 SERVER_NODE_ID = 1
+FIRST_NODE_ID = 2  # of the clients
 RUN_ID = 1
 
 
@@ -45,9 +46,9 @@ class InProcessGrid(Grid):
         self._replies: dict[str, Message] = {}
         self._pushed = 0
         self._contexts = {
-            SERVER_NODE_ID + 1 + partition_id: Context(
+            FIRST_NODE_ID + partition_id: Context(
                 run_id=RUN_ID,
-                node_id=SERVER_NODE_ID + 1 + partition_id,
+                node_id=FIRST_NODE_ID + partition_id,
                 node_config={"partition-id": partition_id, "num-partitions": num_nodes},
                 state=RecordDict(),
                 run_config=dict(run_config),

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from client.app import app as client_app
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
+from simulations.packed_grid import PackedClientApp, PackedGrid
 
 # What an actor needs of this process's environment, on a cluster too.
 PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
@@ -40,8 +41,9 @@ class ConfiguredClientApp(ClientApp):
 def run_on_ray(
     serve: Callable[[Grid], None],
     run_config: dict[str, Value],
-    num_nodes: int,
+    clients: int,
     workers: int,
+    clients_per_message: int,
     ray_address: str,
 ) -> None:
     """Start Flower's simulation and run ``serve`` as its ServerApp.
@@ -49,8 +51,10 @@ def run_on_ray(
     Args:
         serve: the server's whole run.
         run_config: every client's.
-        num_nodes: virtual nodes, one for each client.
+        clients: virtual clients.
         workers: actors, where Ray is started here; a cluster has one for each of its cores.
+        clients_per_message: 1: a Flower node and a message for each client, as ``flwr run`` has it;
+            otherwise as ``PackedGrid`` has it, on as few nodes as carry a cohort.
         ray_address: of a running cluster; empty starts Ray on this machine. All its machines must
             share the file system that holds the run.
     """
@@ -73,15 +77,32 @@ def run_on_ray(
         log_to_driver=False,
         **arguments,
     )
+    app: ClientApp = ConfiguredClientApp(run_config)
+    nodes = clients
+    if clients_per_message != 1:
+        app = PackedClientApp(clients, run_config)
+        packs = (
+            -(-int(run_config["cohort-size"]) // clients_per_message) if clients_per_message else 0
+        )
+        nodes = min(clients, max(_actors(), packs))
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        serve(grid)
+        packed = clients_per_message != 1
+        serve(PackedGrid(grid, nodes, clients, clients_per_message) if packed else grid)
 
     run_simulation(
         server_app=server_app,
-        client_app=ConfiguredClientApp(run_config),
-        num_supernodes=num_nodes,
+        client_app=app,
+        num_supernodes=nodes,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
+
+
+def _actors() -> int:
+    """Return how many actors of one core Flower will start on Ray's machines."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum([int(node["Resources"].get("CPU", 0)) for node in nodes])

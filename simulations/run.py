@@ -35,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     try:
         engine = Engine(
-            runtime=options.runtime, workers=options.workers, ray_address=options.ray_address
-        )
+            runtime=options.runtime, workers=options.workers,
+            clients_per_message=options.clients_per_message, ray_address=options.ray_address,
+        )  # fmt: skip
         config = Config.from_run_config(_settings(options))
         check_run_folder(config, Path(config.run.output_dir))
         clients = len(partitions_of(open_source(config.data), config.data))
@@ -67,8 +68,7 @@ def run(config: Config, clients: int, engine: Engine, console: Console) -> int:
     engine.run(serve, config.to_run_config(), clients)
     if stop.is_set():
         words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
-        words += ["--workers", str(engine.workers)] if engine.workers else []
-        command = shlex.join([*words, "--runtime", engine.runtime])
+        command = shlex.join([*words, *engine.options()])
         _say(console, f"stopped and saved; go on with: {command}")
         return 130
     return 0
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=0, metavar="N",
         help="processes that serve clients; default: one for each core; in-process with 1: none "
         "but this one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clients-per-message", type=int, default=0, metavar="N",
+        help="on Ray: so many clients share a Flower message; default: a cohort's share of a "
+        "worker; 1: none do",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"

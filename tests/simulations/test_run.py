@@ -55,6 +55,21 @@ def test_a_bad_setting_is_named_and_nothing_is_written(tmp_path, capsys, setting
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--workers", "-1"], "workers=-1 must be a whole number >= 0"),
+        (["--clients-per-message", "2"], "clients-per-message=2 must be left out with runtime=in-"),
+        (["--runtime", "ray", "--ray-address", "auto"], "workers=1 must be left out with ray-addr"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_named(tmp_path, capsys, options, said):
+    assert main([*arguments(tmp_path / "run"), *options]) == 2
+
+    assert said in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_config_file_is_named(tmp_path, capsys):
     assert main(["--config", str(tmp_path / "none.toml")]) == 2
     assert "none.toml" in capsys.readouterr().out.replace("\n", "")
@@ -219,7 +234,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
 
     pasted = said_last.partition("go on with: ")[2]
     assert pasted.startswith(sys.executable)
-    assert pasted.endswith("--runtime in-process")
+    assert pasted.endswith("--workers 1 --runtime in-process")
     # As somebody would paste it into a shell; only ended, for the sake of time, two rounds later.
     shell = f"{pasted} --set rounds={finished + 2}"
     done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=120)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,28 +14,36 @@ from tests.conftest import SMALL, read_rounds
 
 ENGINES = {
     "ray": ["--runtime", "ray"],
+    "ray, one client a message": ["--runtime", "ray", "--clients-per-message", "1"],
     "in-process": ["--runtime", "in-process", "--workers", "1"],
     "two workers": ["--runtime", "in-process", "--workers", "2"],
 }
-OTHERS = [name for name in ENGINES if name != "in-process"]
+OTHERS = [
+    "ray",
+    pytest.param("ray, one client a message", marks=pytest.mark.slow),
+    "two workers",
+]
 PUBLIC_COUNTS = ("asked", "received", "failed", "malformed", "downlink_bytes", "uplink_bytes")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[str, Path]:
-    """Run five rounds on each engine, each in a process of its own as a user would."""
-    folders = {}
-    for name, options in ENGINES.items():
-        folders[name] = tmp_path_factory.mktemp(name) / "run"
-        command = [sys.executable, "-m", "simulations.run", *options]
+def run_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function (engine) -> folder of its run of five rounds, in a process of its own."""
+
+    @cache
+    def run(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "run"
+        command = [sys.executable, "-m", "simulations.run", *ENGINES[name]]
         for key, value in {**SMALL, "rounds": 5}.items():
             command += ["--set", f"{key}={json.dumps(value)}"]
         done = subprocess.run(
-            [*command, "--output", str(folders[name])],
+            [*command, "--output", str(folder)],
             capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    return folders
+        return folder
+
+    return run
 
 
 def tensors(folder: Path) -> dict:
@@ -42,24 +52,24 @@ def tensors(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_generator_is_the_same_to_the_bit(runs, name):
-    one, other = tensors(runs["in-process"]), tensors(runs[name])
+def test_the_generator_is_the_same_to_the_bit(run_of, name):
+    one, other = tensors(run_of("in-process")), tensors(run_of(name))
 
     assert one.keys() == other.keys()
     assert all(one[key].equal(other[key]) for key in one)
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_bytes_are_the_same(runs, name):
-    for first, second in zip(*map(read_rounds, (runs["in-process"], runs[name])), strict=True):
+def test_the_bytes_are_the_same(run_of, name):
+    for first, second in zip(*map(read_rounds, (run_of("in-process"), run_of(name))), strict=True):
         assert {k: first[k] for k in PUBLIC_COUNTS} == {k: second[k] for k in PUBLIC_COUNTS}
-    assert summary(runs["in-process"])["bytes"] == summary(runs[name])["bytes"]
+    assert summary(run_of("in-process"))["bytes"] == summary(run_of(name))["bytes"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_ledgers_are_the_same(runs, name):
-    assert entries(runs["in-process"]) == entries(runs[name])
-    assert sum(map(len, entries(runs[name]).values())) == 4 + 5 * 3
+def test_the_ledgers_are_the_same(run_of, name):
+    assert entries(run_of("in-process")) == entries(run_of(name))
+    assert sum(map(len, entries(run_of(name)).values())) == 4 + 5 * 3
 
 
 def entries(folder: Path) -> dict[str, list[dict]]:
@@ -80,6 +90,6 @@ def summary(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_epsilons_are_the_same(runs, name):
-    assert summary(runs["in-process"])["privacy"] == summary(runs[name])["privacy"]
-    assert summary(runs[name])["privacy"]["seeded_noise"] is True
+def test_the_epsilons_are_the_same(run_of, name):
+    assert summary(run_of("in-process"))["privacy"] == summary(run_of(name))["privacy"]
+    assert summary(run_of(name))["privacy"]["seeded_noise"] is True
