@@ -11,6 +11,7 @@ from client.virtual_device import client_id_of, open_device
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.virtual_clients import simulation_folder
 from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.profiling import timed
 from fed_gswgan.wire.codec import decode_request, encode_reply
 from fed_gswgan.wire.messages import CLIENT_FAILED
 from fed_gswgan.wire.release_guard import release_guard
@@ -37,8 +38,11 @@ def train(message: Message, context: Context) -> Message:
 
     def answer(content: RecordDict) -> RecordDict:
         guard = open_device(context).guard
-        request = decode_request(content)
-        return encode_reply(guard.answer(request), request.uplink_codec)
+        with timed("codec"):
+            request = decode_request(content)
+        reply = guard.answer(request)
+        with timed("codec"):
+            return encode_reply(reply, request.uplink_codec)
 
     return _relayed(message, answer)
 
@@ -57,7 +61,8 @@ def train_fedavg_gan(message: Message, context: Context) -> Message:
 def _relayed(message: Message, answer: Callable[[RecordDict], RecordDict]) -> Message:
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     try:
-        return Message(answer(message.content), reply_to=message)
+        with timed("answer"):
+            return Message(answer(message.content), reply_to=message)
     except Refusal as refusal:
         return Message(Error(refusal.code, f"{refusal.name}: {refusal}"), reply_to=message)
     except Exception:

@@ -215,6 +215,7 @@ def summarize(
         ),
         "metrics": metrics,
         "replies": recorder.replies,
+        "profile": recorder.profile.summary() if recorder.profile else None,
     }
 
 

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from fed_gswgan.config import Config
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.profiling import timed
 from fed_gswgan.reporting.round_report import RoundReport
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
@@ -105,11 +106,14 @@ class RoundStrategy(Strategy):
         started = time.monotonic()
         requests = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         timeout = self.config.cohort.reply_timeout_seconds
-        arrived = exchange(grid, requests, timeout, self.interrupted)
+        with timed("exchange"):
+            arrived = exchange(grid, requests, timeout, self.interrupted)
         if self.interrupted():
             return None
-        replies = self.read_replies(server_round, arrived)
-        step = self.step_generator(server_round, replies)
+        with timed("codec"):
+            replies = self.read_replies(server_round, arrived)
+        with timed("generator"):
+            step = self.step_generator(server_round, replies)
         return RoundReport(
             server_round=server_round,
             asked=len(requests),

@@ -8,6 +8,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.reporting.progress_bar import ProgressBar
 from fed_gswgan.reporting.round_log import RoundLog
+from fed_gswgan.reporting.round_profile import RoundProfile
 from fed_gswgan.reporting.round_report import RoundReport
 from fed_gswgan.reporting.sample_grid import sample_grid, save_grid
 from fed_gswgan.reporting.tensorboard_writer import TensorBoardWriter
@@ -44,6 +45,7 @@ class RunRecorder:
             self._restore(self._checkpoint.load(trainer))
         self._round_log = RoundLog(folder, self.finished_round)
         self.tensorboard = TensorBoardWriter(folder, self.finished_round)
+        self.profile = RoundProfile.asked_for()
         self._bar = ProgressBar(console, self.finished_round, config.run.rounds)
 
     def on_round(self, report: RoundReport) -> None:
@@ -56,6 +58,9 @@ class RunRecorder:
         downlink, uplink = self.byte_meter.downlink_total, self.byte_meter.uplink_total
         self._round_log.write(report)
         self.tensorboard.write(report, downlink, uplink)
+        if self.profile:
+            seconds = self.profile.end_round(report.round_seconds)
+            self.tensorboard.write_profile(seconds, report.server_round)
         self._bar.update(report, downlink + uplink)
         if report.server_round % self.config.run.samples_every == 0:
             self.picture()

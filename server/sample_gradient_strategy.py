@@ -16,6 +16,7 @@ from flwr.app import RecordDict
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.privacy.sanitizer import release_event
+from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import release_shape, to_pixels
 from fed_gswgan.wire.codec import decode_reply, encode_request
 from fed_gswgan.wire.messages import TRAIN
@@ -52,8 +53,10 @@ class SampleGradientStrategy(RoundStrategy):
 
     def build_records(self, server_round: int) -> RecordDict:
         """Generate this round's samples and encode them."""
-        request = self.requests.build(server_round, self.trainer, self.checkpoint_round())
-        return encode_request(request, self.config.codec.downlink_codec)
+        with timed("generator"):
+            request = self.requests.build(server_round, self.trainer, self.checkpoint_round())
+        with timed("codec"):
+            return encode_request(request, self.config.codec.downlink_codec)
 
     def decode(self, records: RecordDict, server_round: int) -> np.ndarray:
         """Return the sanitized gradient of a reply, float32, in the basis of the release."""

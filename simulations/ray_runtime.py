@@ -13,10 +13,11 @@ from flwr.serverapp import Grid, ServerApp
 from client.app import app as client_app
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
+from fed_gswgan.profiling import PROFILE_FOLDER
 from simulations.packed_grid import PackedClientApp, PackedGrid
 
 # What an actor needs of this process's environment, on a cluster too.
-PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
+PASSED_ON = (SIMULATION_FOLDER, PROFILE_FOLDER, "FED_GSWGAN_DATA")
 
 
 class ConfiguredClientApp(ClientApp):

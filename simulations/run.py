@@ -20,6 +20,7 @@ from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.profiling import PROFILE_FOLDER
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
 from server.app import run_server
@@ -45,18 +46,22 @@ def main(arguments: list[str] | None = None) -> int:
         _say_error(console, error)
         return 2
     try:
-        return run(config, clients, engine, console)
+        return run(config, clients, engine, options.profile, console)
     except (OSError, ModuleNotFoundError, Refusal, RunStalled) as error:
         _say_error(console, error)
         return 1
 
 
-def run(config: Config, clients: int, engine: Engine, console: Console) -> int:
+def run(config: Config, clients: int, engine: Engine, profile: bool, console: Console) -> int:
     """Run one simulation of so many clients to its end or to Ctrl-C; return the exit status."""
     folder = Path(config.run.output_dir)
     if "FED_GSWGAN_DATA" in os.environ:
         os.environ["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
     os.environ[SIMULATION_FOLDER] = str((folder / "clients").absolute())
+    if profile:
+        os.environ[PROFILE_FOLDER] = str((folder / "profile").absolute())
+    else:
+        os.environ.pop(PROFILE_FOLDER, None)
     stop = _stop_on_ctrl_c(console)
     log_to(_log_handler(console))
     # Flower warns at length that its Python entry point may go one day; its version is pinned.
@@ -68,6 +73,7 @@ def run(config: Config, clients: int, engine: Engine, console: Console) -> int:
     engine.run(serve, config.to_run_config(), clients)
     if stop.is_set():
         words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
+        words += ["--profile"] if profile else []
         command = shlex.join([*words, *engine.options()])
         _say(console, f"stopped and saved; go on with: {command}")
         return 130
@@ -87,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         "--clients-per-message", type=int, default=0, metavar="N",
         help="on Ray: so many clients share a Flower message; default: a cohort's share of a "
         "worker; 1: none do",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", action="store_true",
+        help="find out where each round's time goes: TensorBoard and summary.json",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"

@@ -28,6 +28,7 @@ from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
+from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.critic_training import critic_optimizer, train_critic
@@ -104,10 +105,12 @@ class Guard:
             self._require_working_sanitizer()
             self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
 
-            critic_after, gradients_BCHW = self._train(request, slots)
-            noise_source = self._noise_source(request.server_round)
-            values = to_release_basis(gradients_BCHW, request.dct_frequencies)
-            sanitized = sanitize(values, event, noise_source)
+            with timed("critic"):
+                critic_after, gradients_BCHW = self._train(request, slots)
+            with timed("sanitize"):
+                noise_source = self._noise_source(request.server_round)
+                values = to_release_basis(gradients_BCHW, request.dct_frequencies)
+                sanitized = sanitize(values, event, noise_source)
             del gradients_BCHW, values
             self._seal(key, critic_after, sanitized, slots, request.checkpoint_round)
         return _reply(request, sanitized)

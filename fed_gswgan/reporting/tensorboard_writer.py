@@ -34,6 +34,11 @@ class TensorBoardWriter:
         for tag, value in scalars.items():
             self._writer.add_scalar(tag, value, report.server_round)  # type: ignore[no-untyped-call]
 
+    def write_profile(self, seconds: dict[str, float], server_round: int) -> None:
+        """Write where one round's time went."""
+        for phase, value in seconds.items():
+            self._writer.add_scalar(f"profile/{phase}", value, server_round)  # type: ignore[no-untyped-call]
+
     def write_metrics(self, metrics: dict[str, float], server_round: int) -> None:
         """Write the metrics at the end of a run."""
         for name, value in metrics.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.profiling import PROFILE_FOLDER
 from fed_gswgan.reporting.logs import PACKAGES
 from simulations.run import main
 from tests.conftest import SMALL, read_rounds
@@ -240,6 +241,32 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(read_rounds(folder)) == finished + 2
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_profile_says_where_each_rounds_time_went(tmp_path, monkeypatch, workers):
+    monkeypatch.setenv(PROFILE_FOLDER, "unset")
+    folder = tmp_path / "run"
+    assert main([*arguments(folder, rounds=3), "--workers", workers, "--profile"]) == 0
+
+    profile = json.loads((folder / "summary.json").read_text())["profile"]
+    assert profile["rounds"] == 3
+    for phase in ("generator", "critic", "sanitize", "codec"):
+        assert profile["seconds"][phase] > 0
+    rounds = sum(line["round_seconds"] for line in read_rounds(folder))
+    assert sum(profile["seconds"].values()) == pytest.approx(rounds, rel=0.05, abs=0.01)
+    (events,) = (folder / "tensorboard").iterdir()
+    assert b"profile/engine_wait" in events.read_bytes()
+
+
+def test_no_profile_is_kept_where_nobody_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv(PROFILE_FOLDER, str(tmp_path / "of another run"))
+    folder = tmp_path / "run"
+    assert main(arguments(folder, rounds=1)) == 0
+
+    assert json.loads((folder / "summary.json").read_text())["profile"] is None
+    assert not (folder / "profile").exists()
+    assert not (tmp_path / "of another run").exists()
 
 
 def test_a_run_ends_with_a_table_a_picture_and_plain_words(tmp_path, capsys):
