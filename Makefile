@@ -35,8 +35,8 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## seconds a round on either runtime
-	$(BIN)/python -m benchmarks.runtimes
+bench: install  ## client rounds per second of each engine
+	$(BIN)/python -m benchmarks.engines
 
 clean:
 	rm -rf $(VENV)
