@@ -1,14 +1,18 @@
-"""The device of a simulated client: its guard, opened from the node's partition-id."""
+"""The device of a simulated client: its guard, in this process, by the node's partition-id."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flwr.app import Context
+import torch
+from flwr.app import Context, RecordDict
 
 from fed_gswgan.config import Config, DataConfig
 from fed_gswgan.data.partitions import load_partition, partitions_of
 from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.device.virtual_clients import (
@@ -18,11 +22,15 @@ from fed_gswgan.device.virtual_clients import (
     virtual_client_id,
 )
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
+from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.profiling import timed
 from fed_gswgan.seeding import SeedStream
+from fed_gswgan.wire.codec import decode_request, encode_reply
+from fed_gswgan.wire.update_codec import decode_update_request, encode_update_reply
 
 
 class Device(NamedTuple):
-    """What the relay talks to."""
+    """What answers for a simulated client."""
 
     guard: Guard
     update_guard: UpdateGuard
@@ -34,8 +42,27 @@ def client_id_of(context: Context) -> str:
     Raises:
         ValueError: the node has no partition-id, or there is no such client.
     """
-    open_device(context)
-    return virtual_client_id(_partition_id(context))
+    with _noted():
+        open_device(context)
+        return virtual_client_id(_partition_id(context))
+
+
+def answer_train(content: RecordDict, context: Context) -> RecordDict:
+    """Answer a train request of GS-WGAN; Refusal by name, from the guard."""
+    with timed("answer"), _noted():
+        guard = open_device(context).guard
+        with timed("codec"):
+            request = decode_request(content)
+        reply = guard.answer(request)
+        with timed("codec"):
+            return encode_reply(reply, request.uplink_codec)
+
+
+def answer_update(content: RecordDict, context: Context) -> RecordDict:
+    """Answer one of FedAvg-GAN; Refusal by name, from the guard."""
+    with timed("answer"), _noted():
+        guard = open_device(context).update_guard
+        return encode_update_reply(guard.answer(decode_update_request(content)))
 
 
 def open_device(context: Context) -> Device:
@@ -51,6 +78,20 @@ def open_device(context: Context) -> Device:
             "folder for their ledgers and critics before starting the process"
         )
     return _open(root, _partition_id(context), tuple(sorted(context.run_config.items())))
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Note a failure, but no refusal, where whoever simulates looks for it."""
+    torch.set_num_threads(1)  # one thread a process: more of them spin against each other
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception:
+        if (folder := simulation_folder()) is not None:
+            note_failure(folder)
+        raise
 
 
 # Ray shares an actor between clients: this is a cache of what can be read again, never state.

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from fed_gswgan.commands import (
     compare,
     data,
+    device,
     evaluate,
     ledger,
     privacy_audit,
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     privacy_explain.add_parser(privacy)
     privacy_audit.add_parser(privacy)
     ledger.add_parser(commands)
+    device.add_parser(commands)
     compare.add_parser(commands)
     evaluate.add_parser(commands)
     sample.add_parser(commands)

@@ -17,8 +17,9 @@ from fed_gswgan.models.state_vector import to_state_vector
 from fed_gswgan.privacy.clipped_update import update_event
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
+from fed_gswgan.wire.message_types import UPDATE
 from fed_gswgan.wire.update_codec import decode_update_reply, encode_update_request
-from fed_gswgan.wire.update_messages import UPDATE, UpdateRequest
+from fed_gswgan.wire.update_messages import UpdateRequest
 from server.reply_reading import Replies
 from server.round_strategy import RoundStrategy, Step
 

@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fed_gswgan.wire.byte_meter import ByteMeter
-from fed_gswgan.wire.messages import REGISTER
+from fed_gswgan.wire.message_types import REGISTER
 from server.exchange import exchange
 
 logger = logging.getLogger(__name__)

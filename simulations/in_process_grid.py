@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fed_gswgan.flat_table import Value
-from fed_gswgan.wire.messages import CLIENT_FAILED
+from fed_gswgan.wire.message_types import CLIENT_FAILED
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def open_image_folder(data_dir: str, classes: str, min_images_per_writer: int) -
             file where a folder belongs or one that is no PNG.
     """
     root = own_folder(data_dir, "folder", LAYOUT)
-    files = {folder.name: _files_of(folder) for folder in _visible(root) if folder.is_dir()}
+    files = {folder.name: class_files(folder) for folder in visible(root) if folder.is_dir()}
     if not files:
         raise ValueError(f"{root}: must hold a folder for each writer ({LAYOUT}), and has none")
     names = tuple(sorted({name for paths in files.values() for name, _ in paths}))
@@ -62,11 +62,16 @@ class ImageFolder:
         )
 
 
-def _files_of(writer_folder: Path) -> Files:
+def class_files(writer_folder: Path) -> Files:
+    """Return class and path of each of one writer's images, by class and file name.
+
+    Raises:
+        ValueError: no image, a file where a class's folder belongs, or one that is no PNG.
+    """
     files = tuple(
         (folder.name, _require_png(path))
-        for folder in _visible(writer_folder)
-        for path in _visible(_require_folder(folder))
+        for folder in visible(writer_folder)
+        for path in visible(_require_folder(folder))
     )
     if not files:
         raise ValueError(f"{writer_folder}: a writer without images; add some or remove the folder")
@@ -85,5 +90,6 @@ def _require_png(path: Path) -> Path:
     return path
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted, hidden files left out."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

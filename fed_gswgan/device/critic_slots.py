@@ -5,6 +5,7 @@ falls back to its checkpoint asks for older rounds again and finds the critic of
 """
 
 import hashlib
+import logging
 import os
 import struct
 import zlib
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from fed_gswgan.privacy.ledger import ReleaseKey
+
+logger = logging.getLogger(__name__)
 
 # round, optimizer steps, parameters, reply values, key, checksum
 _HEADER = struct.Struct("<qqqq64sI")
@@ -51,8 +54,15 @@ class CriticSlots:
         self._paths = (self._folder / "0.slot", self._folder / "1.slot")
 
     def before(self, server_round: int) -> CriticState | None:
-        """Return the newest state of an earlier round; None for a critic that never trained."""
-        states = [s for s in map(_read, self._paths) if s and s.server_round < server_round]
+        """Return the newest state of an earlier round; None for a critic that never trained.
+
+        A file that holds no state, since it was damaged or its writer was killed, is reported.
+        """
+        found = [(path, _read(path)) for path in self._paths]
+        for path, state in found:
+            if state is None and path.exists():
+                logger.warning("critic file %s is damaged or unfinished; it is not used", path)
+        states = [s for _, s in found if s and s.server_round < server_round]
         return max(states, key=lambda state: state.server_round, default=None)
 
     def released(self, key: ReleaseKey, shape: tuple[int, ...]) -> np.ndarray | None:

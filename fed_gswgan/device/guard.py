@@ -6,6 +6,7 @@ it, in every runtime.
 Shapes: N sample batches, B batch, C channels, H and W image.
 """
 
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -36,8 +37,9 @@ from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
-ANSWERING_PATIENCE_SECONDS = 60.0
+logger = logging.getLogger(__name__)
 
+ANSWERING_PATIENCE_SECONDS = 60.0
 
 CriticVector = tuple[np.ndarray, int]
 
@@ -151,11 +153,14 @@ class Guard:
         critic = Critic(network, critic_optimizer(network, config.critic, config.adam))
         state = slots.before(server_round)
         if state is not None and state.optimizer_steps > 0:
-            from_vector(*critic, state.parameters, state.optimizer_steps)
-        else:
-            randomness = self._stream("warm-start", 0)
-            classes = self._num_classes
-            warm_start(*critic, self._shard, classes, config.critic, config.adam, randomness)
+            try:
+                from_vector(*critic, state.parameters, state.optimizer_steps)
+                return critic
+            except ValueError as error:  # the owner chose another critic since
+                logger.warning("%s; it begins anew", error)
+        randomness = self._stream("warm-start", 0)
+        classes = self._num_classes
+        warm_start(*critic, self._shard, classes, config.critic, config.adam, randomness)
         return critic
 
     def _seal(

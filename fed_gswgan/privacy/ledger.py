@@ -120,6 +120,12 @@ class Ledger:
             self._fold()
             return {user: releases.events.copy() for user, releases in self._releases.items()}
 
+    def last_second(self) -> float:
+        """Return when the newest release was reserved, in seconds since 1970; 0 if none was."""
+        with self._file.locked():
+            self._fold()
+            return max(releases.last_second for releases in self._releases.values())
+
     @staticmethod
     def users_of(path: Path) -> tuple[str, ...]:
         """Return whose ledger this is, for people who look into one.

@@ -12,12 +12,6 @@ from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.release_basis import release_shape
 
-TRAIN = "train.gswgan"
-REGISTER = "query.register"
-
-# Code of the error message of a client that failed; refusals have codes of their own.
-CLIENT_FAILED = 1003
-
 
 class MalformedReplyError(ValueError):
     """A reply that breaks the schema; counted and dropped."""

@@ -11,8 +11,6 @@ import numpy as np
 from fed_gswgan.privacy.clipped_update import ClippedUpdate, update_event
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 
-UPDATE = "train.fedavg_gan"
-
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateRequest:

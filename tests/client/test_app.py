@@ -9,7 +9,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import LedgerUnavailable, MalformedInput
 from fed_gswgan.wire.byte_meter import ByteMeter
-from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
+from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN
 from server.registration import register_clients
 from server.round_strategy import RunStalled
 from simulations.in_process_grid import InProcessGrid

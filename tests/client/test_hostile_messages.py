@@ -12,8 +12,7 @@ from fed_gswgan.data.partitions import load_partition, partitions_of
 from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, create_virtual_clients
 from fed_gswgan.privacy.refusals import BudgetExhausted, MalformedInput, RequestExceedsPolicy
-from fed_gswgan.wire.messages import TRAIN
-from fed_gswgan.wire.update_messages import UPDATE
+from fed_gswgan.wire.message_types import TRAIN, UPDATE
 from simulations.in_process_grid import InProcessGrid
 from tests.conftest import SMALL
 

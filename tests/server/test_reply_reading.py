@@ -14,7 +14,8 @@ from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, release_event
 from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
 from fed_gswgan.wire.codec import decode_reply, encode_reply
-from fed_gswgan.wire.messages import TRAIN, TrainReply
+from fed_gswgan.wire.message_types import TRAIN
+from fed_gswgan.wire.messages import TrainReply
 from server.reply_reading import read_replies
 
 EVENT = release_event(2, SanitizerConfig())

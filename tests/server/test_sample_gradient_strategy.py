@@ -13,7 +13,7 @@ from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.reporting.checkpoint import Checkpoint
-from fed_gswgan.wire.messages import TRAIN
+from fed_gswgan.wire.message_types import TRAIN
 from server.round_strategy import RunStalled
 from tests.conftest import read_rounds
 

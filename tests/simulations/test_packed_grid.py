@@ -10,7 +10,7 @@ from rich.console import Console
 from client.app import app as client_app
 from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
-from fed_gswgan.wire.messages import CLIENT_FAILED, TRAIN
+from fed_gswgan.wire.message_types import CLIENT_FAILED, TRAIN
 from server.app import run_server
 from simulations.in_process_grid import InProcessGrid
 from simulations.packed_grid import PACK, PackedClientApp, PackedGrid

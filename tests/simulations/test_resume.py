@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from client.app import app as client_app
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.checkpoint import Checkpoint
-from fed_gswgan.wire.messages import TRAIN
+from fed_gswgan.wire.message_types import TRAIN
 from tests.conftest import SMALL, read_rounds
 
 

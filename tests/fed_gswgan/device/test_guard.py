@@ -379,14 +379,32 @@ class TestFailures:
             guard = make_guard(tmp_path / str(number), shard)
             assert answered(guard, make_request(1)) == noise_alone(make_request(1))
 
-    def test_critic_of_other_settings_is_answered_with_the_noise_alone(
-        self, make_guard, make_request, charges, tmp_path
+    def test_critic_of_other_settings_begins_anew(
+        self, make_guard, make_request, charges, tmp_path, caplog
     ):
         folder = tmp_path / "client"
         answered(make_guard(folder), make_request(1))
         wider = make_guard(folder, critic_width=32)
-        assert answered(wider, make_request(2, 1)) == noise_alone(make_request(2))
+        never_trained = make_guard(tmp_path / "new", critic_width=32)
+        assert answered(wider, make_request(2, 1)) == answered(never_trained, make_request(2, 1))
         assert charges(folder) == 2
+        assert "critic state has shape" in caplog.text
+        assert not (folder / "failures.log").exists()
+
+    def test_a_damaged_critic_is_reported_and_begins_anew(
+        self, make_guard, make_request, charges, tmp_path, caplog
+    ):
+        folder = tmp_path / "client"
+        answered(make_guard(folder), make_request(1))
+        assert "damaged" not in caplog.text
+        (slot,) = folder.rglob("*.slot")
+        slot.write_bytes(slot.read_bytes()[:-1] + b"x")
+        never_trained = make_guard(tmp_path / "new")
+        assert answered(make_guard(folder), make_request(2, 1)) == answered(
+            never_trained, make_request(2, 1)
+        )
+        assert charges(folder) == 2
+        assert f"critic file {slot} is damaged" in caplog.text
 
     def test_secure_noise_hides_a_failure_too(self, make_guard, make_request, tmp_path):
         guard = make_guard(tmp_path / "client", unreadable, noise_source="secure", noise_stddev=50)

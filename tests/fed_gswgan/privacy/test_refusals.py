@@ -2,7 +2,7 @@ import pytest
 
 from fed_gswgan.privacy import refusals
 from fed_gswgan.privacy.refusals import BudgetExhausted, LedgerUnavailable, Refusal
-from fed_gswgan.wire.messages import CLIENT_FAILED
+from fed_gswgan.wire.message_types import CLIENT_FAILED
 
 REFUSALS = [
     refusal

@@ -14,13 +14,12 @@ from flwr.app import (
     RecordDict,
 )
 
-import client.app
+from client import virtual_device
 from client.app import app as client_app
 from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.wire.codec import encode_reply
-from fed_gswgan.wire.messages import CLIENT_FAILED, REGISTER, TRAIN
+from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN, UPDATE
 from fed_gswgan.wire.release_guard import release_guard
-from fed_gswgan.wire.update_messages import UPDATE
 from simulations.in_process_grid import InProcessGrid
 from tests.conftest import read_rounds
 
@@ -263,7 +262,7 @@ def test_a_metric_planted_in_the_real_app_never_leaves(small_run, monkeypatch):
             replies.append(reply)
         return reply
 
-    monkeypatch.setattr(client.app, "encode_reply", encode_with_a_count)
+    monkeypatch.setattr(virtual_device, "encode_reply", encode_with_a_count)
     folder = small_run(rounds=1, app=recorded)
     assert [reply.has_content() for reply in replies] == [False] * 3
     assert {(reply.error.code, reply.error.reason) for reply in replies} == {
