@@ -9,24 +9,25 @@ from typing import Any, NamedTuple
 import torch
 from flwr.app import Context, RecordDict
 
-from fed_gswgan.config import Config, DataConfig
-from fed_gswgan.data.partitions import load_partition, partitions_of
-from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import Partition, load_partition, partitions_of
+from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.population import Population, virtual_client_id
 from fed_gswgan.device.update_guard import UpdateGuard
-from fed_gswgan.device.virtual_clients import (
-    SIMULATION_FOLDER,
-    policy_of_run,
-    simulation_folder,
-    virtual_client_id,
-)
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, policy_of_run, simulation_folder
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.profiling import timed
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.codec import decode_request, encode_reply
 from fed_gswgan.wire.update_codec import decode_update_request, encode_update_reply
+
+# Devices, and the shards that virtual clients share, kept in memory. Ray shares an actor between
+# clients, and there may be any number of them: what is kept can be read again, and is never state.
+KEPT = 256
 
 
 class Device(NamedTuple):
@@ -36,20 +37,60 @@ class Device(NamedTuple):
     update_guard: UpdateGuard
 
 
+class Simulation:
+    """What all virtual clients of a run have in common, read once a process."""
+
+    def __init__(self, root: Path, config: Config) -> None:
+        self.config = config
+        self.source = open_source(config.data)
+        self.partitions = partitions_of(self.source, config.data)
+        self.population = Population(root, self.partitions)
+        self.shard = lru_cache(maxsize=KEPT)(self._shard)
+        self.device = lru_cache(maxsize=KEPT)(self._device)
+
+    def client_id(self, partition_id: int) -> str:
+        """Return the id of a client; ValueError if there is none."""
+        if not 0 <= partition_id < len(self.partitions):
+            raise ValueError(
+                f"partition-id={partition_id} must be >= 0 and < {len(self.partitions)}, the "
+                f"number of clients that dataset={self.config.data.dataset} makes; start that "
+                "many nodes"
+            )
+        return virtual_client_id(partition_id)
+
+    def _shard(self, writers: Partition) -> WriterShard:
+        return load_partition(self.source, writers)
+
+    def _device(self, partition_id: int) -> Device:
+        config, client_id = self.config, self.client_id(partition_id)
+        writers = self.partitions.writers(partition_id)
+        owned = (
+            client_id,
+            self.partitions.users(partition_id),
+            lambda: self.shard(writers),
+            len(self.source.class_names),
+            config,
+            policy_of_run(config),
+            self.population.open(partition_id),
+        )
+        guard = Guard(*owned, lambda server_round: _noise_source(config, client_id, server_round))
+        return Device(guard, UpdateGuard(*owned))
+
+
 def client_id_of(context: Context) -> str:
     """Return the stable id of this node's client; it does not depend on anybody's images.
 
     Raises:
         ValueError: the node has no partition-id, or there is no such client.
+        RuntimeError: this process does not simulate.
     """
     with _noted():
-        open_device(context)
-        return virtual_client_id(_partition_id(context))
+        return _simulation(context).client_id(_partition_id(context))
 
 
 def answer_train(content: RecordDict, context: Context) -> RecordDict:
     """Answer a train request of GS-WGAN; Refusal by name, from the guard."""
-    with timed("answer"), _noted():
+    with _noted():
         guard = open_device(context).guard
         with timed("codec"):
             request = decode_request(content)
@@ -60,7 +101,7 @@ def answer_train(content: RecordDict, context: Context) -> RecordDict:
 
 def answer_update(content: RecordDict, context: Context) -> RecordDict:
     """Answer one of FedAvg-GAN; Refusal by name, from the guard."""
-    with timed("answer"), _noted():
+    with _noted():
         guard = open_device(context).update_guard
         return encode_update_reply(guard.answer(decode_update_request(content)))
 
@@ -70,14 +111,19 @@ def open_device(context: Context) -> Device:
 
     Raises:
         RuntimeError: this process does not simulate.
+        Refusal: LedgerUnavailable or LedgerLocked, of the population.
     """
+    return _simulation(context).device(_partition_id(context))
+
+
+def _simulation(context: Context) -> Simulation:
     root = simulation_folder()
     if root is None:
         raise RuntimeError(
             f"{SIMULATION_FOLDER} is not set: this app serves simulated clients; set it to a "
             "folder for their ledgers and critics before starting the process"
         )
-    return _open(root, _partition_id(context), tuple(sorted(context.run_config.items())))
+    return _opened(root, tuple(sorted(context.run_config.items())))
 
 
 @contextmanager
@@ -94,36 +140,9 @@ def _noted() -> Iterator[None]:
         raise
 
 
-# Ray shares an actor between clients: this is a cache of what can be read again, never state.
-@lru_cache(maxsize=256)
-def _open(root: Path, partition_id: int, settings: tuple[Any, ...]) -> Device:
-    config = Config.from_run_config(dict(settings))
-    source = _source(config.data)
-    partitions = partitions_of(source, config.data)
-    if not 0 <= partition_id < len(partitions):
-        raise ValueError(
-            f"partition-id={partition_id} must be >= 0 and < {len(partitions)}, the number of "
-            f"clients that dataset={config.data.dataset} makes; start that many nodes"
-        )
-    users = partitions[partition_id]
-    client_id = virtual_client_id(partition_id)
-    num_classes = len(source.class_names)
-    owned = (
-        client_id,
-        users,
-        lambda: load_partition(source, users),
-        num_classes,
-        config,
-        policy_of_run(config),
-        root / client_id,
-    )
-    guard = Guard(*owned, lambda server_round: _noise_source(config, client_id, server_round))
-    return Device(guard, UpdateGuard(*owned))
-
-
 @lru_cache(maxsize=4)
-def _source(config: DataConfig) -> WriterSource:
-    return open_source(config)
+def _opened(root: Path, settings: tuple[Any, ...]) -> Simulation:
+    return Simulation(root, Config.from_run_config(dict(settings)))
 
 
 def _noise_source(config: Config, client_id: str, server_round: int) -> NoiseSource:

@@ -16,6 +16,7 @@ from fed_gswgan.validation import at_least, between, non_negative, one_of, posit
 DATASETS = ("digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder")
 MOST_FREQUENCIES = 28  # of an image of 28 x 28
 CLASS_SETS = ("digits", "letters", "all", "merged")
+MOST_VIRTUAL_CLIENTS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class DataConfig:
     min_images_per_writer: int = 1
     writers_per_client: int = 1
     max_clients: int = 0  # 0: everybody
+    virtual_clients: int = 0  # share the shards, each with users of its own; 0: a client a shard
     writers_file: str = ""  # ids, one a line: only these; empty: everybody
     swapped_share: float = 0.0  # of the writers, whose ink and paper are swapped: a planted fault
 
@@ -37,6 +39,12 @@ class DataConfig:
         at_least(1, min_images_per_writer=self.min_images_per_writer)
         at_least(1, writers_per_client=self.writers_per_client)
         at_least(0, max_clients=self.max_clients)
+        at_least(0, virtual_clients=self.virtual_clients)
+        if self.virtual_clients > MOST_VIRTUAL_CLIENTS:
+            raise ValueError(
+                f"virtual-clients={self.virtual_clients} must be <= {MOST_VIRTUAL_CLIENTS}: a "
+                "client's id has five digits"
+            )
         if not 0 <= self.swapped_share <= 1:
             raise ValueError(f"swapped-share={self.swapped_share} must lie in [0, 1]")
 

@@ -11,12 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import partitions_of
+from fed_gswgan.data.partitions import Partitions, partitions_of
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.device.population import Population
 from fed_gswgan.device.virtual_clients import (
     ReservedBudgets,
-    create_virtual_clients,
     failed_clients,
     policy_of_run,
     reserved_budgets,
@@ -42,11 +42,12 @@ from fed_gswgan.training.gradient_field import GradientField
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.wire.byte_meter import ByteMeter
 from server.fedavg_gan_strategy import FedAvgGanStrategy
+from server.nodes import Nodes, RegisteredNodes
 from server.registration import register_clients
 from server.round_strategy import RoundStrategy
 from server.run_recorder import RunRecorder
 from server.sample_gradient_strategy import SampleGradientStrategy
-from server.summary import privacy_summary
+from server.summary import privacy_summary, virtual_unit
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def run_server(
     runtime: str,
     interrupted: Callable[[], bool] = lambda: False,
     console: Console | None = None,
+    nodes: Nodes | None = None,
 ) -> Path:
     """Train from round 1 or the checkpoint, evaluate, sum up; return the run's folder.
 
@@ -85,10 +87,11 @@ def run_server(
         runtime: its name in the summary.
         interrupted: True once the run shall end after the replies at hand.
         console: where the progress bar goes.
+        nodes: the population, where it is known without asking; None: every node is asked.
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     with open_run_folder(config) as run:
-        _run(run, grid, config, runtime, interrupted, console or Console())
+        _run(run, grid, config, runtime, interrupted, console or Console(), nodes)
     return run.path
 
 
@@ -99,12 +102,14 @@ def _run(
     runtime: str,
     interrupted: Callable[[], bool],
     console: Console,
+    nodes: Nodes | None,
 ) -> None:
     source = open_source(config.data)
+    partitions = partitions_of(source, config.data)
     user_ledgers = UserLedgers(run.path / ASKED, config.budget)
     virtual_clients = simulation_folder()
     if virtual_clients is not None and user_ledgers.max_participations() == 0:
-        create_virtual_clients(virtual_clients, partitions_of(source, config.data))
+        Population.create(virtual_clients, partitions)
     num_classes = len(source.class_names)
     trainer = _trainer(config, num_classes)
     byte_meter = ByteMeter()
@@ -113,7 +118,7 @@ def _run(
         strategy = STRATEGIES[config.algorithm.algorithm](
             config=config,
             experiment_id=run.experiment_id,
-            nodes=_register(grid, config, source, byte_meter, interrupted),
+            nodes=nodes or _register(grid, config, len(partitions), byte_meter, interrupted),
             num_classes=num_classes,
             trainer=trainer,
             user_ledgers=user_ledgers,
@@ -127,7 +132,7 @@ def _run(
         strategy.start(grid, num_rounds=config.run.rounds)
         if not interrupted():
             recorder.picture()
-            summary = summarize(config, source, strategy, recorder, runtime)
+            summary = summarize(config, source, partitions, strategy, recorder, runtime)
             replace_json(run.path / "summary.json", summary)
     finally:
         recorder.close()
@@ -168,18 +173,18 @@ def _gradient_field(config: Config, num_classes: int) -> GradientField:
 def _register(
     grid: Grid,
     config: Config,
-    source: WriterSource,
+    clients: int,
     byte_meter: ByteMeter,
     interrupted: Callable[[], bool],
-) -> dict[str, int]:
-    clients = len(partitions_of(source, config.data))
+) -> Nodes:
     timeout = config.cohort.reply_timeout_seconds
-    return register_clients(grid, byte_meter, clients, timeout, interrupted)
+    return RegisteredNodes(register_clients(grid, byte_meter, clients, timeout, interrupted))
 
 
 def summarize(
     config: Config,
     source: WriterSource,
+    partitions: Partitions,
     strategy: RoundStrategy,
     recorder: RunRecorder,
     runtime: str,
@@ -196,6 +201,7 @@ def summarize(
         "runtime": runtime,
         "dataset": source.name,
         "clients": len(strategy.nodes),
+        "shards": len(partitions.shards),
         "cohort_size": min(config.cohort.cohort_size, len(strategy.nodes)),
         "rounds": recorder.finished_round,
         "seconds": round(recorder.seconds, 3),
@@ -205,13 +211,15 @@ def summarize(
             config,
             strategy.event,
             strategy.reply_size,
-            source.unit,
+            virtual_unit(source.unit, partitions) if partitions.shared else source.unit,
             len(strategy.nodes),
             strategy.user_ledgers,
-            _reserved(config, source),
+            _reserved(config, partitions),
         ),
         "bytes": recorder.byte_meter.summary(
-            parameter_count(strategy.trainer.generator), parameter_count(critic)
+            parameter_count(strategy.trainer.generator),
+            parameter_count(critic),
+            recorder.bytes_by_client(),
         ),
         "metrics": metrics,
         "replies": recorder.replies,
@@ -219,13 +227,13 @@ def summarize(
     }
 
 
-def _reserved(config: Config, source: WriterSource) -> ReservedBudgets | None:
+def _reserved(config: Config, partitions: Partitions) -> ReservedBudgets | None:
     """Return what the clients' ledgers say, where they are simulated and all can be read."""
     folder = simulation_folder()
     if folder is None:
         return None
     try:
-        return reserved_budgets(folder, partitions_of(source, config.data), policy_of_run(config))
+        return reserved_budgets(folder, partitions, policy_of_run(config))
     except LedgerUnavailable as error:
         logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
         return None

@@ -21,6 +21,7 @@ from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.wire.byte_meter import ByteMeter
 from server.cohort_sampling import select_cohort
 from server.exchange import exchange
+from server.nodes import Nodes
 from server.reply_reading import Replies, read_replies
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class RoundStrategy(Strategy):
 
     Args:
         config: of the run.
-        nodes: client id to node id.
+        nodes: the population, sorted by client id, and each one's node id.
         trainer: the generator.
         user_ledgers: the server's own count of private releases.
         byte_meter: counts both directions.
@@ -64,7 +65,7 @@ class RoundStrategy(Strategy):
         self,
         *,
         config: Config,
-        nodes: dict[str, int],
+        nodes: Nodes,
         trainer: GeneratorTrainer,
         user_ledgers: UserLedgers,
         byte_meter: ByteMeter,
@@ -86,7 +87,8 @@ class RoundStrategy(Strategy):
         self.checkpoint_round = checkpoint_round
         self.on_round = on_round
         self.interrupted = interrupted
-        self.clients = {node_id: client_id for client_id, node_id in nodes.items()}
+        self.clients: dict[int, str] = {}  # by node id: those who were asked last
+        self._exhausted = 0  # so many clients, from the first, cannot be asked any more
         self.seeds = SeedStream(config.run.seed)
 
     @abstractmethod
@@ -122,8 +124,9 @@ class RoundStrategy(Strategy):
             malformed=replies.malformed,
             missing=len(requests) - replies.arrived,
             stepped=step.taken,
-            downlink_bytes=self.byte_meter.round_downlink,
-            uplink_bytes=self.byte_meter.round_uplink,
+            downlink_bytes=sum(self.byte_meter.round_downlink.values()),
+            uplink_bytes=sum(self.byte_meter.round_uplink.values()),
+            bytes_by_client=self.byte_meter.round_by_client(),
             epsilon_server_bound=self.user_ledgers.max_epsilon(),
             combined_gradient_norm=step.combined_norm,
             generator_gradient_norm=step.generator_gradient_norm,
@@ -140,8 +143,9 @@ class RoundStrategy(Strategy):
         self.byte_meter.start_round()
         for client_id in cohort:
             self.byte_meter.downlink(client_id, records)
+        self.clients = {self.nodes.node_id(client_id): client_id for client_id in cohort}
         group, kind = str(server_round), self.message_type
-        return [Message(records, self.nodes[c], kind, group_id=group) for c in cohort]
+        return [Message(records, node_id, kind, group_id=group) for node_id in self.clients]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -152,7 +156,7 @@ class RoundStrategy(Strategy):
 
     def select_cohort(self, server_round: int) -> list[str]:
         """Return the drawn cohort less those whose budget another release would pass."""
-        drawn = select_cohort(list(self.nodes), server_round, self.config.cohort, self.seeds)
+        drawn = select_cohort(self.nodes, server_round, self.config.cohort, self.seeds)
         return [c for c in drawn if not self.user_ledgers.would_exceed(c, self.event)]
 
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
@@ -213,8 +217,11 @@ class RoundStrategy(Strategy):
         return Result(arrays=ArrayRecord(self.trainer.ema_generator.state_dict()))
 
     def everybody_is_exhausted(self) -> bool:
-        """Tell whether no client may be asked any more."""
-        return all(self.user_ledgers.would_exceed(c, self.event) for c in self.nodes)
+        """Tell whether no client may be asked any more; who was found so is not looked at again."""
+        nodes, would_exceed = self.nodes, self.user_ledgers.would_exceed
+        while self._exhausted < len(nodes) and would_exceed(nodes[self._exhausted], self.event):
+            self._exhausted += 1
+        return self._exhausted == len(nodes)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -7,7 +7,7 @@ from rich.console import Console
 from fed_gswgan.config import Config
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.reporting.progress_bar import ProgressBar
-from fed_gswgan.reporting.round_log import RoundLog
+from fed_gswgan.reporting.round_log import RoundLog, bytes_by_client
 from fed_gswgan.reporting.round_profile import RoundProfile
 from fed_gswgan.reporting.round_report import RoundReport
 from fed_gswgan.reporting.sample_grid import sample_grid, save_grid
@@ -66,6 +66,10 @@ class RunRecorder:
             self.picture()
         if report.server_round % self.config.run.checkpoint_every == 0:
             self._save()
+
+    def bytes_by_client(self) -> dict[str, list[int]]:
+        """Return downlink and uplink of every client who was asked, over all rounds."""
+        return bytes_by_client(self.folder)
 
     def picture(self) -> Path:
         """Draw a grid of samples of the EMA generator, a row a class, and return its path."""

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.device.virtual_clients import ReservedBudgets
 from fed_gswgan.privacy.calibration import remedies
 from fed_gswgan.privacy.events import SanitizedGradientEvent
@@ -12,6 +13,12 @@ from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.trust import TrustModel
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
+
+
+def virtual_unit(unit: str, partitions: Partitions) -> str:
+    """Return who a user is where virtual clients share the data of real ones."""
+    shared = f"{len(partitions)} clients share {len(partitions.shards)} shards"
+    return f"virtual: {shared}, so this is not the epsilon of {unit}"
 
 
 def privacy_summary(

@@ -68,6 +68,11 @@ class Engine:
             with closing(WorkerGrid(clients, run_config, min(workers, clients))) as grid:
                 serve(grid)
 
+    @property
+    def nodes_are_partitions(self) -> bool:
+        """Tell whether a client's node follows from its partition, so that nobody need be asked."""
+        return self.runtime != "ray" or self.clients_per_message != 1
+
     def options(self) -> list[str]:
         """Return the command-line options that ask for this engine."""
         words = ["--workers", str(self.workers)] if self.workers else []

@@ -29,7 +29,8 @@ class InProcessGrid(Grid):
 
     Args:
         client_app: called for every message.
-        num_nodes: virtual nodes; node ``i`` has partition-id ``i``.
+        num_nodes: virtual nodes; that of partition-id ``i`` is ``FIRST_NODE_ID + i``. A node's
+            context is made when a message comes, and kept if the app leaves something in its state.
         run_config: every context's.
     """
 
@@ -45,16 +46,9 @@ class InProcessGrid(Grid):
         self._run = Run.create_empty(run_id=RUN_ID)
         self._replies: dict[str, Message] = {}
         self._pushed = 0
-        self._contexts = {
-            FIRST_NODE_ID + partition_id: Context(
-                run_id=RUN_ID,
-                node_id=FIRST_NODE_ID + partition_id,
-                node_config={"partition-id": partition_id, "num-partitions": num_nodes},
-                state=RecordDict(),
-                run_config=dict(run_config),
-            )
-            for partition_id in range(num_nodes)
-        }
+        self._node_ids = range(FIRST_NODE_ID, FIRST_NODE_ID + num_nodes)
+        self._run_config = dict(run_config)
+        self._contexts: dict[int, Context] = {}
 
     def set_run(self, run: Run) -> None:
         """Set the run; it names nothing that matters here."""
@@ -78,15 +72,16 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the virtual nodes."""
-        return list(self._contexts)
+        return self._node_ids
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Answer every message at once and return their ids."""
         message_ids = []
         for message in messages:
             message_ids.append(self._name(message))
-            context = self._contexts[message.metadata.dst_node_id]
+            context = self.context(message.metadata.dst_node_id)
             self._replies[message_ids[-1]] = answer(self._client_app, message, context)
+            self._keep(context)
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -98,6 +93,23 @@ class InProcessGrid(Grid):
     ) -> Iterable[Message]:
         """Push and pull."""
         return self.pull_messages(self.push_messages(messages))
+
+    def context(self, node_id: int) -> Context:
+        """Return what a node's ClientApp is called with; ValueError if there is no such node."""
+        return self._contexts.get(node_id) or Context(
+            run_id=RUN_ID,
+            node_id=node_id,
+            node_config={
+                "partition-id": self._node_ids.index(node_id),
+                "num-partitions": len(self._node_ids),
+            },
+            state=RecordDict(),
+            run_config=self._run_config,
+        )
+
+    def _keep(self, context: Context) -> None:
+        if context.state:
+            self._contexts[context.node_id] = context
 
     def _name(self, message: Message) -> str:
         """Give a message its id."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from client.app import app as client_app
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.flat_table import Value
 from fed_gswgan.profiling import PROFILE_FOLDER
+from server.registration import LONGEST_WAIT_SECONDS
 from simulations.packed_grid import PackedClientApp, PackedGrid
 
 # What an actor needs of this process's environment, on a cluster too.
@@ -90,8 +92,12 @@ def run_on_ray(
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        packed = clients_per_message != 1
-        serve(PackedGrid(grid, nodes, clients, clients_per_message) if packed else grid)
+        if clients_per_message == 1:
+            serve(grid)
+            return
+        packed = PackedGrid(grid, nodes, clients, clients_per_message)
+        _wait_for(packed)
+        serve(packed)
 
     run_simulation(
         server_app=server_app,
@@ -99,6 +105,15 @@ def run_on_ray(
         num_supernodes=nodes,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
+
+
+def _wait_for(grid: PackedGrid) -> None:
+    """Return once Flower's nodes are there, on which nobody waits by registering clients."""
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while not grid.get_node_ids():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"Flower's nodes did not start in {LONGEST_WAIT_SECONDS:g} s")
+        time.sleep(0.05)
 
 
 def _actors() -> int:

@@ -26,6 +26,7 @@ from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, def
 from server.app import run_server
 from server.round_strategy import RunStalled
 from simulations.engine import RUNTIMES, Engine
+from simulations.virtual_nodes import VirtualNodes
 
 Settings = dict[str, Value]
 
@@ -68,7 +69,8 @@ def run(config: Config, clients: int, engine: Engine, profile: bool, console: Co
     logging.getLogger("flwr").setLevel(logging.ERROR)
 
     def serve(grid: Any) -> None:
-        run_server(grid, config, engine.runtime, stop.is_set, console)
+        nodes = VirtualNodes(clients) if engine.nodes_are_partitions else None
+        run_server(grid, config, engine.runtime, stop.is_set, console, nodes)
 
     engine.run(serve, config.to_run_config(), clients)
     if stop.is_set():

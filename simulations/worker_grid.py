@@ -131,7 +131,7 @@ class WorkerGrid(InProcessGrid):
             while (task := self._take()) is not None:
                 message, content = task
                 node_id = message.metadata.dst_node_id
-                context = self._contexts[node_id]
+                context = self.context(node_id)
                 try:
                     connection.send((message.metadata, content, context))
                     reply, context.state = connection.recv()
@@ -140,6 +140,7 @@ class WorkerGrid(InProcessGrid):
                     return
                 with self._changed:
                     self._busy.discard(node_id)
+                    self._keep(context)
                     self._replies[message.metadata.message_id] = reply
                     self._changed.notify_all()
 
@@ -159,7 +160,7 @@ class WorkerGrid(InProcessGrid):
 
     def _say_died(self, process: BaseProcess, node_id: int) -> None:
         process.join(LAST_WORDS_SECONDS)
-        partition_id = self._contexts[node_id].node_config["partition-id"]
+        partition_id = self.context(node_id).node_config["partition-id"]
         with self._changed:
             self._died = (
                 f"a worker process (pid {process.pid}) ended with status {process.exitcode} while "

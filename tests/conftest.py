@@ -18,6 +18,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from server.app import run_server
 from simulations.in_process_grid import InProcessGrid
+from simulations.virtual_nodes import VirtualNodes
 
 SMALL: dict[str, bool | int | float | str] = {
     "dataset": "digits",
@@ -61,9 +62,11 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         settings = {**SMALL, "output-dir": str(folder)}
         settings |= {key.replace("_", "-"): value for key, value in overrides.items()}
         config = Config.from_run_config(settings)
-        grid = InProcessGrid(app, config.data.max_clients, config.to_run_config())
+        clients = config.data.virtual_clients or config.data.max_clients
+        grid = InProcessGrid(app, clients, config.to_run_config())
         console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        return run_server(grid, config, "in-process", interrupted, console)
+        nodes = VirtualNodes(clients) if config.data.virtual_clients else None
+        return run_server(grid, config, "in-process", interrupted, console, nodes)
 
     return run
 

@@ -1,13 +1,56 @@
 """How writers are dealt to clients, and how a client's shard is read."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fed_gswgan.config import DataConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.data.writer_source import WriterSource
 from fed_gswgan.validation import at_least
 
-Partition = tuple[str, ...]  # the writers of one client
+Partition = tuple[str, ...]  # the writers, or the users, of one client
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Whose shard each client holds and who its users are, told client by client.
+
+    Where the clients are virtual, the shards are dealt to them in turn, so several may hold the
+    same images. Each of them has users of its own all the same, named ``WRITER/COPY``: what one
+    client releases is charged to no other's users.
+
+    Attributes:
+        shards: the writers of each shard.
+        virtual_clients: how many there are; 0: as many as shards, and the users are the writers.
+    """
+
+    shards: tuple[Partition, ...]
+    virtual_clients: int = 0
+
+    def __len__(self) -> int:
+        return self.virtual_clients or len(self.shards)
+
+    def writers(self, partition_id: int) -> Partition:
+        """Return whose images the client holds; partition ids run from 0."""
+        return self.shards[partition_id % len(self.shards)]
+
+    def users(self, partition_id: int) -> Partition:
+        """Return who is charged for what the client releases; nobody is a user of two clients."""
+        if not self.virtual_clients:
+            return self.shards[partition_id]
+        copy, shard = divmod(partition_id, len(self.shards))
+        return tuple(f"{writer}/{copy}" for writer in self.shards[shard])
+
+    @property
+    def user_count(self) -> int:
+        """Users of all clients together."""
+        rounds, rest = divmod(len(self), len(self.shards))
+        return rounds * sum(map(len, self.shards)) + sum(map(len, self.shards[:rest]))
+
+    @property
+    def shared(self) -> bool:
+        """Tell whether some client holds the images of another."""
+        return len(self) > len(self.shards)
 
 
 def partition_writers(
@@ -34,19 +77,20 @@ def partition_writers(
     return partitions[: max_clients or None]
 
 
-def partitions_of(source: WriterSource, config: DataConfig) -> tuple[Partition, ...]:
+def partitions_of(source: WriterSource, config: DataConfig) -> Partitions:
     """Deal a source's writers as the settings say: the same on server, clients and runtimes.
 
     Raises:
         ValueError: as ``partition_writers``.
     """
-    return partition_writers(source.writer_ids, config.writers_per_client, config.max_clients)
+    shards = partition_writers(source.writer_ids, config.writers_per_client, config.max_clients)
+    return Partitions(shards, config.virtual_clients)
 
 
-def load_partition(source: WriterSource, partition: Partition) -> WriterShard:
+def load_partition(source: WriterSource, writers: Partition) -> WriterShard:
     """Read the shards of one client's writers as one.
 
     Raises:
-        ValueError: the partition is empty, or a writer has no shard in the source.
+        ValueError: no writer is named, or one has no shard in the source.
     """
-    return WriterShard.merge([source.shard(writer_id) for writer_id in partition])
+    return WriterShard.merge([source.shard(writer_id) for writer_id in writers])

@@ -5,16 +5,14 @@ it; no message and no run config can, so a server cannot talk a real device into
 """
 
 import os
-import shutil
-import statistics
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.device.client_folder import FAILURES, LEDGER
+from fed_gswgan.device.population import Population
 from fed_gswgan.privacy.accountant import compose
-from fed_gswgan.privacy.durable_file import sync_folder
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.neighboring import NeighboringRelation
@@ -48,11 +46,6 @@ def simulation_folder() -> Path | None:
     return Path(value) if value else None
 
 
-def virtual_client_id(partition_id: int) -> str:
-    """Return the id of the virtual client that holds this partition."""
-    return f"client-{partition_id:05d}"
-
-
 def policy_of_run(config: Config) -> DevicePolicy:
     """Return the policy of a simulated device: exactly what the run's settings ask for."""
     return DevicePolicy(
@@ -66,57 +59,37 @@ def policy_of_run(config: Config) -> DevicePolicy:
     )
 
 
-def create_virtual_clients(folder: Path, partitions: tuple[tuple[str, ...], ...]) -> None:
-    """Create every client's folder with an empty ledger, all at once; a folder that is there stays.
-
-    What is missing in a folder that is there is not made again: its client refuses to answer.
-
-    Args:
-        folder: of all virtual clients; readable by its owner alone.
-        partitions: the users of each client.
-    """
-    if folder.exists():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        for partition_id, users in enumerate(partitions):
-            client = draft / virtual_client_id(partition_id)
-            client.mkdir(mode=0o700)
-            Ledger.create(client / LEDGER, users)
-        sync_folder(draft)
-        draft.rename(folder)  # refused if another process was first and its folder has clients
-    except OSError:
-        shutil.rmtree(draft)
-        if not folder.exists():
-            raise
-    sync_folder(folder.parent)
-
-
-def reserved_budgets(
-    folder: Path, partitions: tuple[tuple[str, ...], ...], policy: DevicePolicy
-) -> ReservedBudgets:
-    """Read every virtual client's ledger.
+def reserved_budgets(folder: Path, partitions: Partitions, policy: DevicePolicy) -> ReservedBudgets:
+    """Read the ledger of every virtual client that has one; whoever was never asked spent nothing.
 
     Raises:
-        LedgerUnavailable: one is missing or cannot be read, or is of other users.
+        LedgerUnavailable: one that was made is missing or cannot be read, or is of other users.
     """
     relation = NeighboringRelation(policy.neighboring_relation)
-    counts, mus = [], []
-    for partition_id, users in enumerate(partitions):
-        path = folder / virtual_client_id(partition_id) / LEDGER
-        for releases in Ledger(path, users, policy).releases().values():
+    population = Population(folder, partitions)
+    counts, mus = [0], []
+    for partition_id in population.made():
+        path = population.folder_of(partition_id) / LEDGER
+        for releases in Ledger(path, partitions.users(partition_id), policy).releases().values():
             counts.append(releases.total())
             mus.append(compose(releases, relation))
+    users = partitions.user_count
+    mu_max, mu_median = max(mus, default=0.0), _upper_median(mus, users)
     return ReservedBudgets(
-        users=len(counts),
+        users=users,
         participations_max=max(counts),
-        mu_max=max(mus),
-        epsilon_max=gaussian_epsilon(max(mus), policy.delta),
-        epsilon_median=gaussian_epsilon(statistics.median_high(mus), policy.delta),
+        mu_max=mu_max,
+        epsilon_max=gaussian_epsilon(mu_max, policy.delta),
+        epsilon_median=gaussian_epsilon(mu_median, policy.delta),
     )
 
 
 def failed_clients(folder: Path) -> list[Path]:
     """Return the failure logs of virtual clients, which their replies do not tell of."""
     return sorted([*folder.glob(FAILURES), *folder.glob(f"*/{FAILURES}")])
+
+
+def _upper_median(mus: list[float], users: int) -> float:
+    """Return the median over so many users, of whom those without an entry spent 0."""
+    place = users // 2 - (users - len(mus))
+    return sorted(mus)[place] if place >= 0 else 0.0

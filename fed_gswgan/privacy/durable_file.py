@@ -4,7 +4,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,26 +13,38 @@ from fed_gswgan.privacy.refusals import LedgerLocked, LedgerUnavailable
 _POLL_SECONDS = 0.005
 
 
-def write_durably(descriptor: int, data: bytes) -> None:
-    """Write all of ``data`` in one piece and return once it is on disk; OSError if it is not."""
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of ``data`` in one piece; OSError if that cannot be."""
     written = os.write(descriptor, data)
     if written != len(data):
         raise OSError(28, f"only {written} of {len(data)} bytes were written")
+
+
+def write_durably(descriptor: int, data: bytes) -> None:
+    """Write all of ``data`` in one piece and return once it is on disk; OSError if it is not."""
+    write_whole(descriptor, data)
     os.fsync(descriptor)
 
 
 def replace_durably(path: Path, data: bytes) -> None:
+    """Put a whole new file in place of ``path``, readable by its owner alone, and on disk."""
+    replace_whole(path, data, write_durably)
+    sync_folder(path.parent)
+
+
+def replace_whole(
+    path: Path, data: bytes, write: Callable[[int, bytes], None] = write_whole
+) -> None:
     """Put a whole new file in place of ``path``, readable by its owner alone."""
     draft, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     try:
-        write_durably(draft, data)
+        write(draft, data)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise
     finally:
         os.close(draft)
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

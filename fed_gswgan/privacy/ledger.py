@@ -81,9 +81,12 @@ class Ledger:
         self._folded_entries = 0
 
     @staticmethod
-    def create(path: Path, users: tuple[str, ...]) -> None:
-        """Create the ledger of these users; raises FileExistsError if there is one already."""
-        LedgerFile.create(path, {"users": list(users)})
+    def create(path: Path, users: tuple[str, ...], sync: bool = True) -> None:
+        """Create the ledger of these users; raises FileExistsError if there is one already.
+
+        It is on disk when this returns, or without ``sync`` when the first ``reserve`` does.
+        """
+        LedgerFile.create(path, {"users": list(users)}, sync)
 
     def reserve(self, key: ReleaseKey, event: SanitizedGradientEvent) -> None:
         """Charge every user of the ledger for one release, durably, or refuse.

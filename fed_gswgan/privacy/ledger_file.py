@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.privacy.durable_file import lock, sync_folder, write_durably
+from fed_gswgan.privacy.durable_file import lock, sync_folder, write_durably, write_whole
 from fed_gswgan.privacy.ledger_head import LedgerHead, head_path, read_head, write_head
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 
@@ -35,8 +35,13 @@ class LedgerFile:
         self._descriptor = -1
 
     @classmethod
-    def create(cls, path: Path, header: dict[str, Any]) -> "LedgerFile":
+    def create(cls, path: Path, header: dict[str, Any], sync: bool = True) -> "LedgerFile":
         """Create a ledger once, explicitly; after that a missing file is an exhausted budget.
+
+        Args:
+            path: of the file.
+            header: its first line.
+            sync: return once it is on disk. Without, the first ``append`` brings all of it there.
 
         Raises:
             FileExistsError: there is one already, or the head of one; both are left as they are.
@@ -46,15 +51,16 @@ class LedgerFile:
         line, last_hash = _chain("", {"format": FORMAT, **header})
         draft, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
         try:
-            write_durably(draft, line)
+            (write_durably if sync else write_whole)(draft, line)
             os.link(name, path)  # in one piece, and only if there is none
         except FileExistsError as error:
             raise FileExistsError(f"{path}: there is one already; it is left as it is") from error
         finally:
             os.close(draft)
             os.unlink(name)
-        sync_folder(path.parent)
-        write_head(path, LedgerHead(len(line), last_hash))
+        if sync:
+            sync_folder(path.parent)
+        write_head(path, LedgerHead(len(line), last_hash), sync)
         return cls(path)
 
     def drop_incomplete_line(self) -> bool:

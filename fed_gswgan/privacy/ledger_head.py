@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fed_gswgan.privacy.durable_file import replace_durably
+from fed_gswgan.privacy.durable_file import replace_durably, replace_whole
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 
 
@@ -31,9 +31,10 @@ def head_path(ledger: Path) -> Path:
     return ledger.with_suffix(".head")
 
 
-def write_head(ledger: Path, head: LedgerHead) -> None:
-    """Put a new head in place and return once it is on disk; OSError if it is not."""
-    replace_durably(head_path(ledger), json.dumps(asdict(head)).encode())
+def write_head(ledger: Path, head: LedgerHead, sync: bool = True) -> None:
+    """Put a new head in place, by default on disk when this returns; OSError if it cannot be."""
+    replace = replace_durably if sync else replace_whole
+    replace(head_path(ledger), json.dumps(asdict(head)).encode())
 
 
 def read_head(ledger: Path) -> LedgerHead:

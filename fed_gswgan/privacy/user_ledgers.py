@@ -30,7 +30,8 @@ class UserLedgers:
         self._delta = budget.delta
         self._max_mu = gaussian_mu(budget.max_epsilon, budget.delta)
         self._max_participations = budget.max_participations or math.inf
-        self._releases: dict[str, Counter[SanitizedGradientEvent]] = defaultdict(Counter)
+        self._times: dict[SanitizedGradientEvent, Counter[str]] = defaultdict(Counter)
+        self._most_mu, self._most_participations = 0.0, 0
         with self._file.locked() as file:
             for entry in file.entries:
                 self._count(entry["clients"], SanitizedGradientEvent(**entry["event"]))
@@ -51,14 +52,13 @@ class UserLedgers:
 
     def would_exceed(self, client_id: str, event: SanitizedGradientEvent) -> bool:
         """Tell whether one more such release would pass a limit for this client's users."""
-        wanted = self._releases.get(client_id, Counter()) + Counter([event])
+        wanted = self._releases_of(client_id) + Counter([event])
         too_many = wanted.total() > self._max_participations
         return too_many or compose(wanted, self._relation) > self._max_mu
 
     def max_mu(self) -> float:
         """Return mu of the user who was asked most; 0 before anybody was."""
-        mus = (compose(releases, self._relation) for releases in self._releases.values())
-        return max(mus, default=0.0)
+        return self._most_mu
 
     def max_epsilon(self) -> float:
         """Return epsilon of the user who was asked most; 0 before anybody was."""
@@ -66,8 +66,16 @@ class UserLedgers:
 
     def max_participations(self) -> int:
         """Return how often the client who was asked most was asked."""
-        return max((r.total() for r in self._releases.values()), default=0)
+        return self._most_participations
 
     def _count(self, client_ids: list[str], event: SanitizedGradientEvent) -> None:
+        """Add a release; what a user spent only grows, so the most is known without a search."""
         for client_id in client_ids:
-            self._releases[client_id][event] += 1
+            self._times[event][client_id] += 1
+            releases = self._releases_of(client_id)
+            self._most_mu = max(self._most_mu, compose(releases, self._relation))
+            self._most_participations = max(self._most_participations, releases.total())
+
+    def _releases_of(self, client_id: str) -> Counter[SanitizedGradientEvent]:
+        found = {event: times[client_id] for event, times in self._times.items()}
+        return +Counter(found)

@@ -27,7 +27,7 @@ class Progress:
     server_round: int
     seconds: float
     replies: dict[str, int]
-    byte_meter: dict[str, Any]
+    byte_meter: dict[str, int]
 
 
 class Checkpoint:

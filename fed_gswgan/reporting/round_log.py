@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 from fed_gswgan.reporting.files import replace_file
@@ -9,12 +10,14 @@ from fed_gswgan.reporting.round_report import RoundReport
 
 logger = logging.getLogger(__name__)
 
+ROUNDS = "rounds.jsonl"
+
 
 class RoundLog:
     """Appends each round's report; a resumed run first drops the rounds it will run again."""
 
     def __init__(self, run_folder: Path, finished_round: int) -> None:
-        path = run_folder / "rounds.jsonl"
+        path = run_folder / ROUNDS
         if path.exists():
             kept = [
                 line
@@ -41,6 +44,17 @@ class RoundLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def bytes_by_client(run_folder: Path) -> dict[str, list[int]]:
+    """Return each client's downlink and uplink, summed over the rounds written so far."""
+    sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    with (run_folder / ROUNDS).open() as lines:
+        for line in lines:
+            for client_id, (downlink, uplink) in json.loads(line)["bytes_by_client"].items():
+                sums[client_id][0] += downlink
+                sums[client_id][1] += uplink
+    return dict(sums)
 
 
 def _round_of(line: str) -> int | None:

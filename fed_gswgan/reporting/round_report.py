@@ -19,6 +19,7 @@ class RoundReport:
         stepped: whether the generator took a step (enough replies came).
         downlink_bytes: payload of this round's requests.
         uplink_bytes: payload of this round's replies.
+        bytes_by_client: downlink and uplink of every client that was asked.
         epsilon_server_bound: of the user asked most, by the server's own count.
         combined_gradient_norm: mean L2 norm of the combined gradient's rows; mostly noise.
         generator_gradient_norm: L2 norm of the generator's parameter gradient.
@@ -34,6 +35,7 @@ class RoundReport:
     stepped: bool
     downlink_bytes: int
     uplink_bytes: int
+    bytes_by_client: dict[str, list[int]]
     epsilon_server_bound: float
     combined_gradient_norm: float
     generator_gradient_norm: float

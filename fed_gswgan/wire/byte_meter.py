@@ -1,12 +1,14 @@
 """Counts what crosses the wire: the payload bytes of every record, in both directions."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 FLOAT32_BYTES = 4
+_KEPT = ("downlink_total", "uplink_total", "requests", "replies")
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
 
@@ -29,46 +31,61 @@ def _record_bytes(record: Record) -> int:
 
 @dataclass
 class ByteMeter:
-    """Payload bytes by direction, by client and by round.
+    """Payload bytes by direction: of all rounds together, and by client of the current round.
 
-    Registration, once each time a run is started or resumed, is counted apart.
+    What each client cost in all is the sum over the rounds that were written down: this object
+    does not grow with the clients. Registration, once each time a run is started or resumed, is
+    counted apart.
     """
 
-    downlink_by_client: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    uplink_by_client: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    downlink_total: int = 0
+    uplink_total: int = 0
     requests: int = 0
     replies: int = 0
     registration_total: int = 0
-    round_downlink: int = 0
-    round_uplink: int = 0
+    round_downlink: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    round_uplink: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def start_round(self) -> None:
         """Set the counts of the current round to 0."""
-        self.round_downlink = self.round_uplink = 0
+        self.round_downlink, self.round_uplink = defaultdict(int), defaultdict(int)
 
     def downlink(self, client_id: str, records: RecordDict) -> None:
         """Count a request that is about to be sent."""
         size = payload_bytes(records)
-        self.downlink_by_client[client_id] += size
-        self.round_downlink += size
+        self.round_downlink[client_id] += size
+        self.downlink_total += size
         self.requests += 1
 
     def uplink(self, client_id: str, records: RecordDict) -> None:
         """Count a reply that arrived, well-formed or not."""
         size = payload_bytes(records)
-        self.uplink_by_client[client_id] += size
-        self.round_uplink += size
+        self.round_uplink[client_id] += size
+        self.uplink_total += size
         self.replies += 1
 
     def registration(self, records: RecordDict) -> None:
         """Count one half of a node's registration."""
         self.registration_total += payload_bytes(records)
 
-    def summary(self, generator_parameters: int, critic_parameters: int) -> dict[str, Any]:
+    def round_by_client(self) -> dict[str, list[int]]:
+        """Return downlink and uplink of every client who was sent a request in this round."""
+        return {
+            client_id: [size, self.round_uplink.get(client_id, 0)]
+            for client_id, size in self.round_downlink.items()
+        }
+
+    def summary(
+        self,
+        generator_parameters: int,
+        critic_parameters: int,
+        by_client: Mapping[str, Sequence[int]],
+    ) -> dict[str, Any]:
         """Return totals, means a message, and the ratio to exchanging models instead.
 
         The comparison sends generator and critic to, and a critic back from, the same clients in
-        the same rounds, in float32: what averaging critics would send.
+        the same rounds, in float32: what averaging critics would send. ``by_client`` has the sums
+        of ``round_by_client`` over all rounds.
         """
         downlink, uplink = self.downlink_total, self.uplink_total
         models = FLOAT32_BYTES * (
@@ -82,35 +99,18 @@ class ByteMeter:
             "downlink_per_request": downlink / self.requests if self.requests else 0.0,
             "registration_total": self.registration_total,
             "by_client": {
-                client_id: {"downlink": size, "uplink": self.uplink_by_client.get(client_id, 0)}
-                for client_id, size in sorted(self.downlink_by_client.items())
+                client_id: {"downlink": downlink, "uplink": uplink}
+                for client_id, (downlink, uplink) in sorted(by_client.items())
             },
             "model_exchange_total": models,
             "model_exchange_ratio": (downlink + uplink) / models if models else 0.0,
         }
 
-    @property
-    def downlink_total(self) -> int:
-        """Bytes sent to clients so far."""
-        return sum(self.downlink_by_client.values())
+    def state_dict(self) -> dict[str, int]:
+        """Return what a checkpoint keeps."""
+        return {name: getattr(self, name) for name in _KEPT}
 
-    @property
-    def uplink_total(self) -> int:
-        """Bytes received from clients so far."""
-        return sum(self.uplink_by_client.values())
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, as plain JSON values."""
-        return {
-            "downlink_by_client": dict(self.downlink_by_client),
-            "uplink_by_client": dict(self.uplink_by_client),
-            "requests": self.requests,
-            "replies": self.replies,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on counting from a checkpoint."""
-        self.downlink_by_client = defaultdict(int, state["downlink_by_client"])
-        self.uplink_by_client = defaultdict(int, state["uplink_by_client"])
-        self.requests = state["requests"]
-        self.replies = state["replies"]
+        for name in _KEPT:
+            setattr(self, name, state[name])

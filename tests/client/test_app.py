@@ -1,8 +1,10 @@
 import json
 import logging
+import shutil
 
 import pytest
 
+from client import virtual_device
 from client.app import app as client_app
 from client.virtual_device import client_id_of
 from fed_gswgan.config import Config
@@ -36,7 +38,12 @@ def contexts(tmp_path, monkeypatch):
     """Return a function (nodes) -> their contexts, in a process that simulates 4 clients."""
     monkeypatch.setenv(SIMULATION_FOLDER, str(tmp_path / "clients"))
     settings = Config.from_run_config(SMALL).to_run_config()
-    return lambda nodes: list(InProcessGrid(client_app, nodes, settings)._contexts.values())
+
+    def contexts_of(nodes):
+        grid = InProcessGrid(client_app, nodes, settings)
+        return [grid.context(node_id) for node_id in grid.get_node_ids()]
+
+    return contexts_of
 
 
 def test_a_client_id_is_that_of_the_partition_and_stable(contexts):
@@ -79,17 +86,22 @@ def ledgers(folder):
     return sorted(path.parent.name for path in (folder / "clients").glob("*/ledger.jsonl"))
 
 
-def test_every_ledger_is_there_before_anybody_registers(small_run, tmp_path):
-    seen = []
+def test_the_population_is_there_before_anybody_registers_and_a_ledger_from_the_first_request(
+    small_run, tmp_path
+):
+    seen = {REGISTER: [], TRAIN: []}
 
     def look(message, context):
-        if message.metadata.message_type == REGISTER:
-            seen.append(ledgers(tmp_path / "run"))
-        return client_app(message, context)
+        kind = message.metadata.message_type
+        before = ledgers(tmp_path / "run")
+        assert (tmp_path / "run" / "clients" / "population").exists()
+        reply = client_app(message, context)
+        seen[kind].append(len(ledgers(tmp_path / "run")) - len(before))
+        return reply
 
-    small_run(rounds=1, app=look)
+    small_run(rounds=1, cohort_size=3, app=look)
 
-    assert seen == [[f"client-0000{number}" for number in range(4)]] * 4
+    assert seen == {REGISTER: [0] * 4, TRAIN: [1] * 3}
 
 
 def test_a_resumed_run_makes_no_ledger_again_and_its_client_refuses(small_run):
@@ -119,16 +131,21 @@ def test_a_malformed_request_is_refused_by_name_and_charged_to_nobody(small_run)
         assert len(path.read_text().splitlines()) == 1
 
 
-def test_a_client_whose_ledger_is_gone_refuses(small_run, tmp_path):
+@pytest.mark.parametrize("gone", ["*/ledger.jsonl", "client-*", "population"])
+def test_a_client_whose_ledger_is_gone_refuses(small_run, tmp_path, gone):
     def remove(message, context):
-        for path in (tmp_path / "run" / "clients").glob("*/ledger.jsonl"):
-            path.unlink()
+        if int(message.metadata.group_id) > 1:
+            for path in (tmp_path / "run" / "clients").glob(gone):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            # As in another process, which has no client open yet.
+            virtual_device._opened.cache_clear()
 
     remover = Meddler(remove)
-    small_run("run", rounds=3, app=remover)
+    small_run("run", rounds=3, cohort_size=4, app=remover)
 
-    assert [reply.error.code for reply in remover.replies] == [LedgerUnavailable.code] * 9
-    assert not ledgers(tmp_path / "run")
+    assert [reply.has_error() for reply in remover.replies] == [False] * 4 + [True] * 8
+    assert {reply.error.code for reply in remover.replies[4:]} == {LedgerUnavailable.code}
+    assert len(ledgers(tmp_path / "run")) == (4 if gone == "population" else 0)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["privacy"]["epsilon_from"] == "the server's count"
     assert summary["privacy"]["epsilon_max"] == summary["privacy"]["epsilon_server_bound"] > 0

@@ -16,7 +16,8 @@ from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import DeviceSettings, device_share
 from fed_gswgan.device.guard_desk import GuardDesk, largest_request_bytes
 from fed_gswgan.device.guard_server import GuardServer
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, create_virtual_clients
+from fed_gswgan.device.population import Population
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
 from fed_gswgan.wire.codec import encode_request
 from fed_gswgan.wire.message_types import CLIENT_FAILED, GUARD_UNREACHABLE, REGISTER, TRAIN, UPDATE
@@ -49,7 +50,7 @@ def relay(tmp_path):
     def start(dead=False):
         config = Config.from_run_config(SMALL)
         source = open_source(config.data)
-        shard = load_partition(source, partitions_of(source, config.data)[0])
+        shard = load_partition(source, partitions_of(source, config.data).writers(0))
         np.savez(tmp_path / "own.npz", images=shard.images, labels=shard.labels)
         training = {"seed": config.run.seed} | device_share(SMALL)
         (tmp_path / "policy.toml").write_text("max-epsilon = 1000.0\nmax-samples = 8\n")
@@ -103,7 +104,7 @@ def test_under_seeded_noise_a_device_answers_as_a_simulated_client(
     config = Config.from_run_config(SMALL)
     partitions = partitions_of(open_source(config.data), config.data)
     monkeypatch.setenv(SIMULATION_FOLDER, str(tmp_path / "clients"))
-    create_virtual_clients(tmp_path / "clients", partitions)
+    Population.create(tmp_path / "clients", partitions)
     simulated, ask = asking(config, {"partition-id": 0}), relay()
     for server_round in (1, 2, 3):
         request = request_of(

@@ -10,7 +10,8 @@ from client.app import app as client_app
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import load_partition, partitions_of
 from fed_gswgan.data.writer_source import open_source
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, create_virtual_clients
+from fed_gswgan.device.population import Population
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import BudgetExhausted, MalformedInput, RequestExceedsPolicy
 from fed_gswgan.wire.message_types import TRAIN, UPDATE
 from simulations.in_process_grid import InProcessGrid
@@ -41,6 +42,8 @@ class Wire:
         return reply
 
     def charges(self):
+        if not self.ledger.exists():  # made when the first message is answered
+            return 0
         return len(self.ledger.read_text().splitlines()) - 1
 
 
@@ -126,9 +129,7 @@ def opened(monkeypatch):
 @pytest.fixture
 def wire(tmp_path, monkeypatch):
     monkeypatch.setenv(SIMULATION_FOLDER, str(tmp_path / "clients"))
-    create_virtual_clients(
-        tmp_path / "clients", partitions_of(open_source(CONFIG.data), CONFIG.data)
-    )
+    Population.create(tmp_path / "clients", partitions_of(open_source(CONFIG.data), CONFIG.data))
     return Wire(tmp_path / "clients")
 
 

@@ -13,6 +13,7 @@ OUT_OF_RANGE = {
     "min-images-per-writer": 0,
     "writers-per-client": 0,
     "max-clients": -1,
+    "virtual-clients": -1,
     "swapped-share": 1.5,
     "algorithm": "fedavg",
     "generator-steps": 0,
@@ -204,3 +205,9 @@ def test_few_bits_need_the_noise_that_their_range_spans():
         with pytest.raises(ValueError, match=rf"^uplink-codec={codec} needs noise-stddev >= 1, is"):
             Config.from_run_config(table | {"noise-stddev": 0.99})
         assert Config.from_run_config(table | {"noise-stddev": 1.0}).codec.uplink_codec == codec
+
+
+def test_more_virtual_clients_than_ids_have_digits_for_are_refused():
+    assert Config.from_run_config({"virtual-clients": 100_000}).data.virtual_clients == 100_000
+    with pytest.raises(ValueError, match="virtual-clients=100001 must be <= 100000"):
+        Config.from_run_config({"virtual-clients": 100_001})

@@ -103,7 +103,7 @@ def test_bytes_are_counted_for_malformed_replies_too_and_not_for_errors():
     meter = ByteMeter()
     stale = records(server_round=2)
     read([reply(11, records()), reply(12, stale), refusal(13)], meter)
-    assert meter.uplink_by_client == {"a": payload_bytes(records()), "b": payload_bytes(stale)}
+    assert meter.round_uplink == {"a": payload_bytes(records()), "b": payload_bytes(stale)}
     assert meter.replies == 2
 
 

@@ -5,6 +5,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from simulations.in_process_grid import RUN_ID, SERVER_NODE_ID, InProcessGrid
+from simulations.virtual_nodes import VirtualNodes
 
 app = ClientApp()
 
@@ -76,3 +77,28 @@ def test_the_private_identity_that_messages_read_is_still_where_it_was():
     assert (TaskIdentity.run_id, TaskIdentity.node_id) == (RUN_ID, SERVER_NODE_ID)
     with pytest.raises(TypeError):
         Message(RecordDict())
+
+
+def test_a_virtual_clients_node_is_that_of_its_partition():
+    grid, nodes = InProcessGrid(app, 3, {}), VirtualNodes(3)
+
+    replies = [ask(grid, nodes.node_id(nodes[position])) for position in range(3)]
+
+    assert [reply.content["config"]["partition"] for reply in replies] == [0, 1, 2]
+    assert [nodes.node_id(nodes[i]) for i in range(3)] == list(grid.get_node_ids())
+
+
+def test_nodes_that_nobody_asks_are_not_made(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "simulations.in_process_grid.Context",
+        lambda **fields: made.append(fields) or Context(**fields),
+    )
+    grid = InProcessGrid(app, 100_000, {})
+    ask(grid, grid.get_node_ids()[-1])
+
+    assert [fields["node_config"]["partition-id"] for fields in made] == [99_999]
+
+
+def test_a_node_that_there_is_not_is_an_error_reply():
+    assert ask(InProcessGrid(app, 2, {}), 99).has_error()

@@ -89,7 +89,7 @@ def test_an_interrupted_rounds_bytes_are_not_in_the_checkpoint(small_run):
     assert (progress.byte_meter["requests"], progress.byte_meter["replies"]) == (6, 6)
     lines = read_rounds(cut)
     for direction in ("downlink", "uplink"):
-        counted = sum(progress.byte_meter[f"{direction}_by_client"].values())
+        counted = progress.byte_meter[f"{direction}_total"]
         assert counted == sum(line[f"{direction}_bytes"] for line in lines)
 
 

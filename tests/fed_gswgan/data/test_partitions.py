@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.data.digits import DigitsSource
-from fed_gswgan.data.partitions import load_partition, partition_writers
+from fed_gswgan.data.partitions import Partitions, load_partition, partition_writers
 
 WRITERS = tuple("abcdefghij")
 
@@ -60,3 +60,35 @@ def test_a_clients_shard_is_the_sum_of_its_writers():
 def test_an_empty_partition_is_refused():
     with pytest.raises(ValueError, match="at least one shard"):
         load_partition(DigitsSource("all", 1), ())
+
+
+SHARDS = (("a", "b"), ("c",), ("d",))
+
+
+def test_by_default_the_users_of_a_client_are_the_writers_of_its_shard():
+    partitions = Partitions(SHARDS)
+    assert (len(partitions), partitions.user_count, partitions.shared) == (3, 4, False)
+    assert [partitions.users(i) for i in range(3)] == list(SHARDS)
+    assert [partitions.writers(i) for i in range(3)] == list(SHARDS)
+
+
+def test_virtual_clients_are_dealt_the_shards_in_turn_and_have_users_of_their_own():
+    partitions = Partitions(SHARDS, virtual_clients=5)
+    assert [partitions.writers(i) for i in range(5)] == [*SHARDS, *SHARDS[:2]]
+    assert [partitions.users(i) for i in range(5)] == [
+        ("a/0", "b/0"), ("c/0",), ("d/0",), ("a/1", "b/1"), ("c/1",),
+    ]  # fmt: skip
+    assert partitions.shared
+
+
+def test_nobody_is_a_user_of_two_virtual_clients_whatever_the_writers_are_called():
+    partitions = Partitions((("a",), ("a/0",), ("a/1",), ("a/1/0",)), virtual_clients=20)
+    users = [user for i in range(20) for user in partitions.users(i)]
+    assert len(set(users)) == 20
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3, 4, 5, 100])
+def test_users_are_counted_without_making_them(clients):
+    partitions = Partitions(SHARDS, virtual_clients=clients)
+    assert partitions.user_count == sum(len(partitions.users(i)) for i in range(clients))
+    assert partitions.shared == (clients > 3)

@@ -133,3 +133,17 @@ def test_damaged_ledger_is_not_replaced_by_a_new_one(path):
     path.write_bytes(path.read_bytes().replace(b'"round": 1', b'"round": 2'))
     with pytest.raises(LedgerUnavailable):
         UserLedgers(path, BUDGET)
+
+
+def test_the_most_that_was_spent_is_known_however_the_events_differ(path):
+    loud = SanitizedGradientEvent(
+        samples=4, clipping="sample", clipping_bound=1.0, noise_stddev=8.0
+    )
+    ledgers = UserLedgers(path, BUDGET)
+    ledgers.record(1, ["a", "b"], EVENT)
+    ledgers.record(2, ["a"], EVENT)
+    ledgers.record(3, ["b"], loud)  # mu 0.5, beside b's 0.25
+    assert ledgers.max_mu() == pytest.approx((0.5**2 + 0.25**2) ** 0.5)
+    assert ledgers.max_participations() == 2
+    again = UserLedgers(path, BUDGET)
+    assert (again.max_mu(), again.max_participations()) == (ledgers.max_mu(), 2)

@@ -18,6 +18,7 @@ def report_of():
             stepped=True,
             downlink_bytes=2000,
             uplink_bytes=1000,
+            bytes_by_client={"a": [1500, 1000], "b": [1500, 0]},
             epsilon_server_bound=4.5 * server_round,
             combined_gradient_norm=0.25,
             generator_gradient_norm=0.5,

@@ -32,7 +32,7 @@ def progress_at(server_round):
         server_round=server_round,
         seconds=1.25,
         replies={"received": 14, "failed": 1},
-        byte_meter={"downlink_by_client": {"client-0": 7}, "requests": 1},
+        byte_meter={"downlink_total": 7, "requests": 1},
     )
 
 

@@ -3,7 +3,9 @@ import math
 import pytest
 
 from fed_gswgan.config import Config
-from fed_gswgan.device.virtual_clients import create_virtual_clients, policy_of_run
+from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.device.population import Population
+from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
@@ -14,17 +16,17 @@ from fed_gswgan.reporting.explanation import explanation, worst_user
 WHOLE = SanitizedGradientEvent(samples=16, clipping="sample", clipping_bound=1.0, noise_stddev=4.0)
 SINGLE = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=4.0)
 CONFIG = Config.from_run_config({"delta": 1e-5, "noise-stddev": 4.0})
-PARTITIONS = (("ann",), ("bob", "cleo"))
+PARTITIONS = Partitions((("ann",), ("bob", "cleo")))
 
 
 @pytest.fixture
 def clients(tmp_path):
     """Ann: 3 replies of 16 rows and one of a single row; Bob and Cleo: one of 16 rows."""
     folder = tmp_path / "clients"
-    create_virtual_clients(folder, PARTITIONS)
+    Population.create(folder, PARTITIONS)
     for number, events in enumerate(([WHOLE, WHOLE, WHOLE, SINGLE], [WHOLE])):
-        path = folder / f"client-{number:05d}" / "ledger.jsonl"
-        ledger = Ledger(path, PARTITIONS[number], policy_of_run(CONFIG))
+        path = Population(folder, PARTITIONS).open(number) / "ledger.jsonl"
+        ledger = Ledger(path, PARTITIONS.users(number), policy_of_run(CONFIG))
         for server_round, event in enumerate(events, start=1):
             ledger.reserve(ReleaseKey("experiment", server_round, "0" * 64), event)
     return folder
@@ -61,7 +63,8 @@ def test_the_relation_of_the_run_halves_mu(clients):
 
 
 def test_nothing_released_costs_nothing(tmp_path):
-    create_virtual_clients(tmp_path / "clients", PARTITIONS)
+    Population.create(tmp_path / "clients", PARTITIONS)
+    Population(tmp_path / "clients", PARTITIONS).open(1)
     found = explanation(worst_user(tmp_path / "clients", CONFIG))
     assert (found["epsilon"], found["mu"], found["releases"]) == (0, 0, [])
     assert found["check"] is found["delta_of_finite_arithmetic_log10"] is None

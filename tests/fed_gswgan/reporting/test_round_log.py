@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fed_gswgan.reporting.round_log import RoundLog
+from fed_gswgan.reporting.round_log import RoundLog, bytes_by_client
 
 
 def rounds_in(folder):
@@ -78,3 +78,11 @@ def test_a_round_is_one_line_in_the_log(write, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "round 2: 6 of 10 replies, epsilon at most 9.0, 2.0 kB down, 1.0 kB up, 1.50 s"
     ]
+
+
+def test_the_bytes_of_a_client_are_those_of_all_its_rounds(tmp_path, report_of):
+    log = RoundLog(tmp_path, 0)
+    log.write(report_of(1))
+    log.write(replace(report_of(2), bytes_by_client={"b": [7, 5], "c": [1, 0]}))
+    assert bytes_by_client(tmp_path) == {"a": [1500, 1000], "b": [1507, 5], "c": [1, 0]}
+    log.close()

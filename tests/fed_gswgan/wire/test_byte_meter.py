@@ -39,28 +39,23 @@ def test_bytes_are_counted_by_direction_by_client_and_by_round():
     meter.downlink("a", letter(100))
     meter.downlink("b", letter(100))
     meter.uplink("b", letter(30))
-    assert (meter.round_downlink, meter.round_uplink) == (200, 30)
+    # Who never answered is there too.
+    assert meter.round_by_client() == {"a": [100, 0], "b": [100, 30]}
+    assert meter.round_uplink == {"b": 30}  # telling changes nothing
     meter.start_round()
-    assert (meter.round_downlink, meter.round_uplink) == (0, 0)
+    assert meter.round_by_client() == {}
     meter.downlink("a", letter(50))
-    assert (meter.round_downlink, meter.round_uplink) == (50, 0)
-    assert meter.downlink_by_client == {"a": 150, "b": 100}
-    assert meter.uplink_by_client == {"b": 30}
+    assert meter.round_by_client() == {"a": [50, 0]}
     assert (meter.downlink_total, meter.uplink_total) == (250, 30)
     assert (meter.requests, meter.replies) == (3, 1)
 
 
 def test_the_summary_tells_both_directions_of_every_client_in_the_order_of_ids():
-    meter = ByteMeter()
-    meter.downlink("b", letter(80))
-    meter.downlink("a", letter(100))
-    meter.uplink("b", letter(30))
-    by_client = meter.summary(10, 5)["by_client"]
+    by_client = ByteMeter().summary(10, 5, {"b": (80, 30), "a": (100, 0)})["by_client"]
     assert list(by_client.items()) == [
-        ("a", {"downlink": 100, "uplink": 0}),  # who never answered is there too
+        ("a", {"downlink": 100, "uplink": 0}),
         ("b", {"downlink": 80, "uplink": 30}),
     ]
-    assert set(meter.uplink_by_client) == {"b"}  # telling changes nothing
 
 
 def test_registration_is_counted_apart():
@@ -78,7 +73,8 @@ def test_summary_by_hand():
     meter.uplink("a", letter(40))
     meter.registration(letter(7))
     # Sending models: two requests of 10 + 5 parameters and one reply of 5, four bytes each.
-    assert meter.summary(generator_parameters=10, critic_parameters=5) == {
+    by_client = meter.round_by_client()
+    assert meter.summary(generator_parameters=10, critic_parameters=5, by_client=by_client) == {
         "downlink_total": 200,
         "uplink_total": 40,
         "uplink_per_reply": 40,
@@ -94,7 +90,7 @@ def test_summary_by_hand():
 
 
 def test_a_run_without_messages_has_a_summary_of_zeros():
-    summary = ByteMeter().summary(10, 5)
+    summary = ByteMeter().summary(10, 5, {})
     assert summary.pop("by_client") == {}
     assert set(summary.values()) == {0}
 
@@ -111,7 +107,7 @@ def test_counting_goes_on_from_a_saved_state_as_if_never_stopped():
         meter.downlink("new", letter(20))
         meter.uplink("new", letter(5))
     assert resumed.state_dict() == whole.state_dict()
-    assert resumed.summary(10, 5) == whole.summary(10, 5)
+    assert resumed.summary(10, 5, {}) == whole.summary(10, 5, {})
 
 
 def test_a_saved_state_does_not_change_with_the_meter():
@@ -119,4 +115,16 @@ def test_a_saved_state_does_not_change_with_the_meter():
     meter.downlink("a", letter(100))
     state = meter.state_dict()
     meter.downlink("a", letter(100))
-    assert state["downlink_by_client"] == {"a": 100}
+    assert state["downlink_total"] == 100
+
+
+def test_a_meter_does_not_grow_with_the_clients_it_ever_met():
+    meter, sizes = ByteMeter(), []
+    for server_round in range(1, 101):
+        meter.start_round()
+        for number in range(10):
+            meter.downlink(f"client-{server_round}-{number}", letter(100))
+        sizes.append((len(meter.round_downlink), len(json.dumps(meter.state_dict()))))
+    assert {clients for clients, _ in sizes} == {10}
+    assert sizes[-1][1] - sizes[0][1] < 20  # more digits
+    assert meter.downlink_total == 100 * 10 * 100
