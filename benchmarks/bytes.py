@@ -19,11 +19,11 @@ from fed_gswgan.comparison.published_sizes import published_bytes
 # Frequencies of each axis (0: pixels), downlink codec, uplink codec.
 WAYS = (
     (0, "float32", "float32"),
-    (10, "float32", "float32"),
-    (10, "uint8-deflate", "uint8"),
-    (10, "uint8-deflate", "uint4"),
-    (10, "uint4-deflate", "uint2"),
-    (10, "uint4-deflate", "uint1"),
+    (8, "float32", "float32"),
+    (8, "uint8-deflate", "uint8"),
+    (8, "uint8-deflate", "uint4"),
+    (8, "uint4-deflate", "uint2"),
+    (8, "uint4-deflate", "uint1"),
 )
 
 

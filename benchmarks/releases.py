@@ -19,7 +19,7 @@ from benchmarks.simulated import simulate
 PAPER = {"release-use": "step", "dct-frequencies": 0, "critic-steps": 5}
 OURS = {
     "release-use": "field",
-    "dct-frequencies": 10,
+    "dct-frequencies": 8,
     "clipping-bound": 0.1,  # every row reaches it, so the noise, relative to it, is the same
     "critic-steps": 20,  # of the device's time alone
 }
@@ -35,7 +35,7 @@ SHARED = {
     "latent-dim": 16,
     "latent-kind": "normal",
     "critic": "mlp",
-    "critic-width": 128,
+    "critic-width": 256,
     "noise-source": "seeded",
     "evaluation-samples": 4000,
     "checkpoint-every": 1000,

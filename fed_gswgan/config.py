@@ -71,7 +71,7 @@ class FieldConfig:
     """What the server makes of a release; whatever it is, privacy stays the same."""
 
     release_use: str = "step"  # the paper's: one generator step; field: fit a network, follow that
-    field_rounds: int = 20  # of releases that it is fitted to
+    field_rounds: int = 5  # of releases that it is fitted to
     field_steps: int = 20  # of fitting, a release
     field_width: int = 256
     field_learning_rate: float = 1e-3
