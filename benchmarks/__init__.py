@@ -1,1 +1,1 @@
-"""Measurements, each a module that prints a table."""
+"""One question a file: prints a table and a ratio, asserts nothing."""

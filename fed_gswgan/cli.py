@@ -18,6 +18,7 @@ from fed_gswgan.commands import (
     privacy_explain,
     privacy_table,
     sample,
+    status,
 )
 from fed_gswgan.comparison.results_folder import CellsFailed
 from fed_gswgan.privacy.refusals import Refusal
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     privacy_table.add_parser(privacy)
     privacy_explain.add_parser(privacy)
     privacy_audit.add_parser(privacy)
+    status.add_parser(commands)
     ledger.add_parser(commands)
     device.add_parser(commands)
     compare.add_parser(commands)

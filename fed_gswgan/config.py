@@ -13,7 +13,9 @@ from typing import Any
 from fed_gswgan.flat_table import Value, from_table, to_table
 from fed_gswgan.validation import at_least, between, non_negative, one_of, positive
 
-DATASETS = ("digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder")
+DATASETS = (
+    "digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
+)  # fmt: skip
 MOST_FREQUENCIES = 28  # of an image of 28 x 28
 CLASS_SETS = ("digits", "letters", "all", "merged")
 MOST_VIRTUAL_CLIENTS = 100_000
@@ -44,6 +46,10 @@ class DataConfig:
             raise ValueError(
                 f"virtual-clients={self.virtual_clients} must be <= {MOST_VIRTUAL_CLIENTS}: a "
                 "client's id has five digits"
+            )
+        if self.dataset == "devices" and not self.max_clients:
+            raise ValueError(
+                "max-clients=0 must be the number of devices to wait for, under dataset=devices"
             )
         if not 0 <= self.swapped_share <= 1:
             raise ValueError(f"swapped-share={self.swapped_share} must lie in [0, 1]")
@@ -281,6 +287,11 @@ class Config:
             raise ValueError(
                 f"uplink-codec={self.codec.uplink_codec} needs noise-stddev >= "
                 f"{LEAST_COARSE_NOISE:g}, is {noise:g}: its few levels span the noise; use uint8"
+            )
+        if self.data.dataset == "devices" and self.run.evaluation_samples:
+            raise ValueError(
+                f"evaluation-samples={self.run.evaluation_samples} must be 0 under "
+                "dataset=devices: the server has no image to compare with"
             )
         if self.algorithm.algorithm == "fedavg-gan" and self.sanitizer.clipping != "message":
             raise ValueError(

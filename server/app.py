@@ -32,7 +32,7 @@ from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import log_to
-from fed_gswgan.reporting.run_folder import ASKED, RunFolder, open_run_folder
+from fed_gswgan.reporting.run_folder import ASKED, SUMMARY, RunFolder, open_run_folder
 from fed_gswgan.reporting.summary_table import METRICS, print_summary
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
@@ -42,8 +42,9 @@ from fed_gswgan.training.gradient_field import GradientField
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.wire.byte_meter import ByteMeter
 from server.fedavg_gan_strategy import FedAvgGanStrategy
-from server.nodes import Nodes, RegisteredNodes
+from server.nodes import Nodes
 from server.registration import register_clients
+from server.roster import Roster
 from server.round_strategy import RoundStrategy
 from server.run_recorder import RunRecorder
 from server.sample_gradient_strategy import SampleGradientStrategy
@@ -133,7 +134,7 @@ def _run(
         if not interrupted():
             recorder.picture()
             summary = summarize(config, source, partitions, strategy, recorder, runtime)
-            replace_json(run.path / "summary.json", summary)
+            replace_json(run.path / SUMMARY, summary)
     finally:
         recorder.close()
         for log in failed_clients(virtual_clients) if virtual_clients else []:
@@ -178,7 +179,8 @@ def _register(
     interrupted: Callable[[], bool],
 ) -> Nodes:
     timeout = config.cohort.reply_timeout_seconds
-    return RegisteredNodes(register_clients(grid, byte_meter, clients, timeout, interrupted))
+    registered = register_clients(grid, byte_meter, clients, timeout, interrupted)
+    return Roster(registered, byte_meter)
 
 
 def summarize(

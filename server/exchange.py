@@ -18,16 +18,19 @@ def exchange(
 ) -> list[Message]:
     """Push all messages and return the replies that came within ``timeout_seconds``.
 
-    A straggler's reply is left where it is. The pause between pulls grows from 5 ms to a hundredth
-    of the time waited, so that a long round does not spend its time asking.
+    A straggler's reply is left where it is; what answers none of these messages is dropped. The
+    pause between pulls grows from 5 ms to a hundredth of the time waited, so that a long round does
+    not spend its time asking.
     """
-    pending = set(grid.push_messages(messages))
+    # Flower gives None for a message that could not be pushed: nobody was asked, nobody answers.
+    pending = {message_id for message_id in grid.push_messages(messages) if message_id}
     replies: list[Message] = []
     started = time.monotonic()
     while pending and not interrupted():
-        arrived = list(grid.pull_messages(pending))
-        replies += arrived
-        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+        for reply in grid.pull_messages(pending):
+            if reply.metadata.reply_to_message_id in pending:
+                pending.remove(reply.metadata.reply_to_message_id)
+                replies.append(reply)
         waited = time.monotonic() - started
         if waited > timeout_seconds:
             break

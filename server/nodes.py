@@ -1,7 +1,8 @@
 """Who can be asked, and at which node: the population, in the order of its client ids."""
 
-from collections.abc import Mapping
 from typing import Protocol
+
+from flwr.serverapp import Grid
 
 from server.cohort_sampling import ClientIds
 
@@ -12,24 +13,5 @@ class Nodes(ClientIds, Protocol):
     def node_id(self, client_id: str) -> int:
         """Return where a client answers."""
 
-
-class RegisteredNodes:
-    """The clients who registered.
-
-    Args:
-        nodes: client id to node id.
-    """
-
-    def __init__(self, nodes: Mapping[str, int]) -> None:
-        self._nodes = nodes
-        self._client_ids = sorted(nodes)
-
-    def __len__(self) -> int:
-        return len(self._client_ids)
-
-    def __getitem__(self, position: int) -> str:
-        return self._client_ids[position]
-
-    def node_id(self, client_id: str) -> int:
-        """Return where a client answers."""
-        return self._nodes[client_id]
+    def refresh(self, grid: Grid) -> frozenset[str]:
+        """Look who is there, and return the client ids of those who are not."""

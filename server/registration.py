@@ -1,19 +1,18 @@
-"""Learns, once a run, which client answers at which node: node ids are random in every run."""
+"""Learns at the start which client answers at which node; ``Roster`` keeps that up to date."""
 
 import logging
 import time
 from collections.abc import Callable
 
-from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fed_gswgan.wire.byte_meter import ByteMeter
-from fed_gswgan.wire.message_types import REGISTER
 from server.exchange import exchange
+from server.roster import answered_id, registration
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT_SECONDS = 60.0  # for nodes to appear; who comes later is not part of the run
+LONGEST_WAIT_SECONDS = 60.0  # for nodes to appear; who comes later joins the run then
 
 
 def register_clients(
@@ -35,40 +34,28 @@ def register_clients(
         interrupted: stops the waiting early.
 
     Raises:
-        RuntimeError: no node answered, uninterrupted, or two nodes gave the same client id.
+        RuntimeError: no node answered, uninterrupted, with a client id that no other gave.
     """
     patience = min(timeout_seconds, LONGEST_WAIT_SECONDS)
     node_ids = _wait_for_nodes(grid, expected, patience, interrupted)
-    messages = [
-        Message(RecordDict({"config": ConfigRecord({"ask": "client-id"})}), node_id, REGISTER)
-        for node_id in node_ids
-    ]
+    messages = [registration(node_id, timeout_seconds) for node_id in node_ids]
     for message in messages:
         byte_meter.registration(message.content)
-    nodes: dict[str, int] = {}
+    claims: dict[str, list[int]] = {}
     for reply in exchange(grid, messages, timeout_seconds, interrupted):
-        if reply.has_error():
-            logger.warning("node %s did not register: %s", reply.metadata.src_node_id, reply.error)
-            continue
-        byte_meter.registration(reply.content)
-        client_id = _client_id(reply.content)
-        if client_id is None:
-            logger.warning("node %s gave no client-id; left out", reply.metadata.src_node_id)
-            continue
-        if client_id in nodes:
-            raise RuntimeError(
-                f"client-id={client_id!r} must be unique: two nodes gave it; give each its own"
-            )
-        nodes[client_id] = reply.metadata.src_node_id
+        if (client_id := answered_id(reply, byte_meter)) is not None:
+            claims.setdefault(client_id, []).append(reply.metadata.src_node_id)
+    for client_id, claimants in claims.items():
+        if len(claimants) > 1:
+            logger.error(
+                "client-id=%r must be unique: %d nodes gave it, and none of them is asked; give "
+                "each device its own",
+                client_id, len(claimants),
+            )  # fmt: skip
+    nodes = {c: claimants[0] for c, claimants in claims.items() if len(claimants) == 1}
     if not nodes and not interrupted():
         raise RuntimeError(f"no client registered: {len(node_ids)} nodes were asked")
     return dict(sorted(nodes.items()))
-
-
-def _client_id(records: RecordDict) -> str | None:
-    config = records.get("config")
-    client_id = config.get("client-id") if isinstance(config, ConfigRecord) else None
-    return client_id if isinstance(client_id, str) and client_id else None
 
 
 def _wait_for_nodes(

@@ -12,6 +12,8 @@ from fed_gswgan.wire.messages import MalformedReplyError
 
 logger = logging.getLogger(__name__)
 
+LONGEST_REASON = 300
+
 
 @dataclass
 class Replies:
@@ -38,7 +40,7 @@ def read_replies(
 
     Args:
         messages: as they arrived.
-        clients: node id to client id.
+        clients: node id to client id, of those who were asked.
         decode: returns the array of a reply, or raises MalformedReplyError.
         byte_meter: counts every reply with content, well-formed or not.
         server_round: that was asked.
@@ -50,15 +52,23 @@ def read_replies(
             replies.failed += 1
             # For a node that is gone the SuperLink answers, under its own node id.
             sender = clients.get(node_id, "the SuperLink")
-            logger.warning("round %d: %s: %s", server_round, sender, message.error.reason)
+            logger.warning("round %d: %s: %s", server_round, sender, said(message.error.reason))
             continue
-        client_id = clients[node_id]
-        byte_meter.uplink(client_id, message.content)
+        client_id = clients.get(node_id, f"node {node_id}")
         try:
-            values = decode(message.content)
+            if node_id not in clients:
+                raise MalformedReplyError("reply dropped: nobody asked it")
+            byte_meter.uplink(client_id, message.content)
+            if client_id in replies.values:
+                raise MalformedReplyError("reply dropped: it answered already")
+            replies.values[client_id] = decode(message.content)
         except MalformedReplyError as error:
             replies.malformed += 1
-            logger.warning("round %d: %s: %s", server_round, client_id, error)
-            continue
-        replies.values[client_id] = values
+            logger.warning("round %d: %s: %s", server_round, client_id, said(str(error)))
     return replies
+
+
+def said(text: str | None) -> str:
+    """Return a stranger's text as one short line, so that it can neither forge nor fill the log."""
+    line = (text or "no reason given")[:LONGEST_REASON]
+    return "".join(character if character.isprintable() else "?" for character in line)

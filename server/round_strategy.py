@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 PATIENCE_ROUNDS = 5
+PRESENCE_POLL_SECONDS = 1.0
 
 
 class RunStalled(RuntimeError):
@@ -87,8 +88,10 @@ class RoundStrategy(Strategy):
         self.checkpoint_round = checkpoint_round
         self.on_round = on_round
         self.interrupted = interrupted
-        self.clients: dict[int, str] = {}  # by node id: those who were asked last
+        self.asked: dict[int, str] = {}  # by node id: this round's cohort
+        self.absent: frozenset[str] = frozenset()
         self._exhausted = 0  # so many clients, from the first, cannot be asked any more
+        self._population = len(nodes)  # when that was counted
         self.seeds = SeedStream(config.run.seed)
 
     @abstractmethod
@@ -106,10 +109,14 @@ class RoundStrategy(Strategy):
     def train_round(self, grid: Grid, server_round: int) -> RoundReport | None:
         """Run one round, whole; None if it was interrupted and is to be asked again."""
         started = time.monotonic()
+        if not self.wait_for_clients(grid):
+            return None
         requests = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         timeout = self.config.cohort.reply_timeout_seconds
+        asked_at = time.monotonic()
         with timed("exchange"):
             arrived = exchange(grid, requests, timeout, self.interrupted)
+        waited_seconds = time.monotonic() - asked_at
         if self.interrupted():
             return None
         with timed("codec"):
@@ -131,7 +138,30 @@ class RoundStrategy(Strategy):
             combined_gradient_norm=step.combined_norm,
             generator_gradient_norm=step.generator_gradient_norm,
             round_seconds=time.monotonic() - started,
+            waited_seconds=waited_seconds,
         )
+
+    def wait_for_clients(self, grid: Grid) -> bool:
+        """Wait until a step is possible; False if interrupted. Nobody is asked for nothing.
+
+        Raises:
+            RunStalled: after a time-out's time fewer than ``min-replies`` clients are there.
+        """
+        wanted, patience = self.config.cohort.min_replies, self.config.cohort.reply_timeout_seconds
+        started = time.monotonic()
+        while True:
+            self.absent = self.nodes.refresh(grid)
+            present = len(self.nodes) - len(self.absent)
+            if present >= wanted:
+                return True
+            if self.interrupted():
+                return False
+            if time.monotonic() - started > patience:
+                raise RunStalled(
+                    f"only {present} of {len(self.nodes)} clients are there, min-replies={wanted}; "
+                    f"waited {patience:g} s for the others"
+                )
+            time.sleep(PRESENCE_POLL_SECONDS)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -143,9 +173,11 @@ class RoundStrategy(Strategy):
         self.byte_meter.start_round()
         for client_id in cohort:
             self.byte_meter.downlink(client_id, records)
-        self.clients = {self.nodes.node_id(client_id): client_id for client_id in cohort}
+        self.asked = {self.nodes.node_id(client_id): client_id for client_id in cohort}
+        # A request ends with its round: a device that returns later is not charged for nothing.
+        ttl = self.config.cohort.reply_timeout_seconds
         group, kind = str(server_round), self.message_type
-        return [Message(records, node_id, kind, group_id=group) for node_id in self.clients]
+        return [Message(records, n, kind, ttl=ttl, group_id=group) for n in self.asked]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -155,15 +187,15 @@ class RoundStrategy(Strategy):
         return None, None
 
     def select_cohort(self, server_round: int) -> list[str]:
-        """Return the drawn cohort less those whose budget another release would pass."""
-        drawn = select_cohort(self.nodes, server_round, self.config.cohort, self.seeds)
+        """Return the cohort, drawn among those who are there, less those without a budget."""
+        drawn = select_cohort(self.nodes, server_round, self.config.cohort, self.seeds, self.absent)
         return [c for c in drawn if not self.user_ledgers.would_exceed(c, self.event)]
 
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
         """Check, count and decode what arrived."""
         return read_replies(
             messages,
-            self.clients,
+            self.asked,
             lambda records: self.decode(records, server_round),
             self.byte_meter,
             server_round,
@@ -219,6 +251,8 @@ class RoundStrategy(Strategy):
     def everybody_is_exhausted(self) -> bool:
         """Tell whether no client may be asked any more; who was found so is not looked at again."""
         nodes, would_exceed = self.nodes, self.user_ledgers.would_exceed
+        if len(nodes) != self._population:  # somebody joined, and may stand before those counted
+            self._exhausted, self._population = 0, len(nodes)
         while self._exhausted < len(nodes) and would_exceed(nodes[self._exhausted], self.event):
             self._exhausted += 1
         return self._exhausted == len(nodes)

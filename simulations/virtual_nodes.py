@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from flwr.serverapp import Grid
+
 from fed_gswgan.device.population import virtual_client_id
 from simulations.in_process_grid import FIRST_NODE_ID
 
@@ -25,3 +27,7 @@ class VirtualNodes:
     def node_id(self, client_id: str) -> int:
         """Return where a client answers."""
         return FIRST_NODE_ID + int(client_id.rpartition("-")[2])
+
+    def refresh(self, grid: Grid) -> frozenset[str]:
+        """Return nobody: virtual nodes are always there."""
+        return frozenset()

@@ -48,13 +48,14 @@ def small_settings() -> dict[str, bool | int | float | str]:
 def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
     """Return a function that runs in this process and returns the run's folder.
 
-    ``interrupted`` and ``client_app`` replace those of the run; everything else is a setting.
+    ``interrupted``, ``app`` and ``grid_type`` replace those of the run; all else is a setting.
     """
 
     def run(
         name: str = "run",
         interrupted: Callable[[], bool] = lambda: False,
         app: Any = client_app,
+        grid_type: type[InProcessGrid] = InProcessGrid,
         **overrides: bool | int | float | str,
     ) -> Path:
         folder = tmp_path / name
@@ -63,7 +64,7 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         settings |= {key.replace("_", "-"): value for key, value in overrides.items()}
         config = Config.from_run_config(settings)
         clients = config.data.virtual_clients or config.data.max_clients
-        grid = InProcessGrid(app, clients, config.to_run_config())
+        grid = grid_type(app, clients, config.to_run_config())
         console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
         nodes = VirtualNodes(clients) if config.data.virtual_clients else None
         return run_server(grid, config, "in-process", interrupted, console, nodes)

@@ -10,6 +10,7 @@ from fed_gswgan.data.flwr_femnist import open_flwr_femnist
 from fed_gswgan.data.image_folder import open_image_folder
 from fed_gswgan.data.leaf_json import open_leaf_femnist
 from fed_gswgan.data.qmnist import QmnistSource
+from fed_gswgan.data.remote_devices import RemoteDevices
 from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
 
 MOST_CLASSES = 256
@@ -89,4 +90,6 @@ def _open(config: DataConfig) -> WriterSource:
             return open_flwr_femnist(classes, minimum)
         case "folder":
             return open_image_folder(folder, classes, minimum)
+        case "devices":
+            return RemoteDevices(classes, config.max_clients)
     raise AssertionError(f"dataset={config.dataset!r} passed DataConfig's check")

@@ -2,7 +2,7 @@
 
 import logging
 
-PACKAGES = ("fed_gswgan", "server", "client", "simulations")
+PACKAGES = ("fed_gswgan", "server", "client", "simulations", "deploy")
 
 
 def log_to(handler: logging.Handler) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from fed_gswgan.reporting.files import replace_file
 from fed_gswgan.reporting.round_report import RoundReport
@@ -55,6 +56,15 @@ def bytes_by_client(run_folder: Path) -> dict[str, list[int]]:
                 sums[client_id][0] += downlink
                 sums[client_id][1] += uplink
     return dict(sums)
+
+
+def read_rounds(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the rounds of a run, the last line left out if it is just being written."""
+    path = run_folder / ROUNDS
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
+    return [json.loads(line) for line in lines if _round_of(line) is not None]
 
 
 def _round_of(line: str) -> int | None:

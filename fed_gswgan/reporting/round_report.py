@@ -24,6 +24,7 @@ class RoundReport:
         combined_gradient_norm: mean L2 norm of the combined gradient's rows; mostly noise.
         generator_gradient_norm: L2 norm of the generator's parameter gradient.
         round_seconds: wall time.
+        waited_seconds: of it, for replies; the rest is the server's own work.
     """
 
     server_round: int
@@ -40,6 +41,7 @@ class RoundReport:
     combined_gradient_norm: float
     generator_gradient_norm: float
     round_seconds: float
+    waited_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a norm that is not finite becomes null."""

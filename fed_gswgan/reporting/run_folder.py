@@ -11,15 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 
-_INDEX = "run.json"
+RUN = "run.json"
+_LOCK = "lock"
+_LOCK_TRIES, _LOCK_PAUSE_SECONDS = 5, 0.02
 ASKED = "asked.jsonl"
+SUMMARY = "summary.json"
+WIRE_BYTES = "wire_bytes.json"
 
 # What may change when a run is resumed. Anything else would make it another run, under whose
 # settings the rounds so far were not computed and not charged.
@@ -55,18 +59,27 @@ def open_run_folder(config: Config) -> Iterator[RunFolder]:
     path = Path(config.run.output_dir or default_folder(config))
     check_run_folder(config, path)
     path.mkdir(parents=True, exist_ok=True)
-    with open(path / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f"output-dir={path}: another process runs it now") from error
+    with open(path / _LOCK, "w") as lock:
+        _take(lock, path)
         check_run_folder(config, path)  # again, now that nobody else can
         yield _enter(config, path)
 
 
+def is_running(path: Path) -> bool:
+    """Tell whether a process has the run in this folder open; one that was killed has not."""
+    try:
+        with open(path / _LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def check_run_folder(config: Config, path: Path) -> None:
     """Raise what ``open_run_folder`` would, but for the lock; changes nothing."""
-    index = path / _INDEX
+    index = path / RUN
     if not config.run.resume:
         if index.exists():
             raise FileExistsError(
@@ -107,7 +120,7 @@ def config_of_run(path: Path) -> dict[str, Value]:
     Raises:
         FileNotFoundError: the folder holds no run.
     """
-    index = path / _INDEX
+    index = path / RUN
     if not index.exists():
         raise FileNotFoundError(f"{index}: not there; is {path} the folder of a run?")
     settings = json.loads(index.read_text())["config"]
@@ -119,10 +132,23 @@ def default_folder(config: Config) -> str:
     return f"runs/{config.data.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+def _take(lock: TextIO, path: Path) -> None:
+    """Lock the run; patient for a moment, since ``is_running`` holds the lock while it asks."""
+    for remaining in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if not remaining:
+                raise BlockingIOError(f"output-dir={path}: another process runs it now") from error
+            time.sleep(_LOCK_PAUSE_SECONDS)
+
+
 def _enter(config: Config, path: Path) -> RunFolder:
-    index = path / _INDEX
+    index = path / RUN
     if config.run.resume:
         experiment_id = json.loads(index.read_text())["experiment_id"]
+        (path / SUMMARY).unlink(missing_ok=True)  # whoever finds one may take the run for finished
     else:
         experiment_id = secrets.token_hex(8)
         UserLedgers.create(path / ASKED)

@@ -3,12 +3,15 @@
 Keys on the wire are the names of the messages' fields in kebab-case.
 """
 
+import math
+
 import numpy as np
 from flwr.app import RecordDict
 
 from fed_gswgan.config import DOWNLINK_CODECS
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.honest_norm import largest_reply_norm, largest_row_norm
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.validation import one_of
@@ -21,9 +24,16 @@ from fed_gswgan.wire.number_format import (
     inflate,
     pack,
     packed_shape,
+    rounding,
     unpack,
 )
-from fed_gswgan.wire.record_fields import fields_of, records_of, require_dtype, scalar
+from fed_gswgan.wire.record_fields import (
+    fields_of,
+    records_of,
+    require_dtype,
+    require_small,
+    scalar,
+)
 
 PIXELS = (0.0, 1.0)
 FLOAT16_ROUNDING = 2.0**-10
@@ -129,6 +139,8 @@ def decode_reply(
         MalformedReplyError: naming the field, the rule and the value.
     """
     try:
+        expected = packed_shape(uplink_codec, shape)
+        require_small(records, math.prod(expected), DTYPES[uplink_codec])
         arrays, config = fields_of(records)
         if set(arrays) != {"sanitized-gradient"} or set(config) != {"server-round"}:
             raise ValueError(f"fields {sorted(arrays)} and {sorted(config)} are not a reply's")
@@ -137,7 +149,6 @@ def decode_reply(
             raise ValueError(f"server-round={answered} must be {server_round}")
         packed = arrays["sanitized-gradient"]
         require_dtype("sanitized-gradient", packed, DTYPES[uplink_codec])
-        expected = packed_shape(uplink_codec, shape)
         if packed.shape != expected:
             raise ValueError(f"sanitized-gradient has shape {packed.shape}, must be {expected}")
         limit = largest_coordinate(event, uplink_codec)
@@ -145,6 +156,8 @@ def decode_reply(
         # Written so that a NaN, which compares false with everything, is refused too.
         if not (np.abs(values) <= limit * (1 + FLOAT16_ROUNDING)).all():
             raise ValueError(f"sanitized-gradient must be finite and within +-{limit:.6g}")
+        if uplink_codec not in COARSE_RANGE:
+            _require_honest_norms(values, event, rounding(uplink_codec, -limit, limit))
         values *= np.float32(coarse_gain(uplink_codec))
         gradient = SanitizedGradient(values_BCHW=values, event=event)
         return TrainReply(server_round=server_round, gradient=gradient)
@@ -156,12 +169,31 @@ def largest_coordinate(event: SanitizedGradientEvent, uplink_codec: str) -> floa
     """Return the end of the public range that a reply's coordinates are written in.
 
     From the settings alone. With 8 bits and more an honest coordinate leaves it, and is clamped,
-    once in a thousand million; a dishonest reply has no more weight than this. With fewer bits the
-    range is narrow, in units of the noise, and clamping is part of how they are rounded.
+    once in a thousand million. With fewer bits the range is narrow, in units of the noise, and
+    clamping is part of how they are rounded; it alone bounds a dishonest reply then.
     """
     if uplink_codec in COARSE_RANGE:
         return event.clipping_bound * event.noise_stddev * COARSE_RANGE[uplink_codec]
     return event.clipping_bound * (1 + 6 * event.noise_stddev)
+
+
+def _require_honest_norms(
+    values_BCHW: np.ndarray, event: SanitizedGradientEvent, rounding: float
+) -> None:
+    """Refuse rows or replies longer than clipping, noise and rounding make an honest one.
+
+    So a dishonest client moves the mean by no more than an honest one's noise may.
+    """
+    rows = values_BCHW.reshape(len(values_BCHW), -1).astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1)
+    row_limit = largest_row_norm(event, rows.shape[1]) + rounding * math.sqrt(rows.shape[1])
+    if norms.max() > row_limit:
+        raise ValueError(
+            f"sanitized-gradient has a row of norm {norms.max():.6g}, must be <= {row_limit:.6g}"
+        )
+    limit = largest_reply_norm(event, rows.shape[1]) + rounding * math.sqrt(rows.size)
+    if (norm := float(np.linalg.norm(norms))) > limit:
+        raise ValueError(f"sanitized-gradient has norm {norm:.6g}, must be <= {limit:.6g}")
 
 
 def _write_images(images: np.ndarray, codec: str) -> np.ndarray:

@@ -55,6 +55,13 @@ def unpack(
     return np.asarray(values, dtype=np.float32).reshape(shape)
 
 
+def rounding(codec: str, low: float, high: float) -> float:
+    """Return how far a number within [low, high] can lie from its packed and unpacked self."""
+    if codec in FLOATS:
+        return max(abs(low), abs(high)) * float(np.finfo(FLOATS[codec]).eps)
+    return (high - low) / (2.0 ** BITS[codec] - 1) / 2
+
+
 def packed_shape(codec: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of what ``pack`` makes of values of this shape."""
     bits = BITS.get(codec, 8)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+HEADER_BYTES = 128  # of NumPy's format
+
 
 def records_of(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> RecordDict:
     """Return the records that every message here consists of: ``arrays`` and ``config``."""
@@ -25,6 +27,21 @@ def fields_of(records: RecordDict) -> tuple[dict[str, np.ndarray], ConfigRecord]
     if not isinstance(arrays, ArrayRecord) or not isinstance(config, ConfigRecord):
         raise TypeError("arrays must be an ArrayRecord and config a ConfigRecord")
     return {name: _numpy(name, array) for name, array in arrays.items()}, config
+
+
+def require_small(records: RecordDict, size: int, dtype: Any) -> None:
+    """Require that all arrays together take not much more than one of ``size`` numbers.
+
+    Before any is read, so that reading costs little; what is wrong with it is for others to say.
+
+    Raises:
+        ValueError: they take more than four times as much.
+    """
+    largest_bytes = 4 * (size * int(np.dtype(dtype).itemsize) + HEADER_BYTES)
+    arrays = [record for record in records.values() if isinstance(record, ArrayRecord)]
+    found = sum(len(array.data) for record in arrays for array in record.values())
+    if found > largest_bytes:
+        raise ValueError(f"arrays of {found} bytes must be <= {largest_bytes}")
 
 
 def scalar(config: ConfigRecord, name: str, expected: type) -> Any:

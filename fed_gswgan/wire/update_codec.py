@@ -10,7 +10,13 @@ from fed_gswgan.privacy.clipped_update import ClippedUpdate
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.wire.messages import MalformedReplyError
-from fed_gswgan.wire.record_fields import fields_of, records_of, require_dtype, scalar
+from fed_gswgan.wire.record_fields import (
+    fields_of,
+    records_of,
+    require_dtype,
+    require_small,
+    scalar,
+)
 from fed_gswgan.wire.update_messages import UpdateReply, UpdateRequest
 
 REQUEST_ARRAYS = {"generator", "critic"}
@@ -70,6 +76,7 @@ def decode_update_reply(
         MalformedReplyError: naming the field, the rule and the value.
     """
     try:
+        require_small(records, size, np.float32)
         arrays, config = fields_of(records)
         if set(arrays) != {"critic-update"} or set(config) != {"server-round"}:
             raise ValueError(f"fields {sorted(arrays)} and {sorted(config)} are not a reply's")

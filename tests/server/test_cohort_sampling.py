@@ -105,3 +105,36 @@ def test_a_poisson_cohort_may_be_empty():
 def test_an_id_of_64_bits_comes_back_digit_by_digit():
     population = sorted(str(2**64 - 1 - number) for number in range(10))
     assert set(select_cohort(population, 1, fixed(10), SEEDS)) == set(population)
+
+
+def test_a_fixed_size_cohort_is_filled_up_when_some_are_absent_and_nobody_else_is_replaced():
+    for server_round in range(1, 101):
+        whole = select_cohort(POPULATION, server_round, fixed(), SEEDS)
+        absent = {whole[0], whole[3], "client-07"}
+        cohort = select_cohort(POPULATION, server_round, fixed(), SEEDS, absent)
+        assert len(cohort) == 5
+        assert cohort == sorted(set(cohort))
+        assert not set(cohort) & absent
+        assert set(whole) - absent <= set(cohort)
+
+
+def test_who_fills_up_is_decided_by_seed_and_round_and_differs_between_rounds():
+    absent = set(POPULATION[:15])
+    cohorts = [select_cohort(POPULATION, n, fixed(2), SEEDS, absent) for n in range(1, 31)]
+    again = [select_cohort(list(POPULATION), n, fixed(2), SEEDS, absent) for n in range(1, 31)]
+    assert cohorts == again
+    assert set().union(*cohorts) == set(POPULATION[15:])
+
+
+def test_where_too_few_are_there_the_cohort_is_everybody_who_is():
+    absent = set(POPULATION[2:])
+    assert select_cohort(POPULATION, 1, fixed(), SEEDS, absent) == POPULATION[:2]
+    assert select_cohort(POPULATION, 1, fixed(), SEEDS, set(POPULATION)) == []
+
+
+def test_a_poisson_cohort_is_not_filled_up():
+    for server_round in range(1, 50):
+        whole = select_cohort(POPULATION, server_round, poisson(), SEEDS)
+        absent = set(POPULATION[::3])
+        cohort = select_cohort(POPULATION, server_round, poisson(), SEEDS, absent)
+        assert cohort == [client_id for client_id in whole if client_id not in absent]

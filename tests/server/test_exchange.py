@@ -92,3 +92,23 @@ def test_nothing_is_pulled_where_nothing_was_asked():
     grid = LateGrid([])
     assert exchange(grid, [], timeout_seconds=60) == []
     assert grid.pulls == 0
+
+
+class StrangeGrid(LateGrid):
+    """Could not push the first message, and gives every reply twice and one nobody asked for."""
+
+    def push_messages(self, messages):
+        pushed = super().push_messages(messages)
+        self.pending.pop(pushed[0])
+        return [None, *pushed[1:]]
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        request = Message(RecordDict(), 99, "query.something")
+        request.metadata.__dict__["_message_id"] = "message-99"
+        return replies * 2 + [Message(RecordDict(), reply_to=request)]
+
+
+def test_each_message_has_one_reply_at_most_and_strangers_have_none():
+    grid = StrangeGrid([1, 1, 2])
+    assert answered(exchange(grid, messages(3), timeout_seconds=60)) == [11, 12]

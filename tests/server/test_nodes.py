@@ -2,16 +2,19 @@ import pytest
 
 from fed_gswgan.config import CohortConfig
 from fed_gswgan.seeding import SeedStream
+from fed_gswgan.wire.byte_meter import ByteMeter
 from server.cohort_sampling import select_cohort
-from server.nodes import RegisteredNodes
+from server.roster import Roster
 from simulations.virtual_nodes import VirtualNodes
 
 VIRTUAL = VirtualNodes(30)
-REGISTERED = RegisteredNodes({VIRTUAL[i]: VIRTUAL.node_id(VIRTUAL[i]) for i in range(29, -1, -1)})
+REGISTERED = Roster(
+    {VIRTUAL[i]: VIRTUAL.node_id(VIRTUAL[i]) for i in range(29, -1, -1)}, ByteMeter()
+)
 
 
 def test_registered_clients_are_in_the_order_of_their_ids():
-    nodes = RegisteredNodes({"c": 7, "a": 2**64 - 1, "b": 5})
+    nodes = Roster({"c": 7, "a": 2**64 - 1, "b": 5}, ByteMeter())
     assert [nodes[i] for i in range(len(nodes))] == ["a", "b", "c"]
     assert nodes.node_id("a") == 2**64 - 1
 

@@ -47,20 +47,21 @@ def test_every_client_is_found_at_its_node_in_the_order_of_ids():
     assert list(nodes.items()) == [("a", second), ("b", third), ("c", first)]
 
 
-def test_two_nodes_with_one_client_id_are_an_error_that_names_it():
-    with pytest.raises(RuntimeError, match="client-id='twin' must be unique"):
-        register_clients(grid_of(["twin", "other", "twin"]), ByteMeter(), 3, timeout_seconds=10)
+def test_of_two_nodes_with_one_client_id_neither_is_asked_and_the_id_is_named(caplog):
+    nodes = register_clients(grid_of(["twin", "other", "twin"]), ByteMeter(), 3, timeout_seconds=10)
+    assert set(nodes) == {"other"}
+    assert "client-id='twin' must be unique: 2 nodes gave it" in caplog.text
 
 
 def test_a_node_that_fails_is_left_out_and_said_so(caplog):
-    with caplog.at_level(logging.WARNING, logger="server.registration"):
+    with caplog.at_level(logging.WARNING, logger="server.roster"):
         nodes = register_clients(grid_of(["a", None, "b"]), ByteMeter(), 3, timeout_seconds=10)
     assert set(nodes) == {"a", "b"}
     assert "did not register" in caplog.text
 
 
 def test_a_malformed_answer_is_left_out_and_said_so(caplog):
-    with caplog.at_level(logging.WARNING, logger="server.registration"):
+    with caplog.at_level(logging.WARNING, logger="server.roster"):
         nodes = register_clients(grid_of(["a", "", 7]), ByteMeter(), 3, timeout_seconds=10)
     assert set(nodes) == {"a"}
     assert caplog.text.count("gave no client-id") == 2

@@ -133,3 +133,25 @@ def test_every_dropped_reply_is_said_with_round_client_and_reason(caplog):
 def test_no_reply_at_all_is_a_round_of_nothing():
     replies = read([])
     assert (replies.values, replies.arrived) == ({}, 0)
+
+
+def test_a_node_that_was_not_asked_is_dropped_and_its_bytes_are_nobodys(caplog):
+    meter = ByteMeter()
+    replies = read([reply(99, records()), reply(11, records())], meter)
+    assert (list(replies.values), replies.malformed) == (["a"], 1)
+    assert set(meter.uplink_by_client) == {"a"}
+    assert "node 99: reply dropped: nobody asked it" in caplog.text
+
+
+def test_of_two_answers_of_one_client_the_first_counts(caplog):
+    replies = read([reply(11, records(0.5)), reply(11, records(-0.5))])
+    assert (replies.values["a"] == 0.5).all()
+    assert (len(replies.values), replies.malformed) == (1, 1)
+    assert "a: reply dropped: it answered already" in caplog.text
+
+
+def test_what_a_stranger_says_can_neither_forge_nor_fill_the_log(caplog):
+    read([refusal(11, "spent\nround 4: b: all is well" + "x" * 10_000)])
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()
+    assert len(record.getMessage()) < 400

@@ -15,6 +15,7 @@ from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.wire.message_types import TRAIN
 from server.round_strategy import RunStalled
+from simulations.in_process_grid import InProcessGrid
 from tests.conftest import read_rounds
 
 EVENT = SanitizedGradientEvent(samples=8, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
@@ -75,6 +76,97 @@ def test_an_error_reply_is_counted_and_survived(small_run):
 
     assert [line["failed"] for line in read_rounds(folder)] == [1, 1]
     assert [line["received"] for line in read_rounds(folder)] == [3, 3]
+
+
+class Unsteady(InProcessGrid):
+    """In every round but the first look other nodes are gone: three of ten, in turn."""
+
+    looks = 0
+
+    def get_node_ids(self):
+        self.looks += 1
+        node_ids = list(super().get_node_ids())
+        first = 3 * self.looks
+        gone = {node_ids[(first + number) % len(node_ids)] for number in range(3)}
+        return node_ids if self.looks == 1 else [n for n in node_ids if n not in gone]
+
+
+def test_while_three_nodes_of_ten_are_gone_in_every_round_cohorts_are_full(small_run):
+    folder = small_run(grid_type=Unsteady, max_clients=10, cohort_size=5, rounds=8)
+
+    for line in read_rounds(folder):
+        assert (line["asked"], line["received"], line["stepped"]) == (5, 5, True)
+    with LedgerFile(folder / "asked.jsonl").locked() as ledger:
+        assert all(len(entry["clients"]) == 5 for entry in ledger.entries)
+
+
+def test_three_clients_of_ten_failing_in_every_round_stop_no_run(small_run):
+    def fails(message, context):
+        reply = client_app(message, context)
+        if message.metadata.message_type != TRAIN:
+            return reply
+        number = context.node_config["partition-id"] + 3 * int(message.metadata.group_id)
+        if number % 10 < 3:
+            return Message(Error(1003, "broken"), reply_to=message)
+        return reply
+
+    folder = small_run(app=fails, max_clients=10, cohort_size=10, min_replies=7, rounds=8)
+
+    for line in read_rounds(folder):
+        assert (line["asked"], line["received"], line["failed"]) == (10, 7, 3)
+        assert line["stepped"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["privacy"]["participations_max"] == 8  # who failed had been charged
+
+
+class Straggling(InProcessGrid):
+    """The replies of the first node come too late in every round."""
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        first = min(self._contexts)
+        late = [r for r in replies if r.metadata.src_node_id == first and r.metadata.group_id]
+        return [reply for reply in replies if reply not in late]
+
+
+def test_a_late_reply_is_charged_and_dropped_and_its_request_ends_with_its_round(small_run):
+    lifetimes = []
+
+    def look(message, context):
+        if message.metadata.message_type == TRAIN:
+            lifetimes.append(message.metadata.ttl)
+        return client_app(message, context)
+
+    settings = {"cohort_size": 4, "rounds": 2, "reply_timeout_seconds": 1.5}
+    folder = small_run(app=look, grid_type=Straggling, **settings)
+
+    for line in read_rounds(folder):
+        assert (line["asked"], line["received"], line["missing"]) == (4, 3, 1)
+        assert 1.5 <= line["waited_seconds"] <= line["round_seconds"]
+    assert lifetimes == [1.5] * 8
+    with LedgerFile(folder / "asked.jsonl").locked() as ledger:
+        assert [len(entry["clients"]) for entry in ledger.entries] == [4, 4]
+
+
+class Emptied(InProcessGrid):
+    """After the first round's look all nodes but one are gone, and they stay away."""
+
+    looks = 0
+
+    def get_node_ids(self):
+        self.looks += 1
+        return list(super().get_node_ids())[: None if self.looks <= 2 else 1]
+
+
+def test_while_too_few_are_there_nobody_is_asked_and_the_run_ends_saved(small_run, tmp_path):
+    settings = {"cohort_size": 4, "min_replies": 2, "rounds": 5, "reply_timeout_seconds": 1.5}
+    with pytest.raises(RunStalled, match="only 1 of 4 clients are there, min-replies=2"):
+        small_run(grid_type=Emptied, **settings)
+
+    folder = tmp_path / "run"
+    assert Checkpoint(folder).progress().server_round == 1
+    with LedgerFile(folder / "asked.jsonl").locked() as ledger:
+        assert [entry["round"] for entry in ledger.entries] == [1]
 
 
 def test_too_few_replies_make_no_step(small_run):

@@ -22,6 +22,7 @@ def report_of():
             epsilon_server_bound=4.5 * server_round,
             combined_gradient_norm=0.25,
             generator_gradient_norm=0.5,
+            waited_seconds=0.25,
             round_seconds=1.5,
         )
 

@@ -2,6 +2,7 @@ import fcntl
 import json
 import math
 import multiprocessing
+import threading
 
 import pytest
 
@@ -11,10 +12,12 @@ from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.run_folder import (
     ASKED,
     RESUMABLE,
+    SUMMARY,
     RunFolder,
     check_run_folder,
     config_of_run,
     default_folder,
+    is_running,
     open_run_folder,
 )
 
@@ -186,3 +189,25 @@ def test_a_folder_that_holds_no_run_is_named(tmp_path):
 
 def test_the_default_folder_names_the_data_set():
     assert default_folder(Config()).startswith("runs/digits-")
+
+
+def test_a_run_is_running_as_long_as_its_folder_is_open(tmp_path):
+    assert not is_running(tmp_path / "none")
+    with open_run_folder(config_in(tmp_path)):
+        assert is_running(tmp_path)
+    assert not is_running(tmp_path)
+
+
+def test_asking_whether_a_run_is_running_keeps_nobody_out(tmp_path):
+    opened(config_in(tmp_path))
+    with open(tmp_path / "lock") as asking:
+        fcntl.flock(asking, fcntl.LOCK_EX)
+        threading.Timer(0.03, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
+        opened(config_in(tmp_path, resume=True))
+
+
+def test_a_run_that_goes_on_has_no_summary_until_it_ends_again(tmp_path):
+    opened(config_in(tmp_path))
+    (tmp_path / SUMMARY).write_text("{}")
+    opened(config_in(tmp_path, resume=True))
+    assert not (tmp_path / SUMMARY).exists()

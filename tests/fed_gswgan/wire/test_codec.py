@@ -8,8 +8,10 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.honest_norm import largest_reply_norm, largest_row_norm
+from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.refusals import MalformedInput
-from fed_gswgan.privacy.sanitizer import SanitizedGradient
+from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.wire.byte_meter import payload_bytes
 from fed_gswgan.wire.codec import decode_reply, decode_request, encode_reply, encode_request
 from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
@@ -46,7 +48,7 @@ def event_of(samples=2):
 
 def reply_of(gradient=None, server_round=3, rows=2):
     if gradient is None:
-        gradient = np.random.default_rng(1).uniform(-LIMIT, LIMIT, (rows, 1, 28, 28))
+        gradient = np.random.default_rng(1).normal(0, 3, (rows, 1, 28, 28))
     event = event_of(len(gradient))
     gradient = SanitizedGradient(values_BCHW=gradient.astype(np.float32), event=event)
     return TrainReply(server_round=server_round, gradient=gradient)
@@ -54,6 +56,13 @@ def reply_of(gradient=None, server_round=3, rows=2):
 
 def decoded(records, name, rows=2):
     return decode_reply(records, 3, event_of(rows), (rows, *SHAPE[1:]), name)
+
+
+def extreme_in(rows, value):
+    """Zeros but for one number, so that no norm is longer than an honest one."""
+    values = np.zeros((rows, 1, 28, 28), np.float32)
+    values[0, 0, 0, 0] = value
+    return values
 
 
 def over_the_wire(records):
@@ -96,30 +105,56 @@ def test_a_reply_survives_the_wire(name):
 
 def test_an_8_bit_gradient_is_clamped_to_the_range_that_the_settings_make_public():
     name = "uint8"
-    extremes = np.full((1, 1, 28, 28), 1e6)
-    extremes[..., 0] = -1e6
+    extremes = extreme_in(1, 1e6)
+    extremes[0, 0, 0, 1] = -1e6
     records = encode_reply(reply_of(extremes), name)
     got = decoded(records, name, rows=1).gradient.values_BCHW
-    assert set(np.unique(got)) == {-LIMIT, LIMIT}
+    assert (got.max(), got.min()) == (LIMIT, -LIMIT)
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_gradient_beyond_the_public_range_arrives_at_its_end_and_is_accepted(name):
-    records = encode_reply(reply_of(np.full((1, 1, 28, 28), 1e6)), name)
+    records = encode_reply(reply_of(extreme_in(1, 1e6)), name)
     got = decoded(over_the_wire(records), name, rows=1).gradient.values_BCHW
-    assert np.allclose(got, LIMIT, rtol=2**-11)
+    assert got.max() == pytest.approx(LIMIT, rel=2**-11)
 
 
 def test_a_reply_that_was_not_clamped_to_the_public_range_is_refused():
     name = "float32"
     for value, refused in ((LIMIT, False), (LIMIT * 1.01, True), (-LIMIT * 1.01, True)):
         records = encode_reply(reply_of(), name)
-        records["arrays"]["sanitized-gradient"] = Array(np.full((2, 1, 28, 28), value, np.float32))
+        records["arrays"]["sanitized-gradient"] = Array(extreme_in(2, value))
         if refused:
             with pytest.raises(MalformedReplyError, match=r"within \+-20"):
                 decoded(records, name, rows=2)
         else:
             decoded(records, name, rows=2)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_reply_longer_than_clipping_noise_and_rounding_make_an_honest_one_is_refused(name):
+    event = event_of(4)
+    values = sanitize(
+        np.ones((4, 1, 28, 28)), event, SeededNoise(np.random.default_rng(2))
+    ).values_BCHW
+    decoded(encode_reply(reply_of(values), name), name, rows=4)
+
+    row = values.copy()
+    row[2] *= 1.05 * largest_row_norm(event, 784) / np.linalg.norm(row[2])
+    with pytest.raises(MalformedReplyError, match="a row of norm"):
+        decoded(encode_reply(reply_of(row), name), name, rows=4)
+
+    norms = np.linalg.norm(values.reshape(4, -1), axis=1).reshape(4, 1, 1, 1)
+    rows = values / norms * (1.05 * largest_reply_norm(event, 784) / 2)
+    with pytest.raises(MalformedReplyError, match="has norm"):
+        decoded(encode_reply(reply_of(rows), name), name, rows=4)
+
+
+def test_a_reply_of_megabytes_is_refused_before_it_is_read():
+    records = encode_reply(reply_of(), "float32")
+    records["arrays"]["more"] = Array("float32", (1,), "numpy.ndarray", bytes(10**6))
+    with pytest.raises(MalformedReplyError, match=r"arrays of 1\d{6} bytes must be <="):
+        decoded(records, "float32")
 
 
 def test_both_directions_have_a_codec_of_their_own():

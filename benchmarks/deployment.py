@@ -1,0 +1,110 @@
+"""Seconds a round of a real deployment on loopback: ours, and Flower's own floor beside it.
+
+Both on the same SuperLink and SuperNodes, over TLS with node authentication, in turns. The floor is
+a no-op app that uses Flower's ``send_and_receive``. Ours trains small critics; what that takes by
+itself is measured in this process and printed too.
+
+Usage: python -m benchmarks.deployment [--nodes 2] [--rounds 10] [--repeats 2]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from deploy.devices import make_devices
+from deploy.federation import Federation, Security, running
+from deploy.keep_running import keep_running
+from fed_gswgan.flat_table import Value
+
+NO_OP = Path(__file__).with_name("no-op")
+WARM_UP_ROUNDS = 1  # in which the bundle is fetched
+PATIENCE_SECONDS = 600.0
+SETTINGS: dict[str, Value] = {
+    "classes": "digits", "batch-size": 32, "critic-width": 16, "critic-steps": 2,
+    "generator-width": 8, "evaluation-samples": 0, "samples-every": 1000, "max-epsilon": 1e6,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=2)
+    options = parser.parse_args()
+    settings = SETTINGS | {
+        "max-clients": options.nodes, "cohort-size": options.nodes, "rounds": options.rounds,
+    }  # fmt: skip
+    names = [f"device-{number}" for number in range(options.nodes)]
+    found: dict[str, list[float]] = {"ours": [], "waiting": [], "floor": []}
+    with tempfile.TemporaryDirectory(prefix="deployment-") as state:
+        folder = Path(state)
+        make_devices(folder / "nodes", names, settings)
+        with running(folder, names, Security()) as federation:
+            for repeat in range(options.repeats):
+                rounds = our_rounds(federation, settings, f"run-{repeat}")
+                found["ours"] += [line["round_seconds"] for line in rounds]
+                found["waiting"] += [line["waited_seconds"] for line in rounds]
+                found["floor"] += floor_rounds(federation, options.nodes, options.rounds, repeat)
+        work = work_seconds(folder / "alone", settings)
+    print_table(found, work)
+
+
+def our_rounds(
+    federation: Federation, settings: dict[str, Value], name: str
+) -> list[dict[str, float]]:
+    folder = federation.folder / name
+    keep_running(federation.submit, folder, settings)
+    return read_rounds(folder)
+
+
+def floor_rounds(federation: Federation, nodes: int, rounds: int, repeat: int) -> list[float]:
+    output = federation.folder / f"floor-{repeat}.json"
+    federation.submit({"nodes": nodes, "rounds": rounds, "output": str(output)}, NO_OP)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not output.exists() or not output.read_text():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the no-op app did not end: {federation.superlink.last_lines()}")
+        time.sleep(0.2)
+    return list(json.loads(output.read_text())[WARM_UP_ROUNDS:])
+
+
+def work_seconds(folder: Path, settings: dict[str, Value]) -> float:
+    """Median seconds of the same rounds in one process: all devices' work, one after the other."""
+    command = [sys.executable, "-m", "simulations.run", "--runtime", "in-process"]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={json.dumps(value)}"]
+    subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)
+    return statistics.median(line["round_seconds"] for line in read_rounds(folder))
+
+
+def read_rounds(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "rounds.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines][WARM_UP_ROUNDS:]
+
+
+def print_table(found: dict[str, list[float]], work: float) -> None:
+    said = {
+        "ours": "our round",
+        "waiting": "  of it, the server waits",
+        "floor": "Flower's own, no-op app",
+    }
+    print(f"{'seconds a round':<28}{'median':>8}{'least':>8}{'most':>8}{'rounds':>8}")
+    for name, seconds in found.items():
+        print(
+            f"{said[name]:<28}{statistics.median(seconds):>8.2f}{min(seconds):>8.2f}"
+            f"{max(seconds):>8.2f}{len(seconds):>8}"
+        )
+    print(f"{'the work alone, in process':<28}{work:>8.2f}")
+    overhead, floor = statistics.median(found["ours"]) - work, statistics.median(found["floor"])
+    print(
+        f"overhead {overhead:.2f} s a round, {overhead / floor:.2f} of Flower's floor (goal: <= 1)"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Starts the server and the devices as real processes that speak gRPC."""

@@ -1,0 +1,200 @@
+"""Makes what TLS and node authentication need: ``python -m deploy.certificates DIR``.
+
+DIR gets ``certificates/`` (an authority of its own and the server's certificate) and, for each
+``--node``, ``nodes/NAME/key`` and ``key.pub``. What is there already stays as it is, so a device
+that joins later is one more call. On real machines each owner makes the key on the device and sends
+the public half alone; see docs/deployment.md.
+"""
+
+import argparse
+import datetime
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+VALID_DAYS = 730
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The server's files for TLS.
+
+    Attributes:
+        folder: holds ``ca.pem``, which every peer gets, and the rest, which stays with the server.
+    """
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of the authority; public."""
+        return self.folder / "ca.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """Certificate of the server; public."""
+        return self.folder / "server.pem"
+
+    @property
+    def key(self) -> Path:
+        """Private key of the server."""
+        return self.folder / "server.key"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make what is missing and say where it lies."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.certificates", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        help="name or address by which devices reach the server; loopback is always among them",
+    )
+    parser.add_argument("--node", action="append", default=[], metavar="NAME", help="a device")
+    options = parser.parse_args(arguments)
+    certificates = make_certificates(options.folder / "certificates", options.host)
+    print(f"for every device: {certificates.authority}")
+    print(f"for the server alone: {certificates.certificate}, {certificates.key}")
+    for name in options.node:
+        print(f"key of {name}: {make_node_key(options.folder / 'nodes' / name)}")
+    return 0
+
+
+def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
+    """Make an authority and a server certificate for these hosts and loopback, unless they exist.
+
+    The authority's private key is not kept: a new server certificate needs a new authority.
+
+    Raises:
+        ValueError: the certificate that is there is not for one of these hosts.
+    """
+    made = Certificates(folder)
+    wanted = [_host_name(host) for host in dict.fromkeys([*hosts, *LOOPBACK])]
+    if made.certificate.exists():
+        _require_names(made.certificate, wanted)
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    authority_key, server_key = _new_key(), _new_key()
+    authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed-gswgan authority")])
+    authority = (
+        _builder(authority_name, authority_name, authority_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(authority_key, hashes.SHA256())
+    )
+    server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed-gswgan server")])
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    server = (
+        _builder(server_name, authority_name, server_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(issuer, critical=False)
+        .add_extension(x509.SubjectAlternativeName(wanted), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+    made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    _write_private(made.key, _private_bytes(server_key, serialization.PrivateFormat.PKCS8))
+    made.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
+    return made
+
+
+def make_node_key(folder: Path) -> Path:
+    """Make a device's key pair for node authentication, unless there is one; return the private.
+
+    An EC key on NIST's P-384 in OpenSSH's format, as ``ssh-keygen -t ecdsa -b 384`` makes it.
+    """
+    path = folder / "key"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    public_key_path(path).write_bytes(public + b"\n")
+    _write_private(path, _private_bytes(key, serialization.PrivateFormat.OpenSSH))
+    return path
+
+
+def public_key_path(private_key: Path) -> Path:
+    """Return where the public half of a node's key lies."""
+    return private_key.with_name(f"{private_key.name}.pub")
+
+
+def _require_names(path: Path, wanted: Sequence[x509.GeneralName]) -> None:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if missing := [name.value for name in wanted if name not in list(names)]:
+        raise ValueError(
+            f"{path}: not for host {missing[0]}; make one in another folder, and give every device "
+            "the new ca.pem"
+        )
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))  # a device's clock may be behind
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _host_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _private_bytes(
+    key: ec.EllipticCurvePrivateKey, private_format: serialization.PrivateFormat
+) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, private_format, serialization.NoEncryption()
+    )
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a file that nobody else can read, at any moment."""
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

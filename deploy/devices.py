@@ -1,0 +1,57 @@
+"""Makes the devices of a federation on loopback: real digits as PNG files, a policy, a ledger.
+
+What an owner does by hand with ``fed-gswgan device init``, for each device of one machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deploy.flower_commands import toml_value
+from fed_gswgan.config import Config
+from fed_gswgan.data.partitions import load_partition, partitions_of
+from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.device.device_folder import create_device
+from fed_gswgan.device.device_settings import DeviceSettings, device_share
+from fed_gswgan.device.virtual_clients import policy_of_run
+from fed_gswgan.flat_table import Value, to_table
+
+DEVICE, IMAGES, POLICY = "device", "images", "policy.toml"
+
+
+def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value]) -> None:
+    """Make ``nodes/NAME`` with images, policy and device folder for each name not made yet.
+
+    Each owner allows what the run asks for and no more; its ``max-epsilon`` must be finite.
+    """
+    config = Config.from_run_config(settings)
+    source = open_source(config.data)
+    partitions = partitions_of(source, config.data)
+    shards = [partitions.writers(number) for number in range(len(partitions))]
+    for name, writers in zip(names, shards, strict=True):
+        folder = nodes / name
+        if (folder / DEVICE).exists():
+            continue
+        write_images(folder / IMAGES, load_partition(source, writers), source.class_names)
+        policy = to_table(policy_of_run(config))
+        lines = [f"{limit} = {toml_value(value)}\n" for limit, value in policy.items()]
+        (folder / POLICY).write_text("".join(lines))
+        device = DeviceSettings(
+            client_id=name,
+            data=str(folder / IMAGES),
+            classes=tuple(source.class_names),
+            training=device_share(settings),
+        )
+        create_device(folder / DEVICE, device, folder / POLICY)
+
+
+def write_images(folder: Path, images: WriterShard, class_names: Sequence[str]) -> None:
+    """Write ``folder/CLASS/NUMBER.png``, dark ink on light paper."""
+    for number, (image_CHW, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = folder / class_names[label] / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gray_HW = np.round((1 - image_CHW[0]) * 255).astype(np.uint8)
+        Image.fromarray(gray_HW).save(path)

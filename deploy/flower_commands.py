@@ -1,0 +1,128 @@
+"""The command lines of Flower 1.39 for a SuperLink, its SuperNodes and ``flwr``, and our guard's.
+
+What the same words mean on real machines is in docs/deployment.md.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.certificates import Certificates
+from fed_gswgan.flat_table import Value
+
+BIN = Path(sys.executable).parent
+CONNECTION = "here"
+
+
+def superlink_command(
+    fleet_port: int,
+    control_port: int,
+    database: Path,
+    certificates: Certificates | None,
+    authenticated: bool,
+) -> list[str]:
+    """Return the command of the server: devices reach the fleet port, ``flwr`` the control port.
+
+    Args:
+        fleet_port: gRPC, on loopback.
+        control_port: HTTP, on loopback.
+        database: file of its state, which a restart goes on from.
+        certificates: for TLS on both ports; None: neither is encrypted.
+        authenticated: only nodes whose public key was registered may connect; needs TLS.
+    """
+    command = [str(BIN / "flower-superlink"), "--fleet-api-address", f"127.0.0.1:{fleet_port}"]
+    command += ["--host", "127.0.0.1", "--port", str(control_port)]
+    command += ["--database", str(database), "--disable-runtime-dependency-installation"]
+    if certificates is None:
+        return [*command, "--insecure"]
+    command += ["--ssl-ca-certfile", str(certificates.authority)]
+    command += ["--ssl-certfile", str(certificates.certificate)]
+    command += ["--ssl-keyfile", str(certificates.key)]
+    return [*command, "--enable-supernode-auth"] if authenticated else command
+
+
+def supernode_command(
+    superlink_port: int,
+    runtime_port: int,
+    node_config: Mapping[str, Value],
+    certificates: Certificates | None,
+    key: Path | None,
+) -> list[str]:
+    """Return the command of a device's SuperNode.
+
+    Args:
+        superlink_port: of the server, or of a relay before it, on loopback.
+        runtime_port: where its own client app reaches it, on loopback.
+        node_config: what the client app is told of this device.
+        certificates: whose authority it trusts; None: without TLS.
+        key: its private key; None: it connects as a node that nobody knows.
+    """
+    command = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{superlink_port}"]
+    command += ["--host", "127.0.0.1", "--port", str(runtime_port)]
+    command += ["--node-config", config_words(node_config)]
+    if certificates is None:
+        return [*command, "--insecure"]
+    command += ["--root-certificates", str(certificates.authority)]
+    return [*command, "--auth-supernode-private-key", str(key)] if key else command
+
+
+def guard_command(device: Path) -> list[str]:
+    """Return the command of a device's guard."""
+    return [sys.executable, "-m", "fed_gswgan.cli", "device", "serve", str(device)]
+
+
+def register_command(public_key: Path) -> list[str]:
+    """Return the command that lets the owner of this key connect."""
+    return [str(BIN / "flwr"), "supernode", "register", str(public_key), CONNECTION]
+
+
+def run_command(app: Path, run_config: Mapping[str, Value]) -> list[str]:
+    """Return the command that submits a run of the app and returns at once."""
+    command = [str(BIN / "flwr"), "run", str(app), CONNECTION]
+    return [*command, "--run-config", config_words(run_config)]
+
+
+def stop_command(run_id: str) -> list[str]:
+    """Return the command that ends a run."""
+    return [str(BIN / "flwr"), "stop", run_id, CONNECTION]
+
+
+def config_words(config: Mapping[str, Value]) -> str:
+    """Return settings as Flower's command lines take them: ``key=value``, TOML values, blanks."""
+    return " ".join(f"{key}={toml_value(value)}" for key, value in config.items())
+
+
+def toml_value(value: Value) -> str:
+    """Return a setting as TOML writes it."""
+    return str(value) if isinstance(value, float) else json.dumps(value)  # TOML's inf is not JSON
+
+
+def write_connection(flwr_home: Path, port: int, certificates: Certificates | None) -> None:
+    """Tell ``flwr`` where the SuperLink is and whom to trust."""
+    flwr_home.mkdir(parents=True, exist_ok=True)
+    trust = (
+        f"root-certificates = {json.dumps(str(certificates.authority))}"
+        if certificates
+        else "insecure = true"
+    )
+    (flwr_home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        f'address = "127.0.0.1:{port}"\n{trust}\n'
+    )
+
+
+def flower_environment(flwr_home: Path) -> dict[str, str]:
+    """Return the environment of one machine's Flower processes: this one's, its own FLWR_HOME.
+
+    Flower starts its own helpers by name, so they must be found first in PATH.
+    """
+    return {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "FLWR_HOME": str(flwr_home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "OMP_NUM_THREADS": "1",
+    }

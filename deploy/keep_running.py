@@ -1,0 +1,134 @@
+"""Sees a run to its end: submits it, and resumes it after every crash of ServerApp or SuperLink.
+
+    Usage: python -m deploy.keep_running APP --config FILE --output DIR
+
+It needs nothing but ``flwr`` and the run's folder, so it runs beside the SuperLink that systemd
+keeps up. A run that is there is resumed, one that is finished is left alone: starting it after the
+machine restarted does no harm.
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from deploy.submission import Submission
+from fed_gswgan.flat_table import Value
+from fed_gswgan.reporting.checkpoint import Checkpoint
+from fed_gswgan.reporting.logs import log_to
+from fed_gswgan.reporting.run_folder import SUMMARY, is_running
+
+logger = logging.getLogger("deploy.keep_running")  # also when started with -m
+
+POLL_SECONDS = 0.5
+START_PATIENCE_SECONDS = 120.0  # from submitting a run until its ServerApp opens the folder
+PAUSE_SECONDS = 5.0  # after a failure, for whatever is down to come up again
+LONGEST_STANDSTILL = 5  # submissions in a row that finish no round
+
+
+class RunFailed(RuntimeError):
+    """The run did not get any further, submission after submission."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run to the end; return 0, or 1 if it stands still."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.keep_running", description=__doc__)
+    parser.add_argument("app", type=Path, help="folder of the app, as `flwr run` takes it")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file of settings")
+    options = parser.parse_args(arguments)
+    log_to(logging.StreamHandler())
+    settings = tomllib.loads(options.config.read_text())
+
+    submission = Submission(_flwr)
+    try:
+        keep_running(partial(submission.submit, options.app), options.output.absolute(), settings)
+    except RunFailed as error:
+        logger.error("%s", error)
+        return 1
+    return 0
+
+
+def keep_running(
+    submit: Callable[[Mapping[str, Value]], None],
+    run_folder: Path,
+    settings: Mapping[str, Value],
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Return once the run in ``run_folder`` is finished.
+
+    Args:
+        submit: sends the app with these settings to the SuperLink; may fail while that is down.
+        run_folder: of the run; its lock tells whether a ServerApp is at it.
+        settings: of a new run, ``output-dir`` and ``resume`` aside.
+        watch: called all the while; may start again what has ended.
+
+    Raises:
+        RunFailed: no round was finished by the last so many submissions.
+    """
+    standstill, finished = 0, _finished_round(run_folder)
+    while not _ended(run_folder):
+        if is_running(run_folder):
+            watch()
+            time.sleep(POLL_SECONDS)
+            continue
+        now_finished = _finished_round(run_folder)
+        standstill = 0 if now_finished > finished else standstill + 1
+        finished = now_finished
+        if standstill > LONGEST_STANDSTILL:
+            raise RunFailed(
+                f"{run_folder}: round {finished} is the last one finished, after "
+                f"{LONGEST_STANDSTILL} more attempts; the SuperLink's log says why"
+            )
+        watch()
+        resume = (run_folder / "run.json").exists()
+        logger.info("%s the run in %s", "resuming" if resume else "starting", run_folder)
+        try:
+            submit({**settings, "output-dir": str(run_folder), "resume": resume})
+        except (RuntimeError, subprocess.SubprocessError) as error:
+            logger.warning("not submitted: %s", error)
+            time.sleep(PAUSE_SECONDS)
+            continue
+        _wait_for_start(run_folder, watch)
+
+
+def _flwr(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _wait_for_start(run_folder: Path, watch: Callable[[], None]) -> None:
+    """Wait until a ServerApp has the folder, or was there already and ended, or none comes."""
+    before = _mark(run_folder)
+    deadline = time.monotonic() + START_PATIENCE_SECONDS
+    while not is_running(run_folder) and _mark(run_folder) == before:
+        if time.monotonic() > deadline:
+            return
+        watch()
+        time.sleep(POLL_SECONDS)
+
+
+def _mark(run_folder: Path) -> int:
+    """Return when run.json was last written, which each ServerApp does first; 0 before."""
+    index = run_folder / "run.json"
+    return index.stat().st_mtime_ns if index.exists() else 0
+
+
+def _ended(run_folder: Path) -> bool:
+    return (run_folder / SUMMARY).exists() and not is_running(run_folder)
+
+
+def _finished_round(run_folder: Path) -> int:
+    checkpoint = Checkpoint(run_folder)
+    return checkpoint.progress().server_round if checkpoint.exists() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A server and its devices as real processes on this machine: ``python -m deploy.loopback``.
+
+Makes certificates and keys, starts a SuperLink and SuperNodes with TLS and node authentication,
+runs the app to its end, however often one of them has to be started again, and stops everything.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.devices import make_devices
+from deploy.federation import Federation, Security, running
+from deploy.keep_running import RunFailed, keep_running
+from fed_gswgan.config import Config
+from fed_gswgan.flat_table import Value
+from fed_gswgan.reporting.files import replace_json
+from fed_gswgan.reporting.logs import log_to
+from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES
+
+logger = logging.getLogger("deploy.loopback")  # also when started with -m
+
+CONFIG = Path(__file__).with_name("loopback.toml")
+WIRE_BYTES_SECONDS = 5.0  # between two times that they are written down
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, and return the exit status: 0 finished, 1 failed, 2 bad settings, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    log_to(logging.StreamHandler())
+    try:
+        security = Security(
+            tls=not options.insecure, authenticated=not (options.no_auth or options.insecure)
+        )
+        settings = settings_of(options.config, options.nodes, options.rounds)
+    except (OSError, ValueError) as error:
+        logger.error("error: %s", error)
+        return 2
+    names = [f"device-{number}" for number in range(options.nodes)]
+    try:
+        make_devices(options.output / "nodes", names, settings)
+        with running(options.output, names, security) as federation:
+            run(federation, settings)
+    except (RunFailed, RuntimeError, OSError, ValueError) as error:
+        logger.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("stopped; the same command goes on with the run")
+        return 130
+    logger.info("finished: %s", federation.run_folder / SUMMARY)
+    return 0
+
+
+def settings_of(path: Path, nodes: int, rounds: int | None) -> dict[str, Value]:
+    """Return the settings of a run with so many devices, checked.
+
+    Raises:
+        ValueError: one of them breaks its rule.
+    """
+    settings: dict[str, Value] = tomllib.loads(path.read_text())
+    settings |= {"max-clients": nodes, "cohort-size": nodes}
+    if rounds is not None:
+        settings["rounds"] = rounds
+    Config.from_run_config(settings)
+    return settings
+
+
+def run(federation: Federation, settings: dict[str, Value]) -> None:
+    """Run the app to its end, and write down the bytes that cross the relay."""
+    path, relay = federation.run_folder / WIRE_BYTES, federation.relay
+    before = json.loads(path.read_text()) if path.exists() else {"uplink": 0, "downlink": 0}
+    written_at = time.monotonic()
+
+    def write_bytes() -> None:
+        uplink, downlink = before["uplink"], before["downlink"]
+        counted = (uplink + relay.uplink_bytes, downlink + relay.downlink_bytes)
+        replace_json(path, dict(zip(("uplink", "downlink"), counted, strict=True)))
+
+    def watch() -> None:
+        nonlocal written_at
+        for name in federation.restart_ended():
+            logger.warning("%s had ended and was started again", name)
+        if path.parent.exists() and time.monotonic() - written_at > WIRE_BYTES_SECONDS:
+            write_bytes()
+            written_at = time.monotonic()
+
+    keep_running(federation.submit, federation.run_folder, settings, watch)
+    write_bytes()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deploy.loopback", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="all state")
+    parser.add_argument("--nodes", type=int, default=3, help="devices; default 3")
+    parser.add_argument("--rounds", type=int, help="default: those of the settings")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="TOML file of settings")
+    parser.add_argument("--insecure", action="store_true", help="no TLS and no authentication")
+    parser.add_argument("--no-auth", action="store_true", help="TLS, but any node may connect")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+import ssl
+import stat
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+from deploy.certificates import main, make_certificates, make_node_key, public_key_path
+from tests.deploy.loopback_tls import handshake
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_peer_that_trusts_the_authority_reaches_the_server_by_name_and_by_address(tmp_path):
+    certificates = make_certificates(tmp_path, ["server.example"])
+    for host in ("server.example", "localhost", "127.0.0.1"):
+        handshake(certificates, host)
+
+
+def test_another_host_and_another_authority_are_refused(tmp_path):
+    certificates = make_certificates(tmp_path / "one")
+    with pytest.raises(ssl.SSLCertVerificationError, match="not valid for"):
+        handshake(certificates, "elsewhere.example")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(certificates, "localhost", make_certificates(tmp_path / "two").authority)
+
+
+def test_private_keys_are_for_their_owner_alone_and_made_once(tmp_path):
+    certificates, key = make_certificates(tmp_path), make_node_key(tmp_path / "a")
+    assert mode(certificates.key) == mode(key) == 0o600
+    before = certificates.certificate.read_bytes(), key.read_bytes()
+    make_certificates(tmp_path)
+    make_node_key(tmp_path / "a")
+    assert (certificates.certificate.read_bytes(), key.read_bytes()) == before
+
+
+def test_a_node_key_is_what_flower_takes(tmp_path):
+    path = make_node_key(tmp_path)
+    private = load_ssh_private_key(path.read_bytes(), None)
+    public = load_ssh_public_key(public_key_path(path).read_bytes())
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    assert public.curve.name == "secp384r1"
+    assert private.public_key() == public
+
+
+def test_a_certificate_for_other_hosts_is_said_and_not_replaced(tmp_path):
+    certificates = make_certificates(tmp_path, ["server.example"])
+    before = certificates.certificate.read_bytes()
+    with pytest.raises(ValueError, match=r"not for host 10\.0\.0\.7"):
+        make_certificates(tmp_path, ["server.example", "10.0.0.7"])
+    assert certificates.certificate.read_bytes() == before
+
+
+def test_the_command_makes_all_of_it_and_says_who_gets_what(tmp_path, capsys):
+    assert main([str(tmp_path), "--host", "10.0.0.7", "--node", "a", "--node", "b"]) == 0
+    said = capsys.readouterr().out
+    assert "for every device" in said
+    assert "for the server alone" in said
+    assert (tmp_path / "nodes" / "b" / "key.pub").exists()
+    authority = x509.load_pem_x509_certificate((tmp_path / "certificates" / "ca.pem").read_bytes())
+    assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
