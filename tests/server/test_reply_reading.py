@@ -139,7 +139,7 @@ def test_a_node_that_was_not_asked_is_dropped_and_its_bytes_are_nobodys(caplog):
     meter = ByteMeter()
     replies = read([reply(99, records()), reply(11, records())], meter)
     assert (list(replies.values), replies.malformed) == (["a"], 1)
-    assert set(meter.uplink_by_client) == {"a"}
+    assert set(meter.round_uplink) == {"a"}
     assert "node 99: reply dropped: nobody asked it" in caplog.text
 
 

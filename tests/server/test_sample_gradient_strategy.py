@@ -124,7 +124,7 @@ class Straggling(InProcessGrid):
 
     def pull_messages(self, message_ids):
         replies = super().pull_messages(message_ids)
-        first = min(self._contexts)
+        first = min(self.get_node_ids())
         late = [r for r in replies if r.metadata.src_node_id == first and r.metadata.group_id]
         return [reply for reply in replies if reply not in late]
 
