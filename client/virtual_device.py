@@ -90,7 +90,7 @@ def client_id_of(context: Context) -> str:
 
 def answer_train(content: RecordDict, context: Context) -> RecordDict:
     """Answer a train request of GS-WGAN; Refusal by name, from the guard."""
-    with _noted():
+    with _noted(), timed("answer"):
         guard = open_device(context).guard
         with timed("codec"):
             request = decode_request(content)
@@ -101,7 +101,7 @@ def answer_train(content: RecordDict, context: Context) -> RecordDict:
 
 def answer_update(content: RecordDict, context: Context) -> RecordDict:
     """Answer one of FedAvg-GAN; Refusal by name, from the guard."""
-    with _noted():
+    with _noted(), timed("answer"):
         guard = open_device(context).update_guard
         return encode_update_reply(guard.answer(decode_update_request(content)))
 

@@ -79,6 +79,9 @@ class InProcessGrid(Grid):
         message_ids = []
         for message in messages:
             message_ids.append(self._name(message))
+            if message.metadata.dst_node_id not in self._node_ids:
+                self._replies[message_ids[-1]] = no_such_node(message)
+                continue
             context = self.context(message.metadata.dst_node_id)
             self._replies[message_ids[-1]] = answer(self._client_app, message, context)
             self._keep(context)
@@ -117,6 +120,11 @@ class InProcessGrid(Grid):
         message_id = f"message-{self._pushed}"
         message.metadata.__dict__["_message_id"] = message_id
         return message_id
+
+
+def no_such_node(message: Message) -> Message:
+    """Return the error that answers a message to nobody."""
+    return Message(Error(CLIENT_FAILED, "no such node"), reply_to=message)
 
 
 def answer(client_app: ClientApp, message: Message, context: Context) -> Message:

@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 
 from fed_gswgan.flat_table import Value
 from fed_gswgan.worker_process import end_with, one_thread_each
-from simulations.in_process_grid import InProcessGrid, answer, delivered
+from simulations.in_process_grid import InProcessGrid, answer, delivered, no_such_node
 
 LAST_WORDS_SECONDS = 5.0  # for the exit status of a worker whose connection broke
 
@@ -72,7 +72,11 @@ class WorkerGrid(InProcessGrid):
         pickled = {key: pickle.dumps(content) for key, content in contents.items()}
         with self._changed:
             message_ids = [self._name(message) for message in messages]
-            self._waiting.extend((m, pickled[id(m.content)]) for m in messages)
+            for message, message_id in zip(messages, message_ids, strict=True):
+                if message.metadata.dst_node_id in self._node_ids:
+                    self._waiting.append((message, pickled[id(message.content)]))
+                else:
+                    self._replies[message_id] = no_such_node(message)
             self._changed.notify_all()
         return message_ids
 

@@ -72,11 +72,11 @@ def test_nodes_beyond_the_clients_are_left_out_and_their_answer_tells_nothing(
 ):
     settings = dict(contexts(1)[0].run_config)
     (tmp_path / "clients").mkdir()
-    with caplog.at_level(logging.WARNING, logger="server.registration"):
+    with caplog.at_level(logging.WARNING, logger="server.roster"):
         nodes = register_clients(InProcessGrid(client_app, 6, settings), ByteMeter(), 6, 10)
 
     assert list(nodes) == [f"client-0000{number}" for number in range(4)]
-    said = [r.getMessage() for r in caplog.records if r.name == "server.registration"]
+    said = [r.getMessage() for r in caplog.records if r.name == "server.roster"]
     assert len(said) == 2
     assert all("client failed; see its own log" in line for line in said)
     assert "partition-id=5 must be" in (tmp_path / "clients" / "failures.log").read_text()

@@ -46,6 +46,14 @@ def test_every_client_is_answered_under_its_own_context(grid):
         assert reply.metadata.src_node_id == message.metadata.dst_node_id
 
 
+def test_a_message_to_nobody_is_answered_by_an_error_and_the_others_are_served(grid):
+    content = RecordDict({"config": ConfigRecord({"seconds": 0.0})})
+    asked = [Message(content, 99, "query.echo"), *messages(grid, [1])]
+    replies = {r.metadata.reply_to_message_id: r for r in grid.send_and_receive(asked)}
+
+    assert [replies[m.metadata.message_id].has_error() for m in asked] == [True, False]
+
+
 def test_the_clients_are_served_by_as_many_other_processes_as_were_asked_for(grid):
     served_by = {
         c["pid"] for c in configs(grid.send_and_receive(messages(grid, range(4), seconds=0.2)))
