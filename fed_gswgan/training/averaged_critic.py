@@ -1,14 +1,16 @@
 """The server's half of FedAvg-GAN: a critic moved by its clients, a generator trained against it.
 
-Shapes: B batch, Z latent, P numbers in the critic's state vector.
+Shapes: P numbers in the critic's state vector.
 """
+
+from functools import partial
 
 import numpy as np
 from torch import nn
 
 from fed_gswgan.config import AdamConfig, GeneratorConfig
 from fed_gswgan.models.state_vector import load_state_vector, to_state_vector
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.sample_gradient import sample_gradient
 
 
@@ -20,7 +22,6 @@ class AveragedCriticTrainer(GeneratorTrainer):
     ) -> None:
         super().__init__(generator, config, adam)
         self.critic = critic.eval()
-        self._config = config
 
     def networks(self) -> dict[str, nn.Module]:
         """Return every network that a checkpoint must hold, by name."""
@@ -34,12 +35,5 @@ class AveragedCriticTrainer(GeneratorTrainer):
         self, steps: int, batch_size: int, num_classes: int, randomness: np.random.Generator
     ) -> float:
         """Take so many steps against the critic, which touches no data; return the last norm."""
-        norm = 0.0
-        config = self._config
-        for _ in range(steps):
-            latents_BZ = draw_latents(batch_size, config.latent_dim, config.latent_kind, randomness)
-            labels_B = draw_labels(batch_size, num_classes, randomness)
-            samples_BCHW = self.samples(latents_BZ, labels_B)
-            gradient_BCHW = sample_gradient(self.critic, samples_BCHW, labels_B)
-            norm = self.step(latents_BZ, labels_B, gradient_BCHW)
-        return norm
+        gradient_at = partial(sample_gradient, self.critic)
+        return self.follow(gradient_at, steps, batch_size, num_classes, randomness)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fed_gswgan.config import AdamConfig, FieldConfig, GeneratorConfig
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.gradient_field import GradientField
 
 FIELD_BETAS = (0.9, 0.99)
@@ -40,7 +40,7 @@ class FieldTrainer(GeneratorTrainer):
         self.field_optimizer = torch.optim.Adam(
             field.parameters(), lr=field_config.field_learning_rate, betas=FIELD_BETAS
         )
-        self._config, self._field_config = config, field_config
+        self._field_config = field_config
         self._num_classes = num_classes
 
     def networks(self) -> dict[str, nn.Module]:
@@ -66,13 +66,13 @@ class FieldTrainer(GeneratorTrainer):
             gradient_BCHW: the combined release, a row a sample.
             randomness: draws the rows to fit, and the generator's samples.
         """
-        config, generator = self._field_config, self._config
+        config = self._field_config
         self.field.keep(self.samples(latents_BZ, labels_B), labels_B, gradient_BCHW)
         self.field.fit(config.field_steps, self.field_optimizer, randomness)
-        norm, batch = 0.0, config.field_batch_size
-        for _ in range(config.generator_steps_per_release):
-            own_BZ = draw_latents(batch, generator.latent_dim, generator.latent_kind, randomness)
-            own_B = draw_labels(batch, self._num_classes, randomness)
-            predicted_BCHW = self.field.gradient(self.samples(own_BZ, own_B), own_B)
-            norm = self.step(own_BZ, own_B, predicted_BCHW)
-        return norm
+        return self.follow(
+            self.field.gradient,
+            config.generator_steps_per_release,
+            config.field_batch_size,
+            self._num_classes,
+            randomness,
+        )

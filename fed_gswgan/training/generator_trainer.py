@@ -4,6 +4,7 @@ Shapes: B batch, Z latent, C channels, H and W image.
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ class GeneratorTrainer:
     """Holds what persists on the server: generator, its optimizer and the EMA generator."""
 
     def __init__(self, generator: nn.Module, config: GeneratorConfig, adam: AdamConfig) -> None:
+        self._config = config
         # Sampling is a pure function in eval mode: what was sent is regenerated to the bit.
         self.generator = generator.eval()
         self.ema_generator = copy.deepcopy(generator).eval()
@@ -74,6 +76,32 @@ class GeneratorTrainer:
         self._advance_spectral_norm(latents_BZ[:1], labels_B[:1])
         self._update_ema()
         return float(norm)
+
+    def follow(
+        self,
+        gradient_at: Callable[[Tensor, Tensor], Tensor],
+        steps: int,
+        batch_size: int,
+        num_classes: int,
+        randomness: np.random.Generator,
+    ) -> float:
+        """Take so many steps at samples of its own, and return the last gradient's norm.
+
+        Args:
+            gradient_at: (samples_BCHW, labels_B) -> gradient_BCHW; touches nobody's data.
+            steps: how many.
+            batch_size: B of each.
+            num_classes: of the data set.
+            randomness: draws latents, then labels.
+        """
+        norm = 0.0
+        config = self._config
+        for _ in range(steps):
+            latents_BZ = draw_latents(batch_size, config.latent_dim, config.latent_kind, randomness)
+            labels_B = draw_labels(batch_size, num_classes, randomness)
+            gradient_BCHW = gradient_at(self.samples(latents_BZ, labels_B), labels_B)
+            norm = self.step(latents_BZ, labels_B, gradient_BCHW)
+        return norm
 
     @torch.no_grad()
     def _advance_spectral_norm(self, latents_BZ: Tensor, labels_B: Tensor) -> None:

@@ -143,21 +143,20 @@ def test_a_run_is_not_written_over(tmp_path, capsys):
     assert everything_in(tmp_path) == before
 
 
+def resuming(folder):
+    """Return the arguments that go on with a run for a second round."""
+    return [
+        *["--runtime", "in-process", "--workers", "1", "--set", "rounds=2", "--resume"],
+        str(folder),
+    ]
+
+
 def test_a_run_that_another_process_has_is_not_resumed(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(arguments(folder, rounds=1)) == 0
     capsys.readouterr()
     before = everything_in(tmp_path)
-    resume = [
-        "--runtime",
-        "in-process",
-        "--workers",
-        "1",
-        "--resume",
-        str(folder),
-        "--set",
-        "rounds=2",
-    ]
+    resume = resuming(folder)
 
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -174,16 +173,7 @@ def test_a_run_whose_own_count_is_gone_fails_with_a_line(tmp_path, capsys):
     (folder / "asked.jsonl").unlink()
     capsys.readouterr()
 
-    resume = [
-        "--runtime",
-        "in-process",
-        "--workers",
-        "1",
-        "--resume",
-        str(folder),
-        "--set",
-        "rounds=2",
-    ]
+    resume = resuming(folder)
     assert main(resume) == 1
 
     (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("error: "))
