@@ -159,7 +159,7 @@ def _packed(pack: list[Message], carrier: int) -> Message:
         "node-ids": [message.metadata.dst_node_id for message in pack],
     })  # fmt: skip
     content = RecordDict({**first.content, "pack": config})
-    return Message(content, carrier, PACK, group_id=first.metadata.group_id)
+    return Message(content, carrier, PACK, ttl=first.metadata.ttl, group_id=first.metadata.group_id)
 
 
 def _unpacked(reply: Message, count: int) -> list[RecordDict | Error]:
