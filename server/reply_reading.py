@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import Message, RecordDict
 
-from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.byte_meter import RoundBytes
 from fed_gswgan.wire.messages import MalformedReplyError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def read_replies(
     messages: Iterable[Message],
     clients: Mapping[int, str],
     decode: Callable[[RecordDict], np.ndarray],
-    byte_meter: ByteMeter,
+    round_bytes: RoundBytes,
     server_round: int,
 ) -> Replies:
     """Return what can be combined; an error or a malformed reply is counted, logged and dropped.
@@ -42,7 +42,7 @@ def read_replies(
         messages: as they arrived.
         clients: node id to client id, of those who were asked.
         decode: returns the array of a reply, or raises MalformedReplyError.
-        byte_meter: counts every reply with content, well-formed or not.
+        round_bytes: counts every reply with content, well-formed or not.
         server_round: that was asked.
     """
     replies = Replies()
@@ -58,7 +58,7 @@ def read_replies(
         try:
             if node_id not in clients:
                 raise MalformedReplyError("reply dropped: nobody asked it")
-            byte_meter.uplink(client_id, message.content)
+            round_bytes.received(client_id, message.content)
             if client_id in replies.values:
                 raise MalformedReplyError("reply dropped: it answered already")
             replies.values[client_id] = decode(message.content)

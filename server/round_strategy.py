@@ -4,9 +4,11 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -18,9 +20,9 @@ from fed_gswgan.profiling import timed
 from fed_gswgan.reporting.round_report import RoundReport
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
-from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.byte_meter import ByteMeter, RoundBytes
 from server.cohort_sampling import select_cohort
-from server.exchange import exchange
+from server.exchange import Batch, Exchange
 from server.nodes import Nodes
 from server.reply_reading import Replies, read_replies
 
@@ -43,6 +45,21 @@ class Step(NamedTuple):
     generator_gradient_norm: float = 0.0
 
 
+@dataclass
+class AskedRound:
+    """A round between its asking and its end.
+
+    Attributes:
+        clients: node id to client id: its cohort.
+        bytes: of its messages.
+        steps_before: generator steps that were taken when its request was built.
+    """
+
+    clients: dict[int, str]
+    bytes: RoundBytes
+    steps_before: int
+
+
 class RoundStrategy(Strategy):
     """What is common to all algorithms; one says what is asked, what is read, what is stepped.
 
@@ -56,6 +73,8 @@ class RoundStrategy(Strategy):
         reply_size: numbers in a reply.
         first_round: 1, or the one after the checkpoint.
         checkpoint_round: tells the newest round the server could fall back to.
+        samples_in_flight: by round that was asked and has not ended: its samples, float32
+            (rows, C, H, W), which a checkpoint holds since the generator has moved on.
         on_round: gets every round's report.
         interrupted: True once the run shall end.
     """
@@ -74,6 +93,7 @@ class RoundStrategy(Strategy):
         reply_size: int,
         first_round: int = 1,
         checkpoint_round: Callable[[], int] = lambda: 0,
+        samples_in_flight: dict[int, torch.Tensor] | None = None,
         on_round: Callable[[RoundReport], None] = lambda report: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -86,9 +106,12 @@ class RoundStrategy(Strategy):
         self.reply_size = reply_size
         self.first_round = first_round
         self.checkpoint_round = checkpoint_round
+        self.samples_in_flight = {} if samples_in_flight is None else samples_in_flight
         self.on_round = on_round
         self.interrupted = interrupted
-        self.asked: dict[int, str] = {}  # by node id: this round's cohort
+        self.asked: dict[int, AskedRound] = {}  # by round
+        self.batches: dict[int, Batch] = {}  # by round
+        self.steps_taken = 0
         self.absent: frozenset[str] = frozenset()
         self._exhausted = 0  # so many clients, from the first, cannot be asked any more
         self._population = len(nodes)  # when that was counted
@@ -106,40 +129,64 @@ class RoundStrategy(Strategy):
     def step_generator(self, server_round: int, replies: Replies) -> Step:
         """Combine the replies and step the generator, if enough came."""
 
-    def train_round(self, grid: Grid, server_round: int) -> RoundReport | None:
-        """Run one round, whole; None if it was interrupted and is to be asked again."""
+    def train_round(
+        self, exchange: Exchange, server_round: int, last_round: int
+    ) -> RoundReport | None:
+        """Run one round, whole; None if it was interrupted and is to be asked again.
+
+        With ``rounds-in-flight`` of n, the n - 1 rounds after it are asked before it ends.
+        """
         started = time.monotonic()
-        if not self.wait_for_clients(grid):
+        if not self.ask(exchange, server_round, last_round):
             return None
-        requests = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-        timeout = self.config.cohort.reply_timeout_seconds
         asked_at = time.monotonic()
+        timeout = self.config.cohort.reply_timeout_seconds
         with timed("exchange"):
-            arrived = exchange(grid, requests, timeout, self.interrupted)
+            arrived = exchange.collect(self.batches.pop(server_round), timeout)
         waited_seconds = time.monotonic() - asked_at
         if self.interrupted():
             return None
         with timed("codec"):
             replies = self.read_replies(server_round, arrived)
+        staleness = self.steps_taken - self.asked[server_round].steps_before
         with timed("generator"):
             step = self.step_generator(server_round, replies)
+        self.steps_taken += step.taken
+        asked = self.asked.pop(server_round)
+        self.samples_in_flight.pop(server_round, None)
+        self.byte_meter.add(asked.bytes)
         return RoundReport(
             server_round=server_round,
-            asked=len(requests),
+            asked=len(asked.clients),
             received=len(replies.values),
             failed=replies.failed,
             malformed=replies.malformed,
-            missing=len(requests) - replies.arrived,
+            missing=len(asked.clients) - replies.arrived,
             stepped=step.taken,
-            downlink_bytes=sum(self.byte_meter.round_downlink.values()),
-            uplink_bytes=sum(self.byte_meter.round_uplink.values()),
-            bytes_by_client=self.byte_meter.round_by_client(),
+            downlink_bytes=sum(asked.bytes.downlink.values()),
+            uplink_bytes=sum(asked.bytes.uplink.values()),
+            bytes_by_client=asked.bytes.by_client(),
             epsilon_server_bound=self.user_ledgers.max_epsilon(),
             combined_gradient_norm=step.combined_norm,
             generator_gradient_norm=step.generator_gradient_norm,
             round_seconds=time.monotonic() - started,
             waited_seconds=waited_seconds,
+            staleness=staleness,
         )
+
+    def ask(self, exchange: Exchange, server_round: int, last_round: int) -> bool:
+        """Ask a round and those in flight with it, unless they are asked; False if interrupted."""
+        last = min(server_round + self.config.cohort.rounds_in_flight - 1, last_round)
+        for wanted in range(server_round, last + 1):
+            if wanted in self.batches:
+                continue
+            if wanted > server_round and self.everybody_is_exhausted():
+                break
+            if not self.wait_for_clients(exchange.grid):
+                return False
+            messages = self.configure_train(wanted, ArrayRecord(), ConfigRecord(), exchange.grid)
+            self.batches[wanted] = exchange.send(messages)
+        return True
 
     def wait_for_clients(self, grid: Grid) -> bool:
         """Wait until a step is possible; False if interrupted. Nobody is asked for nothing.
@@ -170,14 +217,14 @@ class RoundStrategy(Strategy):
         cohort = self.select_cohort(server_round)
         self.user_ledgers.record(server_round, cohort, self.event)
         records = self.build_records(server_round)
-        self.byte_meter.start_round()
+        clients = {self.nodes.node_id(client_id): client_id for client_id in cohort}
+        asked = self.asked[server_round] = AskedRound(clients, RoundBytes(), self.steps_taken)
         for client_id in cohort:
-            self.byte_meter.downlink(client_id, records)
-        self.asked = {self.nodes.node_id(client_id): client_id for client_id in cohort}
+            asked.bytes.sent(client_id, records)
         # A request ends with its round: a device that returns later is not charged for nothing.
-        ttl = self.config.cohort.reply_timeout_seconds
+        ttl = self.config.cohort.reply_timeout_seconds * self.config.cohort.rounds_in_flight
         group, kind = str(server_round), self.message_type
-        return [Message(records, n, kind, ttl=ttl, group_id=group) for n in self.asked]
+        return [Message(records, n, kind, ttl=ttl, group_id=group) for n in clients]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -193,11 +240,12 @@ class RoundStrategy(Strategy):
 
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
         """Check, count and decode what arrived."""
+        asked = self.asked[server_round]
         return read_replies(
             messages,
-            self.asked,
+            asked.clients,
             lambda records: self.decode(records, server_round),
-            self.byte_meter,
+            asked.bytes,
             server_round,
         )
 
@@ -223,18 +271,19 @@ class RoundStrategy(Strategy):
         if initial_arrays is not None:
             for network in (self.trainer.generator, self.trainer.ema_generator):
                 network.load_state_dict(initial_arrays.to_torch_state_dict())
+        exchange = Exchange(grid, self.interrupted)
         rounds_without_step = 0
         for server_round in range(self.first_round, num_rounds + 1):
             if self.interrupted():
                 break
-            if self.everybody_is_exhausted():
+            if server_round not in self.batches and self.everybody_is_exhausted():
                 logger.warning(
                     "stopped before round %d: another release would take every user past "
                     "max-epsilon=%g or max-participations=%d", server_round,
                     self.config.budget.max_epsilon, self.config.budget.max_participations,
                 )  # fmt: skip
                 break
-            report = self.train_round(grid, server_round)
+            report = self.train_round(exchange, server_round, num_rounds)
             if report is None:
                 break
             self.on_round(report)

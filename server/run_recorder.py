@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from torch import Tensor
 
 from fed_gswgan.config import Config
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
@@ -20,7 +21,11 @@ REPLY_KINDS = ("received", "failed", "malformed", "missing")
 
 
 class RunRecorder:
-    """All that is written after a round; starts from the folder's checkpoint if it has one."""
+    """All that is written after a round; starts from the folder's checkpoint if it has one.
+
+    Attributes:
+        samples_in_flight: of rounds that were asked and have not ended; the strategy's, too.
+    """
 
     def __init__(
         self,
@@ -39,10 +44,11 @@ class RunRecorder:
         self.finished_round = self.checkpoint_round = 0
         self.seconds = 0.0
         self.replies = dict.fromkeys(REPLY_KINDS, 0)
-        self._metered = byte_meter.state_dict()
+        self.samples_in_flight: dict[int, Tensor] = {}
         self._checkpoint = Checkpoint(folder)
         if self._checkpoint.exists():
             self._restore(self._checkpoint.load(trainer))
+            self.samples_in_flight |= self._checkpoint.in_flight()
         self._round_log = RoundLog(folder, self.finished_round)
         self.tensorboard = TensorBoardWriter(folder, self.finished_round)
         self.profile = RoundProfile.asked_for()
@@ -54,7 +60,6 @@ class RunRecorder:
         self.seconds += report.round_seconds
         for kind in REPLY_KINDS:
             self.replies[kind] += getattr(report, kind)
-        self._metered = self.byte_meter.state_dict()  # as of a whole round, for the checkpoint
         downlink, uplink = self.byte_meter.downlink_total, self.byte_meter.uplink_total
         self._round_log.write(report)
         self.tensorboard.write(report, downlink, uplink)
@@ -93,9 +98,9 @@ class RunRecorder:
             server_round=self.finished_round,
             seconds=self.seconds,
             replies=self.replies,
-            byte_meter=self._metered,
+            byte_meter=self.byte_meter.state_dict(),
         )
-        self._checkpoint.save(self.trainer, progress)
+        self._checkpoint.save(self.trainer, progress, self.samples_in_flight)
         self.checkpoint_round = self.finished_round
 
     def _restore(self, progress: Progress) -> None:
@@ -103,4 +108,3 @@ class RunRecorder:
         self.seconds = progress.seconds
         self.replies = dict(progress.replies)
         self.byte_meter.load_state_dict(progress.byte_meter)
-        self._metered = self.byte_meter.state_dict()

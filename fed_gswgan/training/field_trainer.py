@@ -55,6 +55,7 @@ class FieldTrainer(GeneratorTrainer):
         self,
         latents_BZ: Tensor,
         labels_B: Tensor,
+        samples_BCHW: Tensor,
         gradient_BCHW: Tensor,
         randomness: np.random.Generator,
     ) -> float:
@@ -63,11 +64,12 @@ class FieldTrainer(GeneratorTrainer):
         Args:
             latents_BZ: of the samples that were sent.
             labels_B: their labels.
+            samples_BCHW: the samples.
             gradient_BCHW: the combined release, a row a sample.
             randomness: draws the rows to fit, and the generator's samples.
         """
         config = self._field_config
-        self.field.keep(self.samples(latents_BZ, labels_B), labels_B, gradient_BCHW)
+        self.field.keep(samples_BCHW, labels_B, gradient_BCHW)
         self.field.fit(config.field_steps, self.field_optimizer, randomness)
         return self.follow(
             self.field.gradient,

@@ -46,12 +46,14 @@ class GeneratorTrainer:
         self,
         latents_BZ: Tensor,
         labels_B: Tensor,
+        samples_BCHW: Tensor,
         gradient_BCHW: Tensor,
         randomness: np.random.Generator,
     ) -> float:
         """Make of a release what this trainer makes of it: the paper's, one step; nothing drawn.
 
-        The arguments and what is returned are those of ``step``.
+        What is returned and the arguments are those of ``step``; ``samples_BCHW`` are the samples
+        that were sent.
         """
         return self.step(latents_BZ, labels_B, gradient_BCHW)
 

@@ -30,8 +30,32 @@ def _record_bytes(record: Record) -> int:
 
 
 @dataclass
+class RoundBytes:
+    """Payload bytes of one round, by direction and client."""
+
+    downlink: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    uplink: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    requests: int = 0
+    replies: int = 0
+
+    def sent(self, client_id: str, records: RecordDict) -> None:
+        """Count a request."""
+        self.downlink[client_id] += payload_bytes(records)
+        self.requests += 1
+
+    def received(self, client_id: str, records: RecordDict) -> None:
+        """Count a reply that arrived, well-formed or not."""
+        self.uplink[client_id] += payload_bytes(records)
+        self.replies += 1
+
+    def by_client(self) -> dict[str, list[int]]:
+        """Return downlink and uplink of every client who was sent a request."""
+        return {c: [size, self.uplink.get(c, 0)] for c, size in self.downlink.items()}
+
+
+@dataclass
 class ByteMeter:
-    """Payload bytes by direction: of all rounds together, and by client of the current round.
+    """Payload bytes by direction, of all rounds that ended.
 
     What each client cost in all is the sum over the rounds that were written down: this object
     does not grow with the clients. Registration, once each time a run is started or resumed, is
@@ -43,37 +67,17 @@ class ByteMeter:
     requests: int = 0
     replies: int = 0
     registration_total: int = 0
-    round_downlink: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    round_uplink: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def start_round(self) -> None:
-        """Set the counts of the current round to 0."""
-        self.round_downlink, self.round_uplink = defaultdict(int), defaultdict(int)
-
-    def downlink(self, client_id: str, records: RecordDict) -> None:
-        """Count a request that is about to be sent."""
-        size = payload_bytes(records)
-        self.round_downlink[client_id] += size
-        self.downlink_total += size
-        self.requests += 1
-
-    def uplink(self, client_id: str, records: RecordDict) -> None:
-        """Count a reply that arrived, well-formed or not."""
-        size = payload_bytes(records)
-        self.round_uplink[client_id] += size
-        self.uplink_total += size
-        self.replies += 1
+    def add(self, round_bytes: RoundBytes) -> None:
+        """Count a round that ended."""
+        self.downlink_total += sum(round_bytes.downlink.values())
+        self.uplink_total += sum(round_bytes.uplink.values())
+        self.requests += round_bytes.requests
+        self.replies += round_bytes.replies
 
     def registration(self, records: RecordDict) -> None:
         """Count one half of a node's registration."""
         self.registration_total += payload_bytes(records)
-
-    def round_by_client(self) -> dict[str, list[int]]:
-        """Return downlink and uplink of every client who was sent a request in this round."""
-        return {
-            client_id: [size, self.round_uplink.get(client_id, 0)]
-            for client_id, size in self.round_downlink.items()
-        }
 
     def summary(
         self,
@@ -85,7 +89,7 @@ class ByteMeter:
 
         The comparison sends generator and critic to, and a critic back from, the same clients in
         the same rounds, in float32: what averaging critics would send. ``by_client`` has the sums
-        of ``round_by_client`` over all rounds.
+        of ``RoundBytes.by_client`` over all rounds.
         """
         downlink, uplink = self.downlink_total, self.uplink_total
         models = FLOAT32_BYTES * (

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.honest_norm import largest_row_norm
 from fed_gswgan.privacy.sanitizer import release_event
-from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.byte_meter import RoundBytes
 from fed_gswgan.wire.codec import decode_reply, largest_coordinate
 from fed_gswgan.wire.message_types import TRAIN
 from server.reply_reading import read_replies
@@ -191,7 +191,7 @@ def check(count, seed, caplog):
             [forged(kind, draw)],
             CLIENTS,
             decode,
-            ByteMeter(),
+            RoundBytes(),
             ROUND,
         )
         assert (replies.values, replies.malformed, replies.failed) == ({}, 1, 0), kind
@@ -211,7 +211,7 @@ def test_the_honest_reply_that_they_are_made_from_is_taken(caplog):
         [message],
         CLIENTS,
         decode,
-        ByteMeter(),
+        RoundBytes(),
         ROUND,
     )
     assert list(replies.values) == ["a"]

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, release_event
-from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
+from fed_gswgan.wire.byte_meter import RoundBytes, payload_bytes
 from fed_gswgan.wire.codec import decode_reply, encode_reply
 from fed_gswgan.wire.message_types import TRAIN
 from fed_gswgan.wire.messages import TrainReply
@@ -45,11 +45,11 @@ def refusal(node_id, reason="max-epsilon"):
     return Message(Error(BudgetExhausted.code, reason), reply_to=request_to(node_id))
 
 
-def read(messages, meter=None):
+def read(messages, counted=None):
     def decode(content):
         return decode_reply(content, 3, EVENT, (2, 1, 28, 28), "float32").gradient.values_BCHW
 
-    return read_replies(messages, CLIENTS, decode, meter or ByteMeter(), server_round=3)
+    return read_replies(messages, CLIENTS, decode, counted or RoundBytes(), server_round=3)
 
 
 def spoiled(spoil):
@@ -100,11 +100,11 @@ def test_nothing_a_client_sends_stops_the_round(content):
 
 
 def test_bytes_are_counted_for_malformed_replies_too_and_not_for_errors():
-    meter = ByteMeter()
+    counted = RoundBytes()
     stale = records(server_round=2)
-    read([reply(11, records()), reply(12, stale), refusal(13)], meter)
-    assert meter.round_uplink == {"a": payload_bytes(records()), "b": payload_bytes(stale)}
-    assert meter.replies == 2
+    read([reply(11, records()), reply(12, stale), refusal(13)], counted)
+    assert counted.uplink == {"a": payload_bytes(records()), "b": payload_bytes(stale)}
+    assert counted.replies == 2
 
 
 @pytest.mark.parametrize("kind", ["node gone", "reply expired", "message unknown"])
@@ -136,10 +136,10 @@ def test_no_reply_at_all_is_a_round_of_nothing():
 
 
 def test_a_node_that_was_not_asked_is_dropped_and_its_bytes_are_nobodys(caplog):
-    meter = ByteMeter()
-    replies = read([reply(99, records()), reply(11, records())], meter)
+    counted = RoundBytes()
+    replies = read([reply(99, records()), reply(11, records())], counted)
     assert (list(replies.values), replies.malformed) == (["a"], 1)
-    assert set(meter.round_uplink) == {"a"}
+    assert set(counted.uplink) == {"a"}
     assert "node 99: reply dropped: nobody asked it" in caplog.text
 
 

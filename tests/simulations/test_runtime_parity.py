@@ -18,6 +18,9 @@ ENGINES = {
     "in-process": ["--runtime", "in-process", "--workers", "1"],
     "two workers": ["--runtime", "in-process", "--workers", "2"],
 }
+# Cohorts of two among four: while one round is out, clients of another can answer.
+IN_FLIGHT = ["--set", "rounds-in-flight=3", "--set", "cohort-size=2"]
+ENGINES |= {f"{name}, in flight": [*words, *IN_FLIGHT] for name, words in ENGINES.items()}
 OTHERS = [
     "ray",
     pytest.param("ray, one client a message", marks=pytest.mark.slow),
@@ -34,11 +37,11 @@ def run_of(tmp_path_factory) -> Callable[[str], Path]:
     @cache
     def run(name: str) -> Path:
         folder = tmp_path_factory.mktemp(name) / "run"
-        command = [sys.executable, "-m", "simulations.run", *ENGINES[name]]
+        command = [sys.executable, "-m", "simulations.run"]
         for key, value in {**SMALL, "rounds": 5}.items():
             command += ["--set", f"{key}={json.dumps(value)}"]
         done = subprocess.run(
-            [*command, "--output", str(folder)],
+            [*command, *ENGINES[name], "--output", str(folder)],
             capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
@@ -58,6 +61,15 @@ def test_the_generator_is_the_same_to_the_bit(run_of, name):
 
     assert one.keys() == other.keys()
     assert all(one[key].equal(other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["two workers", pytest.param("ray", marks=pytest.mark.slow)])
+def test_rounds_in_flight_give_the_same_generator_and_ledgers(run_of, name):
+    one, other = run_of("in-process, in flight"), run_of(f"{name}, in flight")
+
+    assert all(tensors(one)[key].equal(tensors(other)[key]) for key in tensors(one))
+    assert entries(one) == entries(other)
+    assert [line["staleness"] for line in read_rounds(other)] == [0, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("name", OTHERS)

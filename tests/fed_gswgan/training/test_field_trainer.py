@@ -24,7 +24,8 @@ def learn(trainer, server_rounds, direction=1.0):
         randomness = np.random.default_rng(server_round)
         latents, labels = draw_latents(8, 4, "normal", randomness), draw_labels(8, 3, randomness)
         gradient = torch.full((8, 1, 28, 28), -direction / 28)
-        norm = trainer.learn(latents, labels, gradient, randomness)
+        samples = trainer.samples(latents, labels)
+        norm = trainer.learn(latents, labels, samples, gradient, randomness)
         assert norm > 0
     return trainer
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fed_gswgan.wire.byte_meter import ByteMeter, payload_bytes
+from fed_gswgan.wire.byte_meter import ByteMeter, RoundBytes, payload_bytes
 
 NUMPY_HEADER = 128
 
@@ -33,19 +33,26 @@ def test_nothing_costs_nothing():
     assert payload_bytes(RecordDict()) == 0
 
 
+def a_round(sent=(), received=()):
+    """The bytes of a round of messages, each given as client and size."""
+    counted = RoundBytes()
+    for client_id, size in sent:
+        counted.sent(client_id, letter(size))
+    for client_id, size in received:
+        counted.received(client_id, letter(size))
+    return counted
+
+
 def test_bytes_are_counted_by_direction_by_client_and_by_round():
-    meter = ByteMeter()
-    meter.start_round()
-    meter.downlink("a", letter(100))
-    meter.downlink("b", letter(100))
-    meter.uplink("b", letter(30))
+    first = a_round([("a", 100), ("b", 100)], [("b", 30)])
     # Who never answered is there too.
-    assert meter.round_by_client() == {"a": [100, 0], "b": [100, 30]}
-    assert meter.round_uplink == {"b": 30}  # telling changes nothing
-    meter.start_round()
-    assert meter.round_by_client() == {}
-    meter.downlink("a", letter(50))
-    assert meter.round_by_client() == {"a": [50, 0]}
+    assert first.by_client() == {"a": [100, 0], "b": [100, 30]}
+    assert first.uplink == {"b": 30}  # telling changes nothing
+    second = a_round([("a", 50)])
+    assert second.by_client() == {"a": [50, 0]}
+    meter = ByteMeter()
+    meter.add(first)
+    meter.add(second)
     assert (meter.downlink_total, meter.uplink_total) == (250, 30)
     assert (meter.requests, meter.replies) == (3, 1)
 
@@ -68,12 +75,11 @@ def test_registration_is_counted_apart():
 
 def test_summary_by_hand():
     meter = ByteMeter()
-    for client_id in ("a", "b"):
-        meter.downlink(client_id, letter(100))
-    meter.uplink("a", letter(40))
+    counted = a_round([("a", 100), ("b", 100)], [("a", 40)])
+    meter.add(counted)
     meter.registration(letter(7))
     # Sending models: two requests of 10 + 5 parameters and one reply of 5, four bytes each.
-    by_client = meter.round_by_client()
+    by_client = counted.by_client()
     assert meter.summary(generator_parameters=10, critic_parameters=5, by_client=by_client) == {
         "downlink_total": 200,
         "uplink_total": 40,
@@ -98,33 +104,28 @@ def test_a_run_without_messages_has_a_summary_of_zeros():
 def test_counting_goes_on_from_a_saved_state_as_if_never_stopped():
     stopped, whole = ByteMeter(), ByteMeter()
     for meter in (stopped, whole):
-        meter.downlink("a", letter(100))
-        meter.uplink("a", letter(40))
+        meter.add(a_round([("a", 100)], [("a", 40)]))
     resumed = ByteMeter()
     resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
     for meter in (resumed, whole):
-        meter.downlink("a", letter(10))
-        meter.downlink("new", letter(20))
-        meter.uplink("new", letter(5))
+        meter.add(a_round([("a", 10), ("new", 20)], [("new", 5)]))
     assert resumed.state_dict() == whole.state_dict()
     assert resumed.summary(10, 5, {}) == whole.summary(10, 5, {})
 
 
 def test_a_saved_state_does_not_change_with_the_meter():
     meter = ByteMeter()
-    meter.downlink("a", letter(100))
+    meter.add(a_round([("a", 100)]))
     state = meter.state_dict()
-    meter.downlink("a", letter(100))
+    meter.add(a_round([("a", 100)]))
     assert state["downlink_total"] == 100
 
 
 def test_a_meter_does_not_grow_with_the_clients_it_ever_met():
     meter, sizes = ByteMeter(), []
     for server_round in range(1, 101):
-        meter.start_round()
-        for number in range(10):
-            meter.downlink(f"client-{server_round}-{number}", letter(100))
-        sizes.append((len(meter.round_downlink), len(json.dumps(meter.state_dict()))))
-    assert {clients for clients, _ in sizes} == {10}
-    assert sizes[-1][1] - sizes[0][1] < 20  # more digits
+        meter.add(a_round([(f"client-{server_round}-{number}", 100) for number in range(10)]))
+        sizes.append(len(json.dumps(meter.state_dict())))
+    assert vars(meter).keys() == {*meter.state_dict(), "registration_total"}
+    assert sizes[-1] - sizes[0] < 20  # more digits
     assert meter.downlink_total == 100 * 10 * 100
