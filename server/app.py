@@ -31,8 +31,8 @@ from fed_gswgan.models.build import (
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
-from fed_gswgan.reporting.logs import log_to
-from fed_gswgan.reporting.run_folder import ASKED, SUMMARY, RunFolder, open_run_folder
+from fed_gswgan.reporting.logs import also_log_to, log_to
+from fed_gswgan.reporting.run_folder import ASKED, LOG, SUMMARY, RunFolder, open_run_folder
 from fed_gswgan.reporting.summary_table import METRICS, print_summary
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
@@ -91,7 +91,7 @@ def run_server(
         nodes: the population, where it is known without asking; None: every node is asked.
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
-    with open_run_folder(config) as run:
+    with open_run_folder(config) as run, also_log_to(run.path / LOG):
         _run(run, grid, config, runtime, interrupted, console or Console(), nodes)
     return run.path
 

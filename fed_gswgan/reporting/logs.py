@@ -1,6 +1,9 @@
 """Sends this project's log lines somewhere, and nobody else's."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 PACKAGES = ("fed_gswgan", "server", "client", "simulations", "deploy")
 
@@ -13,3 +16,22 @@ def log_to(handler: logging.Handler) -> None:
         logger.setLevel(logging.INFO)
         logger.handlers = [handler]
         logger.propagate = False
+
+
+@contextmanager
+def also_log_to(path: Path) -> Iterator[None]:
+    """Append this project's INFO lines to a file, each with its time, until the block ends."""
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(package) for package in PACKAGES]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        handler.close()

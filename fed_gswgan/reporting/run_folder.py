@@ -24,6 +24,7 @@ _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 5, 0.02
 ASKED = "asked.jsonl"
 SUMMARY = "summary.json"
 WIRE_BYTES = "wire_bytes.json"
+LOG = "run.log"
 
 # What may change when a run is resumed. Anything else would make it another run, under whose
 # settings the rounds so far were not computed and not charged.
