@@ -2,7 +2,7 @@
 
 Usage: python -m deploy.chaos --output DIR --kills 200 --seed 0
 
-Once or twice a round one process, drawn from the seed, gets SIGKILL: the SuperLink, the ServerApp,
+Once or twice between two finished rounds one process, drawn from the seed, gets SIGKILL: the SuperLink, the ServerApp,
 a SuperNode, a client app in the middle of a reply, or a guard. What ended is started again as
 ``deploy.loopback`` does it. The budget is small enough to bind: the run ends when it is spent. It
 passes if the run ends, no device answered more often than its owner allows, and no line of any
@@ -37,6 +37,7 @@ logger = logging.getLogger("deploy.chaos")  # also when started with -m
 KINDS = ("superlink", "serverapp", "supernode", "clientapp", "guard")
 # Between two kills, in the time that the last round took: the run gets on, and seldom in peace.
 PAUSE_ROUNDS = (0.2, 2.0)
+MOST_WITHOUT_A_ROUND = 2  # kills, then a round is waited for, however slow the machine is
 SHORTEST_ROUND_SECONDS = 5.0
 # Small networks and few samples, so that processes are what takes the time.
 SETTINGS: dict[str, Value] = {
@@ -56,6 +57,9 @@ class Killer:
         draw: decides whom, and when.
         killed: how many of each kind so far.
         seen: each device's ledger as it was before the last kill.
+        next_at: when the next one may be; 0 while no ServerApp is at work.
+        finished: rounds.
+        without_a_round: kills since the last of them.
     """
 
     federation: Federation
@@ -64,20 +68,25 @@ class Killer:
     killed: Counter[str] = field(default_factory=Counter)
     seen: dict[str, bytes] = field(default_factory=dict)
     next_at: float = 0.0
+    finished: int = 0
+    without_a_round: int = 0
 
     def watch(self) -> None:
         """Start again what ended; kill, if a ServerApp is at work and it is time."""
         self.federation.restart_ended()
+        if (finished := len(read_rounds(self.federation.run_folder))) > self.finished:
+            self.finished, self.without_a_round = finished, 0
         if not is_running(self.federation.run_folder):
             self.next_at = 0.0
         elif self.next_at == 0.0:
             self.next_at = time.monotonic() + self._pause()
-        elif self.left and time.monotonic() >= self.next_at:
+        elif self._may_kill() and time.monotonic() >= self.next_at:
             self.next_at = time.monotonic() + self._pause()
             kind = self.draw.choice(KINDS)
             self.check_ledgers()
             if self._kill(kind):
                 self.left -= 1
+                self.without_a_round += 1
                 self.killed[kind] += 1
 
     def check_ledgers(self) -> None:
@@ -90,6 +99,9 @@ class Killer:
             if not now.startswith(whole):
                 raise AssertionError(f"{name}: its ledger lost or changed a line")
             self.seen[name] = now
+
+    def _may_kill(self) -> bool:
+        return self.left > 0 and self.without_a_round < MOST_WITHOUT_A_ROUND
 
     def _pause(self) -> float:
         rounds = read_rounds(self.federation.run_folder)
