@@ -20,7 +20,6 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.client_folder import ANSWERING, LEDGER, note_failure
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
-from fed_gswgan.device.critic_vector import from_vector, to_vector
 from fed_gswgan.device.request_check import check_request
 from fed_gswgan.models.build import build_critic
 from fed_gswgan.privacy.durable_file import held
@@ -33,6 +32,7 @@ from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.critic_training import critic_optimizer, train_critic
+from fed_gswgan.training.critic_vector import from_vector, to_vector
 from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest

@@ -46,11 +46,8 @@ def train_critic(
         randomness: draws the images and the points of the gradient penalty.
     """
     for step in range(config.critic_steps):
-        batch = step % len(samples_NBCHW)
-        samples_BCHW, labels_B = samples_NBCHW[batch], labels_NB[batch]
-        images_BCHW = draw_images(shard, labels_B.numpy(), randomness)
-        mix_B = torch.from_numpy(randomness.random(len(labels_B), dtype=np.float32))
-        critic_step(critic, optimizer, images_BCHW, samples_BCHW, labels_B, mix_B, config)
+        batch = draw_batch(shard, samples_NBCHW, labels_NB, step, randomness)
+        critic_step(critic, optimizer, *batch, config)
 
 
 def critic_step(
@@ -95,6 +92,21 @@ def set_gradient_by_autograd(
             + config.drift_penalty * drift_penalty(real_scores_B)
         )
     loss.backward()  # type: ignore[no-untyped-call]
+
+
+def draw_batch(
+    shard: WriterShard,
+    samples_NBCHW: Tensor,
+    labels_NB: Tensor,
+    step: int,
+    randomness: np.random.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what ``critic_step`` takes in this step: images, samples, labels and mix_B."""
+    batch = step % len(samples_NBCHW)
+    samples_BCHW, labels_B = samples_NBCHW[batch], labels_NB[batch]
+    images_BCHW = draw_images(shard, labels_B.numpy(), randomness)
+    mix_B = torch.from_numpy(randomness.random(len(labels_B), dtype=np.float32))
+    return images_BCHW, samples_BCHW, labels_B, mix_B
 
 
 def draw_images(

@@ -22,7 +22,7 @@ class LinearLayer(ABC):
 
     def __init__(self, module: nn.Linear | nn.Conv2d, dtype: torch.dtype) -> None:
         assert module.bias is not None
-        self._parameters = module.weight, module.bias
+        self._dtype = module.weight.dtype
         self.weight, self.bias = module.weight.to(dtype), module.bias.to(dtype)
 
     @abstractmethod
@@ -37,12 +37,13 @@ class LinearLayer(ABC):
     def weight_slopes(self, slopes: Tensor, inputs: Tensor) -> Tensor:
         """Return the slopes in the weights, summed over the rows, of those in outputs."""
 
-    def set_gradient(self, slopes: Tensor, inputs: Tensor, rows_with_bias: int) -> None:
-        """Set ``grad`` of weights and bias, in their own type; only the first rows had a bias."""
-        weight, bias = self._parameters
-        weight.grad = self.weight_slopes(slopes, inputs).to(weight.dtype)
+    def gradient(
+        self, slopes: Tensor, inputs: Tensor, rows_with_bias: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return that of weights and bias, in their own type; only the first rows had a bias."""
         all_but_outputs = [0, *range(2, slopes.ndim)]
-        bias.grad = slopes[:rows_with_bias].sum(all_but_outputs, dtype=bias.dtype)
+        of_bias = slopes[:rows_with_bias].sum(all_but_outputs, dtype=self._dtype)
+        return self.weight_slopes(slopes, inputs).to(self._dtype), of_bias
 
 
 class DenseLayer(LinearLayer):

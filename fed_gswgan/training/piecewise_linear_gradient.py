@@ -9,6 +9,7 @@ Shapes: B batch, C channels, H and W image, R rows (images, samples, what lies b
 features, P pixels, L classes.
 """
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import torch
@@ -18,7 +19,9 @@ from torch.nn import functional
 from fed_gswgan.config import CriticConfig
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.mlp_critic import NEGATIVE_SLOPE, MLPCritic
-from fed_gswgan.training.linear_layer import linear_layer
+from fed_gswgan.training.linear_layer import LinearLayer, linear_layer
+
+AsLayer = Callable[[nn.Linear | nn.Conv2d, torch.dtype], LinearLayer]
 
 
 def is_piecewise_linear(critic: nn.Module) -> TypeGuard[MLPCritic | ConvCritic]:
@@ -33,7 +36,6 @@ def is_piecewise_linear(critic: nn.Module) -> TypeGuard[MLPCritic | ConvCritic]:
     return all(isinstance(layer.weight, nn.Parameter) for layer in layers)
 
 
-@torch.no_grad()
 def set_piecewise_linear_gradient(
     critic: MLPCritic | ConvCritic,
     images_BCHW: Tensor,
@@ -42,22 +44,40 @@ def set_piecewise_linear_gradient(
     mix_B: Tensor,
     config: CriticConfig,
 ) -> None:
-    """Set ``grad`` of every parameter: of Wasserstein loss, gradient penalty and drift penalty.
+    """Set ``grad`` of every parameter to the gradient below."""
+    inputs = images_BCHW, samples_BCHW, labels_B, mix_B
+    gradient = piecewise_linear_gradient(critic, *inputs, config)
+    for name, parameter in critic.named_parameters():
+        parameter.grad = gradient[name]
+
+
+@torch.no_grad()
+def piecewise_linear_gradient(
+    critic: MLPCritic | ConvCritic,
+    images_BCHW: Tensor,
+    samples_BCHW: Tensor,
+    labels_B: Tensor,
+    mix_B: Tensor,
+    config: CriticConfig,
+    as_layer: AsLayer = linear_layer,
+) -> dict[str, Tensor]:
+    """Return that of Wasserstein loss, gradient penalty and drift penalty, by parameter name.
 
     Args:
-        critic: its parameters keep their values.
+        critic: stays as it is.
         images_BCHW: real images.
         samples_BCHW: generated samples of the same labels.
         labels_B: labels both are scored under.
         mix_B: where between sample (0) and image (1) the penalty is evaluated.
         config: weights of the two penalties, and what the layers compute in; scores, penalties and
-            the gradient that is set are of the parameters' own type.
+            the gradient are of the parameters' own type.
+        as_layer: how each layer is computed.
 
     Source: WGAN-GP, arXiv 1704.00028, equation 3, differentiated by hand.
     """
     dtype = critic.score.weight.dtype
     layer_dtype = torch.bfloat16 if config.critic_compute == "bfloat16" else dtype
-    layers = [linear_layer(module, layer_dtype) for module in critic.hidden_layers()]
+    layers = [as_layer(module, layer_dtype) for module in critic.hidden_layers()]
     batch = len(labels_B)
     scored, between = slice(0, 2 * batch), slice(2 * batch, 3 * batch)
     mix_B111 = mix_B[:, None, None, None]
@@ -91,14 +111,20 @@ def set_piecewise_linear_gradient(
         tangents = layer.outputs(inputs[between], bias=False)
         outputs[between] = _bent(tangents, outputs[between])
 
-    for layer, inputs, slopes_of_outputs in zip(layers, values[:-1], slopes, strict=True):
-        layer.set_gradient(slopes_of_outputs, inputs, rows_with_bias=2 * batch)
+    names = {module: name for name, module in critic.named_modules()}
+    gradient = {}
+    for module, layer, inputs, slopes_of_outputs in zip(
+        critic.hidden_layers(), layers, values[:-1], slopes, strict=True
+    ):
+        found = layer.gradient(slopes_of_outputs, inputs, rows_with_bias=2 * batch)
+        gradient[f"{names[module]}.weight"], gradient[f"{names[module]}.bias"] = found
     heads_grad_RF = slope_R[:, None] * values[-1].flatten(1)
     heads_grad_BF = heads_grad_RF.view(3, batch, -1).sum(0)
-    critic.score.weight.grad = heads_grad_BF.sum(0, keepdim=True)
-    critic.score.bias.grad = slope_R[scored].sum(0, keepdim=True)
+    gradient["score.weight"] = heads_grad_BF.sum(0, keepdim=True)
+    gradient["score.bias"] = slope_R[scored].sum(0, keepdim=True)
     one_hot_BL = functional.one_hot(labels_B, critic.class_embedding.num_embeddings)
-    critic.class_embedding.weight.grad = one_hot_BL.to(dtype).T @ heads_grad_BF
+    gradient["class_embedding.weight"] = one_hot_BL.to(dtype).T @ heads_grad_BF
+    return gradient
 
 
 def _bent(rows: Tensor, activations: Tensor) -> Tensor:

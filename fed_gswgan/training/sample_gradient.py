@@ -3,12 +3,17 @@
 Shapes: B batch, C channels, H and W image.
 """
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def sample_gradient(
-    critic: nn.Module, samples_BCHW: Tensor, labels_B: Tensor, compute: str = "float32"
+    critic: Callable[[Tensor, Tensor], Tensor],
+    samples_BCHW: Tensor,
+    labels_B: Tensor,
+    compute: str = "float32",
 ) -> Tensor:
     """Return d(generator loss) / d(samples), one row a sample; private until sanitized.
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.device.critic_vector import from_vector, to_vector
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.mlp_critic import MLPCritic
+from fed_gswgan.training.critic_vector import from_vector, to_vector
 
 CRITICS = [lambda: MLPCritic(3, 16), lambda: ConvCritic(3, 2)]
 
