@@ -18,6 +18,7 @@ from torch import nn
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.device.answering import Answering, answer_alone
 from fed_gswgan.device.client_folder import ANSWERING, LEDGER, note_failure
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.device.request_check import check_request
@@ -31,9 +32,9 @@ from fed_gswgan.privacy.selftest import require_randomness, selftest
 from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.critic_training import critic_optimizer, train_critic
+from fed_gswgan.training.critic_task import CriticTask
+from fed_gswgan.training.critic_training import critic_optimizer
 from fed_gswgan.training.critic_vector import from_vector, to_vector
-from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
@@ -91,6 +92,14 @@ class Guard:
     def answer(self, request: TrainRequest) -> TrainReply:
         """Train the critic on the samples and return the sanitized gradient: one round, whole.
 
+        Raises:
+            Refusal: as ``answering``.
+        """
+        return answer_alone(self.answering(request))
+
+    def answering(self, request: TrainRequest) -> Answering[TrainReply]:
+        """Do the round's steps in their order; only the critic's task is carried out elsewhere.
+
         A request that was answered before gets the identical bytes again, at no charge, as long as
         they are kept; after that the policy decides whether it is a new release.
 
@@ -107,8 +116,7 @@ class Guard:
             self._require_working_sanitizer()
             self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
 
-            with timed("critic"):
-                critic_after, gradients_BCHW = self._train(request, slots)
+            critic_after, gradients_BCHW = yield from self._train(request, slots)
             with timed("sanitize"):
                 noise_source = self._noise_source(request.server_round)
                 values = to_release_basis(gradients_BCHW, request.dct_frequencies)
@@ -119,23 +127,28 @@ class Guard:
 
     def _train(
         self, request: TrainRequest, slots: CriticSlots
-    ) -> tuple[CriticVector | None, np.ndarray]:
+    ) -> Answering[tuple[CriticVector | None, np.ndarray]]:
         """Return the critic to keep and the sample gradient, private; zeros if anything fails.
 
         Whether training fails can depend on the data, so a failure must look like any other reply:
         it is noted on the device, and the zeros are noised like a gradient.
         """
         try:
-            critic = self._critic_before(request.server_round, slots)
-            kept = None if self._persistent else to_vector(*critic)
-            samples_NBCHW, labels_NB = map(_tensor, request.critic_batches())
-            randomness = self._stream("critic-training", request.server_round)
-            train_critic(
-                *critic, self._shard, samples_NBCHW, labels_NB, self._config.critic, randomness
-            )
-            samples_BCHW, labels_B = _tensor(request.samples_BCHW), _tensor(request.labels_B)
-            compute = self._config.critic.critic_compute
-            gradients_BCHW = sample_gradient(critic.network, samples_BCHW, labels_B, compute)
+            with timed("critic"):
+                critic = self._critic_before(request.server_round, slots)
+                kept = None if self._persistent else to_vector(*critic)
+                samples_NBCHW, labels_NB = map(_tensor, request.critic_batches())
+                task = CriticTask(
+                    *critic,
+                    self._shard,
+                    samples_NBCHW,
+                    labels_NB,
+                    _tensor(request.samples_BCHW),
+                    _tensor(request.labels_B),
+                    self._config.critic,
+                    self._stream("critic-training", request.server_round),
+                )
+            gradients_BCHW = yield task
             return kept or to_vector(*critic), gradients_BCHW.numpy()
         except Exception:
             note_failure(self._folder)

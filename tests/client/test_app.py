@@ -185,7 +185,8 @@ def test_a_failure_before_the_reservation_tells_nothing_and_is_in_the_devices_ow
 def test_a_failure_after_the_reservation_looks_like_any_reply(
     small_run, caplog, monkeypatch, place
 ):
-    module = "client.virtual_device" if place == "load_partition" else "fed_gswgan.device.guard"
+    loads = place == "load_partition"
+    module = "client.virtual_device" if loads else "fed_gswgan.training.critic_task"
     monkeypatch.setattr(f"{module}.{place}", fail)
     meddler = Meddler(lambda message, context: None)
     with caplog.at_level(logging.WARNING):

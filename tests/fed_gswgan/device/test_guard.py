@@ -32,6 +32,7 @@ from fed_gswgan.privacy.refusals import (
 )
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
+from fed_gswgan.training import critic_task
 
 
 def unreadable():
@@ -349,16 +350,22 @@ class TestFailures:
     """After the reservation whatever fails gives a reply like any other."""
 
     @pytest.mark.parametrize(
-        "failing", ["train_critic", "sample_gradient", "build_critic", "critic_optimizer"]
+        ("module", "failing"),
+        [
+            (critic_task, "train_critic"),
+            (critic_task, "sample_gradient"),
+            (guard_module, "build_critic"),
+            (guard_module, "critic_optimizer"),
+        ],
     )
     @pytest.mark.parametrize("error", [RuntimeError, ValueError, MemoryError, BudgetExhausted])
     def test_failed_training_is_answered_with_the_noise_alone(
-        self, make_guard, make_request, charges, tmp_path, monkeypatch, failing, error
+        self, make_guard, make_request, charges, tmp_path, monkeypatch, module, failing, error
     ):
         def fail(*arguments):
             raise error("about the data")
 
-        monkeypatch.setattr(guard_module, failing, fail)
+        monkeypatch.setattr(module, failing, fail)
         guard = make_guard(tmp_path / "client")
         assert answered(guard, make_request(1)) == noise_alone(make_request(1))
         assert charges(tmp_path / "client") == 1
@@ -438,7 +445,7 @@ class TestFailures:
             for server_round in (1, 2, 3):
                 with monkeypatch.context() as patch:
                     if server_round == failing_round:
-                        patch.setattr(guard_module, "sample_gradient", None)
+                        patch.setattr(critic_task, "sample_gradient", None)
                     kept.append(answered(guard, make_request(server_round, server_round - 1)))
             return kept
 
