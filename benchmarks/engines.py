@@ -3,8 +3,9 @@
 Whole runs of real digits dealt to 64 people: the convolutional critic of width 16, 5 steps, batches
 of 32, cohorts of 64 and 14, no round begun before the last has ended. Each engine runs in a process
 of its own, in turn, as often as asked for; a round's time holds the server's work and the clients'.
+What trains a cohort's critics at once is meant for a GPU: without one it runs if asked for.
 
-Usage: python -m benchmarks.engines [--repeats 3]
+Usage: python -m benchmarks.engines [--repeats 3] [--vectorized]
 """
 
 import argparse
@@ -18,19 +19,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ENGINES: dict[str, dict[str, Any]] = {
     "in-process, 1 process": {"runtime": "in-process", "workers": 1},
     "in-process, 2 workers": {"runtime": "in-process", "workers": 2},
     "ray, clients share messages": {"runtime": "ray", "workers": 2},
     "ray, a message a client": {"runtime": "ray", "workers": 2, "clients_per_message": 1},
     "ray, Flower's send_and_receive": {"runtime": "ray", "workers": 2, "clients_per_message": 1},
+    "vectorized": {"runtime": "vectorized"},
 }
 REFERENCE = "in-process, 2 workers"
+ONE_BY_ONE = "in-process, 1 process"
 PLAIN = "ray, Flower's send_and_receive"
 PEOPLE, CLIENTS = 100, 64  # a tenth or so is held out
 # Cohort to rounds. The first round is not counted: its clients open their data and build a critic.
 ROUNDS = {64: 3, 14: 7}
 GOALS = {14: 0.85, 64: 0.95}
+VECTORIZED_GOAL = (64, 50.0)  # a cohort, and how many times as fast as one by one, on a GPU
 
 Seconds = dict[int, list[float]]  # cohort to those of each round
 
@@ -38,23 +44,26 @@ Seconds = dict[int, list[float]]  # cohort to those of each round
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--vectorized", action="store_true", help="also without a GPU")
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run_engine(options.one[0], Path(options.one[1]))))
         return
+    vectorized = options.vectorized or torch.cuda.is_available()
+    engines = [engine for engine in ENGINES if vectorized or engine != "vectorized"]
     rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as parent:
         deal_digits(Path(parent) / "people")
         for repeat in range(options.repeats):
-            for engine in ENGINES:
+            for engine in engines:
                 for cohort, seconds in in_a_process(engine, Path(parent), repeat).items():
                     rates.setdefault((engine, cohort), []).append(
                         cohort / statistics.median(seconds)
                     )
                 print(f"repeat {repeat + 1}: {engine}: done", flush=True)
     for cohort in sorted(ROUNDS):
-        print_table(cohort, {engine: rates[engine, cohort] for engine in ENGINES})
+        print_table(cohort, {engine: rates[engine, cohort] for engine in engines})
 
 
 def in_a_process(engine: str, parent: Path, repeat: int) -> Seconds:
@@ -156,6 +165,12 @@ def print_table(cohort: int, rates: dict[str, list[float]]) -> None:
         print(f"{engine:<32}{_spread(found, 1)}{_spread(ratios[engine], 2):>36}")
     best = ratios["ray, clients share messages"]
     print(f"goal: ray over {REFERENCE} >= {GOALS[cohort]:.2f}; here {_spread(best, 2).strip()}")
+    if "vectorized" in rates and cohort == VECTORIZED_GOAL[0]:
+        pairs = zip(rates["vectorized"], rates[ONE_BY_ONE], strict=True)
+        found = _spread([a / b for a, b in pairs], 1).strip()
+        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "a processor"
+        print(f"goal on a GPU: vectorized over {ONE_BY_ONE} >= {VECTORIZED_GOAL[1]:g}; here, on "
+              f"{where}, {found}")  # fmt: skip
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -36,7 +36,7 @@ def register(message: Message, context: Context) -> Message:
             client_id = client_id_of(context)
         return RecordDict({"config": ConfigRecord({"client-id": client_id})})
 
-    return _answered(message, answer)
+    return answered(message, answer)
 
 
 @app.train("gswgan")
@@ -50,7 +50,7 @@ def train(message: Message, context: Context) -> Message:
 
         return answer_train(message.content, context)
 
-    return _answered(message, answer)
+    return answered(message, answer)
 
 
 @app.train("fedavg_gan")
@@ -64,7 +64,7 @@ def train_fedavg_gan(message: Message, context: Context) -> Message:
 
         return answer_update(message.content, context)
 
-    return _answered(message, answer)
+    return answered(message, answer)
 
 
 def _guard_socket(context: Context) -> Path | None:
@@ -73,7 +73,8 @@ def _guard_socket(context: Context) -> Path | None:
     return Path(str(path)) if path is not None else None
 
 
-def _answered(message: Message, answer: Callable[[], RecordDict]) -> Message:
+def answered(message: Message, answer: Callable[[], RecordDict]) -> Message:
+    """Reply with the answer, or with an error that tells no more than the answer would have."""
     try:
         return Message(answer(), reply_to=message)
     except Refused as refused:

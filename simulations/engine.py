@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from fed_gswgan.flat_table import Value
 from fed_gswgan.validation import at_least, one_of
 
-RUNTIMES = ("ray", "in-process")
+RUNTIMES = ("ray", "in-process", "vectorized")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,10 @@ class Engine:
     """Decides how long a round takes and nothing else, so it is no setting of the run.
 
     Attributes:
-        runtime: ``ray``, or ``in-process``.
+        runtime: ``ray``, ``in-process``, or ``vectorized``: a cohort's critics are trained at once,
+            on a GPU where there is one.
         workers: processes that serve clients, of one thread each; 0: one for each core. Under
-            ``in-process`` 1 means this very process.
+            ``in-process`` 1 means this very process, which ``vectorized`` always is.
         clients_per_message: on Ray: clients in one Flower message; 0: a cohort split evenly over
             the workers, 1: none share one. Each is clipped, noised and charged by itself.
         ray_address: of a running cluster; empty starts Ray on this machine.
@@ -40,6 +41,11 @@ class Engine:
                 f"clients-per-message={self.clients_per_message} must be left out with runtime="
                 f"{self.runtime}: only Ray sends messages"
             )
+        if self.runtime == "vectorized" and self.workers > 1:
+            raise ValueError(
+                f"workers={self.workers} must be left out with runtime=vectorized: one process "
+                "trains the critics of a whole cohort"
+            )
         if self.runtime == "ray" and self.ray_address and self.workers:
             raise ValueError(
                 f"workers={self.workers} must be left out with ray-address={self.ray_address}: "
@@ -57,6 +63,11 @@ class Engine:
             run_on_ray(
                 serve, run_config, clients, workers, self.clients_per_message, self.ray_address
             )
+        elif self.runtime == "vectorized":
+            from client.app import app as client_app
+            from simulations.vectorized_grid import VectorizedGrid
+
+            serve(VectorizedGrid(client_app, clients, run_config))
         elif min(workers, clients) == 1:
             from client.app import app as client_app
             from simulations.in_process_grid import InProcessGrid

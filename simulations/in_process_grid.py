@@ -6,7 +6,7 @@ both.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -127,7 +127,9 @@ def no_such_node(message: Message) -> Message:
     return Message(Error(CLIENT_FAILED, "no such node"), reply_to=message)
 
 
-def answer(client_app: ClientApp, message: Message, context: Context) -> Message:
+def answer(
+    client_app: Callable[[Message, Context], Message], message: Message, context: Context
+) -> Message:
     """Return the app's reply; a client's failure is one too, as in every other runtime."""
     try:
         return client_app(message, context)

@@ -62,6 +62,11 @@ def test_a_bad_setting_is_named_and_nothing_is_written(tmp_path, capsys, setting
         (["--workers", "-1"], "workers=-1 must be a whole number >= 0"),
         (["--clients-per-message", "2"], "clients-per-message=2 must be left out with runtime=in-"),
         (["--runtime", "ray", "--ray-address", "auto"], "workers=1 must be left out with ray-addr"),
+        (
+            ["--runtime", "vectorized", "--workers", "2"],
+            "workers=2 must be left out with runtime=v",
+        ),
+        (["--runtime", "vectorized", "--clients-per-message", "2"], "left out with runtime=vector"),
     ],
 )
 def test_an_engine_that_cannot_be_is_named(tmp_path, capsys, options, said):

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.conftest import SMALL, read_rounds
@@ -17,15 +18,17 @@ ENGINES = {
     "ray, one client a message": ["--runtime", "ray", "--clients-per-message", "1"],
     "in-process": ["--runtime", "in-process", "--workers", "1"],
     "two workers": ["--runtime", "in-process", "--workers", "2"],
+    "vectorized": ["--runtime", "vectorized"],
 }
 # Cohorts of two among four: while one round is out, clients of another can answer.
 IN_FLIGHT = ["--set", "rounds-in-flight=3", "--set", "cohort-size=2"]
 ENGINES |= {f"{name}, in flight": [*words, *IN_FLIGHT] for name, words in ENGINES.items()}
-OTHERS = [
+SAME_TO_THE_BIT = [
     "ray",
     pytest.param("ray, one client a message", marks=pytest.mark.slow),
     "two workers",
 ]
+OTHERS = [*SAME_TO_THE_BIT, "vectorized"]
 REGISTERING = {"ray, one client a message"}
 PUBLIC_COUNTS = ("asked", "received", "failed", "malformed", "downlink_bytes", "uplink_bytes")
 
@@ -55,7 +58,7 @@ def tensors(folder: Path) -> dict:
     return load_file(path)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", SAME_TO_THE_BIT)
 def test_the_generator_is_the_same_to_the_bit(run_of, name):
     one, other = tensors(run_of("in-process")), tensors(run_of(name))
 
@@ -70,6 +73,14 @@ def test_rounds_in_flight_give_the_same_generator_and_ledgers(run_of, name):
     assert all(tensors(one)[key].equal(tensors(other)[key]) for key in tensors(one))
     assert entries(one) == entries(other)
     assert [line["staleness"] for line in read_rounds(other)] == [0, 1, 2, 2, 2]
+
+
+def test_the_generator_is_the_same_to_rounding_where_critics_are_trained_at_once(run_of):
+    one, other = tensors(run_of("in-process")), tensors(run_of("vectorized"))
+
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(other[key], one[key], rtol=1e-5, atol=1e-5, msg=key)
 
 
 @pytest.mark.parametrize("name", OTHERS)
