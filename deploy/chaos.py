@@ -5,8 +5,8 @@ Usage: python -m deploy.chaos --output DIR --kills 200 --seed 0
 Once or twice between two finished rounds one process, drawn from the seed, gets SIGKILL: the
 SuperLink, the ServerApp, a SuperNode, a client app in the middle of a reply, or a guard. What ended
 is started again as ``deploy.loopback`` does it. The budget is small enough to bind: the run ends
-when it is spent. It passes if the run ends, no device answered more often than its owner allows, and no line of any
-ledger was lost or changed.
+when it is spent. It passes if the run ends, no device answered more often than its owner allows,
+and no line of any ledger was lost or changed.
 """
 
 import argparse
