@@ -39,6 +39,7 @@ KINDS = ("superlink", "serverapp", "supernode", "clientapp", "guard")
 PAUSE_ROUNDS = (0.2, 2.0)
 MOST_WITHOUT_A_ROUND = 2  # kills, then a round is waited for, however slow the machine is
 SHORTEST_ROUND_SECONDS = 5.0
+REPLY_TIMEOUT_SECONDS = 20.0  # a round need not wait until Flower misses a node, a minute
 # Small networks and few samples, so that processes are what takes the time.
 SETTINGS: dict[str, Value] = {
     "classes": "digits", "batch-size": 8, "critic-width": 16, "critic-steps": 2,
@@ -152,6 +153,7 @@ def chaos(folder: Path, kills: int, seed: int, nodes: int, security: Security) -
     settings = SETTINGS | {
         "rounds": 100 * participations, "max-participations": participations,
         "max-clients": nodes, "cohort-size": nodes,
+        "reply-timeout-seconds": REPLY_TIMEOUT_SECONDS,
     }  # fmt: skip
     names = [f"device-{number}" for number in range(nodes)]
     make_devices(folder / "nodes", names, settings)
