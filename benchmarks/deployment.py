@@ -2,7 +2,8 @@
 
 Both on the same SuperLink and SuperNodes, over TLS with node authentication, in turns. The floor is
 a no-op app that uses Flower's ``send_and_receive``. Ours trains small critics; what that takes by
-itself is measured in this process and printed too.
+itself is measured in one process and printed too. Then a second federation, whose devices work for
+20 s a participation: its round over that work.
 
 Usage: python -m benchmarks.deployment [--nodes 2] [--rounds 10] [--repeats 2]
 """
@@ -28,6 +29,10 @@ SETTINGS: dict[str, Value] = {
     "classes": "digits", "batch-size": 32, "critic-width": 16, "critic-steps": 2,
     "generator-width": 8, "evaluation-samples": 0, "samples-every": 1000, "max-epsilon": 1e6,
 }  # fmt: skip
+LONG_WORK_SECONDS = 20.0  # of a participation
+LONG_ROUNDS = 4
+LONG_SETTINGS = SETTINGS | {"critic-width": 256}
+PROBE_STEPS = 1000
 
 
 def main() -> None:
@@ -51,7 +56,27 @@ def main() -> None:
                 found["waiting"] += [line["waited_seconds"] for line in rounds]
                 found["floor"] += floor_rounds(federation, options.nodes, options.rounds, repeat)
         work = work_seconds(folder / "alone", settings)
-    print_table(found, work)
+        print_table(found, work)
+        print_long_work(folder, names)
+
+
+def print_long_work(folder: Path, names: list[str]) -> None:
+    """Print a round's time over the work in it, of devices that work at the same time."""
+    nodes = len(names)
+    settings = LONG_SETTINGS | {"max-clients": nodes, "cohort-size": nodes, "rounds": 2}
+    probe = settings | {"critic-steps": PROBE_STEPS}
+    step = work_seconds(folder / "probe", probe) / nodes / PROBE_STEPS
+    settings["critic-steps"] = round(1.05 * LONG_WORK_SECONDS / step)
+    work = work_seconds(folder / "long-alone", settings) / nodes
+    settings["rounds"] = WARM_UP_ROUNDS + LONG_ROUNDS
+    make_devices(folder / "long" / "nodes", names, settings)
+    with running(folder / "long", names, Security()) as federation:
+        rounds = our_rounds(federation, settings, "run")
+    ratios = [line["round_seconds"] / work for line in rounds]
+    print(
+        f"\n{work:.1f} s of work a participation: a round takes {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}) times as long (goal: <= 1.2)"
+    )
 
 
 def our_rounds(
@@ -75,7 +100,7 @@ def floor_rounds(federation: Federation, nodes: int, rounds: int, repeat: int) -
 
 def work_seconds(folder: Path, settings: dict[str, Value]) -> float:
     """Median seconds of the same rounds in one process: all devices' work, one after the other."""
-    command = [sys.executable, "-m", "simulations.run", "--runtime", "in-process"]
+    command = [sys.executable, "-m", "simulations.run", "--runtime", "in-process", "--workers", "1"]
     for key, value in settings.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
     subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)

@@ -103,7 +103,7 @@ class GeneratorConfig:
     latent_dim: int = 10
     latent_kind: str = "bernoulli"
     generator_learning_rate: float = 2e-3
-    ema_halflife_rounds: float = 10.0
+    ema_halflife_steps: float = 10.0
 
     def __post_init__(self) -> None:
         one_of(("slim", "dcgan", "resnet"), generator=self.generator)
@@ -111,7 +111,7 @@ class GeneratorConfig:
         at_least(1, latent_dim=self.latent_dim)
         one_of(("bernoulli", "normal"), latent_kind=self.latent_kind)
         positive(generator_learning_rate=self.generator_learning_rate)
-        non_negative(ema_halflife_rounds=self.ema_halflife_rounds)
+        non_negative(ema_halflife_steps=self.ema_halflife_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,7 +105,7 @@ SMALL = CentralizedGSWGANSettings(
     batch_size=8,
     clipping="message",
     generator=GeneratorConfig(
-        generator_width=16, generator_learning_rate=1e-3, ema_halflife_rounds=50
+        generator_width=16, generator_learning_rate=1e-3, ema_halflife_steps=50
     ),
     critic=CriticConfig(
         critic_width=128,
@@ -130,7 +130,7 @@ FULL = CentralizedGSWGANSettings(
         generator="resnet",
         generator_width=64,
         generator_learning_rate=1e-4,
-        ema_halflife_rounds=693,  # a decay of 0.999
+        ema_halflife_steps=693,  # a decay of 0.999
     ),
     critic=CriticConfig(
         critic="conv",

@@ -286,7 +286,7 @@ def train_dpsgd_gan(
         latent_dim=settings.latent_dim,
         latent_kind="normal",
         generator_learning_rate=settings.generator_learning_rate,
-        ema_halflife_rounds=settings.ema_halflife_steps,
+        ema_halflife_steps=settings.ema_halflife_steps,
     )
     network = conditional_generator(
         settings.generator,

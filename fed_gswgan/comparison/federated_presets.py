@@ -52,7 +52,7 @@ SHARED: Mapping[str, Settings] = {
         "generator-width": 64,
         "latent-dim": 10,
         "latent-kind": "bernoulli",
-        "ema-halflife-rounds": 1000.0,
+        "ema-halflife-steps": 1000.0,
         "critic": "conv",
         "critic-width": 64,
         "noise-source": "seeded",
@@ -80,7 +80,7 @@ _SMALL_FEDAVG: Settings = {
     **_FEDAVG,
     "rounds": 307,
     "critic-learning-rate": 2e-2,
-    "ema-halflife-rounds": 20.0,
+    "ema-halflife-steps": 20.0,
 }
 
 METHODS: Mapping[str, Mapping[str, FederatedMethod]] = {
@@ -95,7 +95,7 @@ METHODS: Mapping[str, Mapping[str, FederatedMethod]] = {
                 "batch-size": 32,
                 "critic-steps": 20,
                 "noise-stddev": 2.14,
-                "ema-halflife-rounds": 4.0,
+                "ema-halflife-steps": 4.0,
             },
         ),
         "fedavg-gan": FederatedMethod(title="FedAvg-GAN", settings=_SMALL_FEDAVG),

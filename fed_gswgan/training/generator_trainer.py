@@ -26,7 +26,7 @@ class GeneratorTrainer:
             lr=config.generator_learning_rate,
             betas=(adam.adam_beta1, adam.adam_beta2),
         )
-        halflife = config.ema_halflife_rounds
+        halflife = config.ema_halflife_steps
         self.ema_decay = 0.5 ** (1 / halflife) if halflife > 0 else 0.0
 
     def networks(self) -> dict[str, nn.Module]:

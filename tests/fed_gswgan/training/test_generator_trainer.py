@@ -24,7 +24,7 @@ class Scale(nn.Module):
 
 
 def scale_trainer(halflife, learning_rate=0.1):
-    config = GeneratorConfig(ema_halflife_rounds=halflife, generator_learning_rate=learning_rate)
+    config = GeneratorConfig(ema_halflife_steps=halflife, generator_learning_rate=learning_rate)
     return GeneratorTrainer(Scale(), config, AdamConfig())
 
 
