@@ -32,7 +32,7 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
     partitions = partitions_of(source, config.data)
     shards = [partitions.writers(number) for number in range(len(partitions))]
     for name, writers in zip(names, shards, strict=True):
-        folder = nodes / name
+        folder = nodes.absolute() / name
         if (folder / DEVICE).exists():
             continue
         write_images(folder / IMAGES, load_partition(source, writers), source.class_names)
