@@ -8,12 +8,13 @@ Usage: python -m benchmarks.bytes [--rounds 40] [--seeds 2]
 
 import argparse
 import statistics
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.releases import DATA, OURS, SHARED, spread
-from benchmarks.simulated import simulate
+from benchmarks.simulated import side_by_side, simulate
 from fed_gswgan.comparison.published_sizes import published_bytes
 
 # Frequencies of each axis (0: pixels), downlink codec, uplink codec.
@@ -45,11 +46,8 @@ def main() -> None:
             "rounds": options.rounds, "dct-frequencies": frequencies,
             "downlink-codec": down, "uplink-codec": up,
         }  # fmt: skip
-        summaries = []
-        for seed in range(options.seeds):
-            with tempfile.TemporaryDirectory() as parent:
-                summaries.append(simulate(Path(parent) / "run", settings | {"seed": seed}))
-            print(f"{down}, {up}: seed {seed} done", file=sys.stderr, flush=True)
+        runs = [settings | {"seed": seed} for seed in range(options.seeds)]
+        summaries = side_by_side(summary_of, runs)
         sent = statistics.mean(s["bytes"]["downlink_per_request"] for s in summaries)
         received = statistics.mean(s["bytes"]["uplink_per_reply"] for s in summaries)
         basis = f"{frequencies}x{frequencies}" if frequencies else "pixels"
@@ -63,6 +61,12 @@ def main() -> None:
             ),
             flush=True,
         )
+
+
+def summary_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of a run, which leaves nothing else behind."""
+    with tempfile.TemporaryDirectory() as parent:
+        return simulate(Path(parent) / "run", settings)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ Usage: python -m benchmarks.releases [--data digits|qmnist] [--releases 240] [--
 
 import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.simulated import simulate
+from benchmarks.simulated import side_by_side, simulate
 
 PAPER = {"release-use": "step", "dct-frequencies": 0, "critic-steps": 5}
 OURS = {
@@ -51,18 +50,21 @@ def main() -> None:
     options = parser.parse_args()
     most = options.releases or {"digits": 240, "qmnist": 60}[options.data]
     points = {"paper": (most // 4, most), "ours": (most // 4,)}
+    methods = {"paper": PAPER, "ours": OURS}
+
+    def measure(job: tuple[str, int]) -> list[dict[str, float]]:
+        """Return the metrics of one method and seed, as they are after each number of releases."""
+        name, seed = job
+        settings = SHARED | DATA[options.data] | methods[name] | {"seed": seed}
+        with tempfile.TemporaryDirectory() as parent:
+            run = Path(parent) / "run"
+            return [simulate(run, settings | {"rounds": n})["metrics"] for n in points[name]]
+
+    jobs = [(name, seed) for name in points for seed in range(options.seeds)]
     found: dict[tuple[str, int], list[dict[str, float]]] = {}
-    for seed in range(options.seeds):
-        for name, settings in (("paper", PAPER), ("ours", OURS)):
-            with tempfile.TemporaryDirectory() as parent:
-                for rounds in points[name]:
-                    summary = simulate(
-                        Path(parent) / "run",
-                        SHARED | DATA[options.data] | settings | {"seed": seed, "rounds": rounds},
-                    )
-                    found.setdefault((name, rounds), []).append(summary["metrics"])
-                    print(f"seed {seed}: {name}: {rounds} releases: {line(found, name, rounds)}",
-                          file=sys.stderr, flush=True)  # fmt: skip
+    for (name, _), metrics in zip(jobs, side_by_side(measure, jobs), strict=True):
+        for releases, one in zip(points[name], metrics, strict=True):
+            found.setdefault((name, releases), []).append(one)
     print(f"{options.data}, {options.seeds} seeds, mean (least to most)\n")
     print(f"{'method':<8}{'releases':>9}  {'label agreement':<26}{'Fréchet distance':<26}")
     for name, rounds in found:

@@ -1,22 +1,38 @@
-"""Runs a simulation as a user does, in a process of its own, and returns its summary."""
+"""Runs simulations as a user does, each in a process of its own, and returns their summaries."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from simulations.engine import available_cores
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def side_by_side(run: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """Return ``run`` of every item, as many at a time as there are cores."""
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(run, items))
 
 
 def simulate(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run in process with these settings, or resume the folder's run up to their rounds."""
-    words = [sys.executable, "-m", "simulations.run", "--runtime", "in-process"]
+    """Run in one process with these settings, or resume the folder's run up to their rounds."""
+    words = [sys.executable, "-m", "simulations.run", "--runtime", "in-process", "--workers", "1"]
     if folder.exists():
         words += ["--resume", str(folder), "--set", f"rounds={settings['rounds']}"]
     else:
         words += ["--output", str(folder)]
         words += [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+    started = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ChildProcessError(f"{' '.join(words)}\n{done.stdout}\n{done.stderr}")
+    which = f"{settings['rounds']} rounds of seed {settings.get('seed', 0)}"
+    print(f"{which}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return dict(json.loads((folder / "summary.json").read_text()))
