@@ -1,7 +1,9 @@
 """Bytes against quality, in one run: how samples and gradients are written, at the same privacy.
 
-The last column compares a participation with FedAvg-GAN's at its published network sizes: generator
-and critic down, the critic's update up, in float32.
+FedAvg-GAN stands beside them: its bytes are those of a participation at its published network
+sizes, generator and critic down and the critic's update up, in float32; its quality is that of the
+slim pair that shares our generator, after as many rounds. Its server is trusted, so its privacy is
+not compared here (docs/results.md).
 
 Usage: python -m benchmarks.bytes [--rounds 40] [--seeds 2]
 """
@@ -15,13 +17,13 @@ from typing import Any
 
 from benchmarks.releases import DATA, OURS, SHARED, spread
 from benchmarks.simulated import side_by_side, simulate
+from fed_gswgan.comparison.federated_presets import METHODS
 from fed_gswgan.comparison.published_sizes import published_bytes
 
 # Frequencies of each axis (0: pixels), downlink codec, uplink codec.
 WAYS = (
     (0, "float32", "float32"),
     (8, "float32", "float32"),
-    (8, "uint8-deflate", "uint8"),
     (8, "uint8-deflate", "uint4"),
     (8, "uint4-deflate", "uint1"),
 )
@@ -34,33 +36,45 @@ def main() -> None:
     options = parser.parse_args()
     published = published_bytes()
     print(
-        f"digits, {options.rounds} releases of each user, {options.seeds} seeds; bytes of a "
-        f"participation; FedAvg-GAN published: {published.downlink:,} down, {published.uplink:,} up"
+        f"digits, {options.rounds} rounds of all 14 clients, {options.seeds} seeds; bytes of a "
+        "participation, and FedAvg-GAN's over them"
     )
     print(
-        f"\n{'basis':<7}{'down':<15}{'up':<9}{'down B':>9}{'up B':>9}{'1 / up':>9}{'1 / both':>10}"
-        f"  {'label agreement':<26}{'Fréchet distance':<26}"
+        f"\n{'basis':<7}{'down':<15}{'up':<9}{'down B':>12}{'up B':>12}{'1 / up':>9}"
+        f"{'1 / both':>10}  {'label agreement':<26}{'Fréchet distance':<26}"
     )
+    base = SHARED | DATA["digits"] | {"rounds": options.rounds}
     for frequencies, down, up in WAYS:
-        settings = SHARED | DATA["digits"] | OURS | {
-            "rounds": options.rounds, "dct-frequencies": frequencies,
-            "downlink-codec": down, "uplink-codec": up,
+        settings = base | OURS | {
+            "dct-frequencies": frequencies, "downlink-codec": down, "uplink-codec": up,
         }  # fmt: skip
-        runs = [settings | {"seed": seed} for seed in range(options.seeds)]
-        summaries = side_by_side(summary_of, runs)
+        summaries = summaries_of(settings, options.seeds)
+        basis = f"{frequencies}x{frequencies}" if frequencies else "pixels"
         sent = statistics.mean(s["bytes"]["downlink_per_request"] for s in summaries)
         received = statistics.mean(s["bytes"]["uplink_per_reply"] for s in summaries)
-        basis = f"{frequencies}x{frequencies}" if frequencies else "pixels"
-        print(
-            f"{basis:<7}{down:<15}{up:<9}{sent:>9,.0f}{received:>9,.0f}"
-            f"{published.uplink / received:>9,.0f}"
-            f"{sum(published) / (sent + received):>10,.0f}  "
-            + "".join(
-                spread([s["metrics"][metric] for s in summaries])
-                for metric in ("label_agreement", "frechet_distance")
-            ),
-            flush=True,
-        )
+        print_row(basis, down, up, sent, received, summaries)
+    fedavg = base | METHODS["small"]["fedavg-gan"].settings | DATA["digits"]
+    summaries = summaries_of(fedavg | {"rounds": options.rounds}, options.seeds)
+    print_row("FedAvg", "float32", "float32", published.downlink, published.uplink, summaries)
+
+
+def print_row(
+    basis: str, down: str, up: str, sent: float, received: float, summaries: list[dict[str, Any]]
+) -> None:
+    published = published_bytes()
+    print(
+        f"{basis:<7}{down:<15}{up:<9}{sent:>12,.0f}{received:>12,.0f}"
+        f"{published.uplink / received:>9,.0f}{sum(published) / (sent + received):>10,.0f}  "
+        + "".join(
+            spread([s["metrics"][metric] for s in summaries])
+            for metric in ("label_agreement", "frechet_distance")
+        ),
+        flush=True,
+    )
+
+
+def summaries_of(settings: Mapping[str, Any], seeds: int) -> list[dict[str, Any]]:
+    return side_by_side(summary_of, [settings | {"seed": seed} for seed in range(seeds)])
 
 
 def summary_of(settings: Mapping[str, Any]) -> dict[str, Any]:
