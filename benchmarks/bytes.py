@@ -34,7 +34,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    published = published_bytes()
     print(
         f"digits, {options.rounds} rounds of all 14 clients, {options.seeds} seeds; bytes of a "
         "participation, and FedAvg-GAN's over them"
@@ -55,7 +54,7 @@ def main() -> None:
         print_row(basis, down, up, sent, received, summaries)
     fedavg = base | METHODS["small"]["fedavg-gan"].settings | DATA["digits"]
     summaries = summaries_of(fedavg | {"rounds": options.rounds}, options.seeds)
-    print_row("FedAvg", "float32", "float32", published.downlink, published.uplink, summaries)
+    print_row("FedAvg", "float32", "float32", *published_bytes(), summaries)
 
 
 def print_row(

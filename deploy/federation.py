@@ -6,7 +6,6 @@ device's key, images, FLWR_HOME and ``device/``, its guard's own; ``run/``; and 
 
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from deploy.devices import DEVICE
 from deploy.flower_commands import (
     flower_environment,
     guard_command,
+    output_of,
     register_command,
     superlink_command,
     supernode_command,
@@ -170,18 +170,9 @@ class Federation:
         self.relay.close()
 
     def _flwr(self, command: list[str]) -> str:
-        done = subprocess.run(
-            command,
-            env=self._environment,
-            cwd=self.app,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_PATIENCE_SECONDS,
-            check=False,
+        return output_of(
+            command, env=self._environment, cwd=self.app, timeout=COMMAND_PATIENCE_SECONDS
         )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-        return done.stdout
 
     def _supernode(self, name: str, runtime_port: int) -> list[str]:
         key = make_node_key(self._machine(name)) if self.security.authenticated else None

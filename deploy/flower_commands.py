@@ -5,9 +5,11 @@ What the same words mean on real machines is in docs/deployment.md.
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.certificates import Certificates
 from fed_gswgan.flat_table import Value
@@ -126,3 +128,17 @@ def flower_environment(flwr_home: Path) -> dict[str, str]:
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def output_of(command: list[str], **options: Any) -> str:
+    """Run a command, with options of ``subprocess.run``, and return what it printed.
+
+    Raises:
+        RuntimeError: it failed; with all that it said.
+        subprocess.TimeoutExpired: it took longer than ``timeout``.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    output: str = done.stdout
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {output}{done.stderr}")
+    return output

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from deploy.flower_commands import output_of
 from deploy.submission import Submission
 from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.checkpoint import Checkpoint
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to(logging.StreamHandler())
     settings = tomllib.loads(options.config.read_text())
 
-    submission = Submission(_flwr)
+    submission = Submission(output_of)
     try:
         keep_running(partial(submission.submit, options.app), options.output.absolute(), settings)
     except RunFailed as error:
@@ -95,13 +96,6 @@ def keep_running(
             time.sleep(PAUSE_SECONDS)
             continue
         _wait_for_start(run_folder, watch)
-
-
-def _flwr(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def _wait_for_start(run_folder: Path, watch: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.reporting.round_log import read_rounds
+from fed_gswgan.reporting.round_log import ROUNDS, read_rounds
 from fed_gswgan.reporting.run_folder import RUN, SUMMARY, WIRE_BYTES, config_of_run, is_running
 
 REPLIES = ("asked", "received", "failed", "malformed", "missing")
@@ -35,7 +35,7 @@ def status(options: argparse.Namespace) -> dict[str, Any]:
     config = config_of_run(run)
     rounds = read_rounds(run)
     finished = (run / SUMMARY).exists()
-    age = time.time() - max(_written(run / RUN), _written(run / "rounds.jsonl"))
+    age = time.time() - max(_written(run / RUN), _written(run / ROUNDS))
     max_age = options.max_age
     if max_age is None:
         max_age = float(config["reply-timeout-seconds"]) + SLACK_SECONDS

@@ -18,10 +18,14 @@ class LinearLayer(ABC):
     Args:
         module: has weight and bias, which keep their type.
         dtype: of inputs, outputs and slopes.
+
+    Raises:
+        ValueError: the module has no bias.
     """
 
     def __init__(self, module: nn.Linear | nn.Conv2d, dtype: torch.dtype) -> None:
-        assert module.bias is not None
+        if module.bias is None:
+            raise ValueError(f"{module} must have a bias")
         self._dtype = module.weight.dtype
         self.weight, self.bias = module.weight.to(dtype), module.bias.to(dtype)
 

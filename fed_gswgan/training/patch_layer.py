@@ -15,11 +15,12 @@ from fed_gswgan.training.linear_layer import LinearLayer, linear_layer
 
 
 class PatchLayer(LinearLayer):
-    """Takes channels of pixels."""
+    """Takes channels of pixels; ValueError if its padding is given by name."""
 
     def __init__(self, module: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__(module, dtype)
-        assert isinstance(module.padding, tuple)
+        if isinstance(module.padding, str):
+            raise ValueError(f"padding={module.padding!r} must be a number of pixels")
         (self._kernel, _), (self._stride, _) = module.kernel_size, module.stride
         self._padding = module.padding[0]
 
