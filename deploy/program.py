@@ -129,8 +129,9 @@ def descendants(process_id: int) -> list[Descendant]:
     waiting = [process_id]
     while waiting:
         for child in children.get(waiting.pop(), []):
-            found.append(Descendant(child, command_of(child)))
             waiting.append(child)
+            if command := command_of(child):  # else it ended since its parent was read
+                found.append(Descendant(child, command))
     return found
 
 

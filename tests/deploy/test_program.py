@@ -1,11 +1,12 @@
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from deploy.program import Program, descendants, stop_all
+from deploy.program import Program, command_of, descendants, stop_all
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 # Starts a child and tells its id; ends when it is asked to, and the child is left to itself.
@@ -60,6 +61,22 @@ def test_a_killed_program_is_started_again_by_the_same_object(program):
     sleeper.start()
     assert sleeper.alive()
     assert sleeper.process_id != first
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_no_descendant(program, monkeypatch):
+    parent = program([sys.executable, "-c", PARENT])
+    parent.start()
+    child = int(wait_for_log(parent))
+
+    def gone(process_id):
+        os.kill(child, signal.SIGKILL)
+        return command_of(process_id)
+
+    monkeypatch.setattr("deploy.program.command_of", gone)
+    deadline = time.monotonic() + 60
+    while (found := descendants(parent.process_id)) and time.monotonic() < deadline:
+        assert all(d.command for d in found)  # the kernel may still be ending it
+    assert found == []
 
 
 def test_stopping_ends_what_a_program_started_too(program):
