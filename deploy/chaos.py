@@ -36,7 +36,7 @@ logger = logging.getLogger("deploy.chaos")  # also when started with -m
 
 KINDS = ("superlink", "serverapp", "supernode", "clientapp", "guard")
 # Between two kills, in the time that the last round took: the run gets on, and seldom in peace.
-PAUSE_ROUNDS = (0.2, 2.0)
+PAUSE_ROUNDS = (0.1, 1.4)
 MOST_WITHOUT_A_ROUND = 2  # kills, then a round is waited for, however slow the machine is
 SHORTEST_ROUND_SECONDS = 5.0
 REPLY_TIMEOUT_SECONDS = 20.0  # a round need not wait until Flower misses a node, a minute
@@ -89,6 +89,7 @@ class Killer:
                 self.left -= 1
                 self.without_a_round += 1
                 self.killed[kind] += 1
+                logger.info("kill %d, after round %d: %s", self.killed.total(), finished, kind)
 
     def check_ledgers(self) -> None:
         """Require that each ledger goes on from where it was; AssertionError otherwise."""
@@ -146,10 +147,11 @@ def chaos(folder: Path, kills: int, seed: int, nodes: int, security: Security) -
     """Run to the end of the budget under so many kills and return how many of each kind there were.
 
     Raises:
-        AssertionError: a ledger lost a line, or a device answered more often than allowed.
+        AssertionError: a ledger lost a line, a device answered more often than allowed, or the
+            budget was spent before everything was killed.
         RunFailed: the run got no further.
     """
-    participations = kills + kills // 2 + 3
+    participations = kills + kills // 4 + 3  # there is about a kill a round
     settings = SETTINGS | {
         "rounds": 100 * participations, "max-participations": participations,
         "max-clients": nodes, "cohort-size": nodes,
@@ -161,6 +163,8 @@ def chaos(folder: Path, kills: int, seed: int, nodes: int, security: Security) -
         killer = Killer(federation, kills, random.Random(seed))
         keep_running(federation.submit, federation.run_folder, settings, killer.watch)
         killer.check_ledgers()
+        if killer.left:
+            raise AssertionError(f"the budget was spent {killer.left} kills early")
         for name, count in answered(federation).items():
             if count > participations:
                 raise AssertionError(f"{name} answered {count} times, may {participations}")

@@ -61,7 +61,8 @@ def supernode_command(
         certificates: whose authority it trusts; None: without TLS.
         key: its private key; None: it connects as a node that nobody knows.
     """
-    command = [str(BIN / "flower-supernode"), "--superlink", f"127.0.0.1:{superlink_port}"]
+    command = [sys.executable, "-m", "fed_gswgan.wire.supernode"]
+    command += ["--superlink", f"127.0.0.1:{superlink_port}"]
     command += ["--host", "127.0.0.1", "--port", str(runtime_port)]
     command += ["--node-config", config_words(node_config)]
     if certificates is None:

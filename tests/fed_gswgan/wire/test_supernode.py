@@ -1,0 +1,79 @@
+"""A SuperNode that gave a message up ends; Flower's own code decides when that is."""
+
+import logging
+import signal
+from collections.abc import Iterator
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode import start_client_internal
+from flwr.supernode.nodestate import NodeStateFactory
+
+from fed_gswgan.wire.supernode import end_when_given_up
+
+RUN_ID = 7
+
+
+@pytest.fixture(autouse=True)
+def of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make messages that are made here messages of the run."""
+    for name, value in (("task_id", 1), ("run_id", RUN_ID), ("node_id", 2)):
+        monkeypatch.setattr(TaskIdentity, f"_{name}", value)
+
+
+@pytest.fixture
+def asked_to_end() -> Iterator[list[int]]:
+    """Take down each SIGTERM that this process gets, under the watch."""
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addFilter(end_when_given_up)
+    yield signals
+    logger.removeFilter(end_when_given_up)
+    logger.setLevel(level)
+    signal.signal(signal.SIGTERM, before)
+
+
+def fetch(run_ends: bool) -> int | None:
+    """Let Flower fetch one message of a run that it knows, which may end on the way."""
+    message = Message(RecordDict(), dst_node_id=1, message_type="train")
+    message.metadata.__dict__["_message_id"] = message.object_id
+    objects_of_message = get_all_nested_objects(message)
+
+    def pull_object(run_id: int, object_id: str) -> bytes:
+        if run_ends:
+            raise RunNotRunningException
+        return objects_of_message[object_id].deflate()
+
+    objects = ObjectStoreFactory()
+    state = NodeStateFactory(objects).state()
+    state.store_run(Run.create_empty(RUN_ID))
+    return start_client_internal._pull_and_store_message(
+        state=state,
+        object_store=objects.store(),
+        node_config={},
+        receive=lambda: (message, get_object_tree(message)),
+        get_run=Run.create_empty,
+        get_fab=lambda fab_hash, run_id: pytest.fail("the run is known"),
+        pull_object=pull_object,
+        confirm_message_received=lambda run_id, message_id: None,
+        trusted_entities=None,
+    )
+
+
+class TestEndWhenGivenUp:
+    def test_ends_when_the_run_ends_while_a_message_is_fetched(
+        self, asked_to_end: list[int]
+    ) -> None:
+        fetch(run_ends=True)
+        assert asked_to_end == [signal.SIGTERM]
+
+    def test_goes_on_after_a_message_that_arrived(self, asked_to_end: list[int]) -> None:
+        assert fetch(run_ends=False) == RUN_ID
+        assert not asked_to_end
