@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -43,8 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OverflowError, OSError, ModuleNotFoundError) as error:
         print(f"fed-gswgan: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(result, allow_nan=False) if options.json else options.render(result))
+    _print(json.dumps(result, allow_nan=False) if options.json else options.render(result))
     return 0 if options.verdict(result) else 1
+
+
+def _print(text: str) -> None:
+    """Print, and be content if the reader, as ``head``, has seen enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at its exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +69,14 @@ def test_a_missing_data_set_says_what_to_set(capsys, monkeypatch):
     monkeypatch.delenv("FED_GSWGAN_DATA", raising=False)
     assert main(["data", "fed-emnist"]) == 2
     assert "FED_GSWGAN_DATA" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as closed:
+        command = [sys.executable, "-m", "fed_gswgan.cli", "data", "digits"]
+        done = subprocess.run(
+            command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (0, "")
