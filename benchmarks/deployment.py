@@ -2,8 +2,9 @@
 
 Both on the same SuperLink and SuperNodes, over TLS with node authentication, in turns. The floor is
 a no-op app that uses Flower's ``send_and_receive``. Ours trains small critics; what that takes by
-itself is measured in one process and printed too. Then a second federation, whose devices work for
-20 s a participation: its round over that work.
+itself is measured in one process and printed too. Then a second federation, of one device, which
+works for 20 s a participation: its round over that work. One, for several would share the cores of
+this machine, and devices do not.
 
 Usage: python -m benchmarks.deployment [--nodes 2] [--rounds 10] [--repeats 2]
 """
@@ -57,17 +58,17 @@ def main() -> None:
                 found["floor"] += floor_rounds(federation, options.nodes, options.rounds, repeat)
         work = work_seconds(folder / "alone", settings)
         print_table(found, work)
-        print_long_work(folder, names)
+        print_long_work(folder)
 
 
-def print_long_work(folder: Path, names: list[str]) -> None:
-    """Print a round's time over the work in it, of devices that work at the same time."""
-    nodes = len(names)
-    settings = LONG_SETTINGS | {"max-clients": nodes, "cohort-size": nodes, "rounds": 2}
+def print_long_work(folder: Path) -> None:
+    """Print a round's time over the work in it, of one device."""
+    names = ["device-0"]
+    settings = LONG_SETTINGS | {"max-clients": 1, "cohort-size": 1, "rounds": 2}
     probe = settings | {"critic-steps": PROBE_STEPS}
-    step = work_seconds(folder / "probe", probe) / nodes / PROBE_STEPS
+    step = work_seconds(folder / "probe", probe) / PROBE_STEPS
     settings["critic-steps"] = round(1.05 * LONG_WORK_SECONDS / step)
-    work = work_seconds(folder / "long-alone", settings) / nodes
+    work = work_seconds(folder / "long-alone", settings)
     settings["rounds"] = WARM_UP_ROUNDS + LONG_ROUNDS
     make_devices(folder / "long" / "nodes", names, settings)
     with running(folder / "long", names, Security()) as federation:

@@ -1,21 +1,28 @@
-"""A SuperNode that gave a message up ends; Flower's own code decides when that is."""
+"""What is changed about Flower's SuperNode, against Flower's own code."""
 
+import inspect
 import logging
+import re
 import signal
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supercore.superexec import run_superexec
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode import start_client_internal
 from flwr.supernode.nodestate import NodeStateFactory
 
+from fed_gswgan.wire import supernode
 from fed_gswgan.wire.supernode import end_when_given_up
 
 RUN_ID = 7
+POLL = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL"
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +84,26 @@ class TestEndWhenGivenUp:
     def test_goes_on_after_a_message_that_arrived(self, asked_to_end: list[int]) -> None:
         assert fetch(run_ends=False) == RUN_ID
         assert not asked_to_end
+
+
+class TestLookMoreOften:
+    def test_each_pause_of_flowers_loop_is_a_third(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All that the loop does with ``time`` is to sleep, and it does so three times."""
+        source = inspect.getsource(start_client_internal)
+        assert re.findall(r"\btime\.(\w+)\(([\d.]+)\)", source) == [
+            ("sleep", "3"), ("sleep", "0.5"), ("sleep", "0.5"),
+        ]  # fmt: skip
+        monkeypatch.setattr(start_client_internal, "time", time)  # put back at the end
+        monkeypatch.delenv(POLL, raising=False)
+        slept: list[float] = []
+        monkeypatch.setattr(supernode, "time", SimpleNamespace(sleep=slept.append))
+        supernode.look_more_often()
+        start_client_internal.time.sleep(3)
+        assert slept == [1]
+        assert run_superexec._get_task_poll_interval() == 0.2
+
+    def test_an_owners_own_interval_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(start_client_internal, "time", time)
+        monkeypatch.setenv(POLL, "5")
+        supernode.look_more_often()
+        assert run_superexec._get_task_poll_interval() == 5
