@@ -1,10 +1,10 @@
 """Seconds a round of a real deployment on loopback: ours, and Flower's own floor beside it.
 
-Both on the same SuperLink and SuperNodes, over TLS with node authentication, in turns. The floor is
-a no-op app that uses Flower's ``send_and_receive``. Ours trains small critics; what that takes by
-itself is measured in one process and printed too. Then a second federation, of one device, which
-works for 20 s a participation: its round over that work. One, for several would share the cores of
-this machine, and devices do not.
+Each over TLS with node authentication, on a SuperLink of its own, one after the other. The floor is
+a no-op app that uses Flower's ``send_and_receive``, on Flower's SuperNodes. Ours trains small
+critics; what that takes by itself is measured in one process and printed too. Then a federation of
+one device, which works for 20 s a participation: its round over that work. One, for several would
+share the cores of this machine, and devices do not.
 
 Usage: python -m benchmarks.deployment [--nodes 2] [--rounds 10] [--repeats 2]
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
+from deploy.flower_commands import FLOWERS_SUPERNODE
 from deploy.keep_running import keep_running
 from fed_gswgan.flat_table import Value
 
@@ -49,13 +50,16 @@ def main() -> None:
     found: dict[str, list[float]] = {"ours": [], "waiting": [], "floor": []}
     with tempfile.TemporaryDirectory(prefix="deployment-") as state:
         folder = Path(state)
-        make_devices(folder / "nodes", names, settings)
-        with running(folder, names, Security()) as federation:
+        for home in (folder / "ours", folder / "floor"):
+            make_devices(home / "nodes", names, settings)
+        with running(folder / "ours", names, Security()) as ours:
             for repeat in range(options.repeats):
-                rounds = our_rounds(federation, settings, f"run-{repeat}")
+                rounds = our_rounds(ours, settings, f"run-{repeat}")
                 found["ours"] += [line["round_seconds"] for line in rounds]
                 found["waiting"] += [line["waited_seconds"] for line in rounds]
-                found["floor"] += floor_rounds(federation, options.nodes, options.rounds, repeat)
+        with running(folder / "floor", names, Security(), supernode=FLOWERS_SUPERNODE) as floor:
+            for repeat in range(options.repeats):
+                found["floor"] += floor_rounds(floor, options.nodes, options.rounds, repeat)
         work = work_seconds(folder / "alone", settings)
         print_table(found, work)
         print_long_work(folder)

@@ -18,6 +18,7 @@ from deploy.app_folder import copy_app
 from deploy.certificates import Certificates, make_certificates, make_node_key, public_key_path
 from deploy.devices import DEVICE
 from deploy.flower_commands import (
+    SUPERNODE,
     flower_environment,
     guard_command,
     output_of,
@@ -63,6 +64,7 @@ class Federation:
         names: of the devices; ``nodes/NAME/device`` is there for each.
         security: how peers know one another.
         guard: the command that serves a device's folder.
+        supernode: the program that relays.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Federation:
         names: Sequence[str],
         security: Security,
         guard: Callable[[Path], list[str]] = guard_command,
+        supernode: Sequence[str] = SUPERNODE,
     ) -> None:
         self.folder = folder.absolute()
         self.security = security
@@ -101,7 +104,7 @@ class Federation:
             for name in names
         }
         self.nodes = {
-            name: self._program(name, self._supernode(name, port), f"{name}-supernode")
+            name: self._program(name, self._supernode(name, port, supernode), f"{name}-supernode")
             for name, port in zip(names, runtime_ports, strict=True)
         }
 
@@ -174,10 +177,12 @@ class Federation:
             command, env=self._environment, cwd=self.app, timeout=COMMAND_PATIENCE_SECONDS
         )
 
-    def _supernode(self, name: str, runtime_port: int) -> list[str]:
+    def _supernode(self, name: str, runtime_port: int, program: Sequence[str]) -> list[str]:
         key = make_node_key(self._machine(name)) if self.security.authenticated else None
         node_config: dict[str, Value] = {"guard": str(self.device_folder(name) / SOCKET)}
-        return supernode_command(self.relay.port, runtime_port, node_config, self.certificates, key)
+        return supernode_command(
+            self.relay.port, runtime_port, node_config, self.certificates, key, program
+        )
 
     def _program(self, machine: str, command: list[str], name: str) -> Program:
         log = self.folder / "logs" / f"{name}.log"
@@ -196,13 +201,14 @@ def running(
     names: Sequence[str],
     security: Security,
     guard: Callable[[Path], list[str]] = guard_command,
+    supernode: Sequence[str] = SUPERNODE,
 ) -> Iterator[Federation]:
     """Start a federation and end all of it, however the block ends, SIGTERM included."""
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
             before = signal.signal(signal.SIGTERM, signal.default_int_handler)
             stack.callback(signal.signal, signal.SIGTERM, before)
-        federation = Federation(folder, names, security, guard)
+        federation = Federation(folder, names, security, guard, supernode)
         stack.callback(federation.stop)
         federation.start()
         yield federation

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from fed_gswgan.flat_table import Value
 
 BIN = Path(sys.executable).parent
 CONNECTION = "here"
+SUPERNODE = (sys.executable, "-m", "fed_gswgan.wire.supernode")
+FLOWERS_SUPERNODE = (str(BIN / "flower-supernode"),)
 
 
 def superlink_command(
@@ -51,6 +53,7 @@ def supernode_command(
     node_config: Mapping[str, Value],
     certificates: Certificates | None,
     key: Path | None,
+    program: Sequence[str] = SUPERNODE,
 ) -> list[str]:
     """Return the command of a device's SuperNode.
 
@@ -60,9 +63,9 @@ def supernode_command(
         node_config: what the client app is told of this device.
         certificates: whose authority it trusts; None: without TLS.
         key: its private key; None: it connects as a node that nobody knows.
+        program: ours, or Flower's own.
     """
-    command = [sys.executable, "-m", "fed_gswgan.wire.supernode"]
-    command += ["--superlink", f"127.0.0.1:{superlink_port}"]
+    command = [*program, "--superlink", f"127.0.0.1:{superlink_port}"]
     command += ["--host", "127.0.0.1", "--port", str(runtime_port)]
     command += ["--node-config", config_words(node_config)]
     if certificates is None:
