@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import pytest
+from flwr.supercore.task_identity import TaskIdentity
 from rich.console import Console
 
 from client.app import app as client_app
@@ -36,6 +37,13 @@ SMALL: dict[str, bool | int | float | str] = {
 }
 
 SmallRun = Callable[..., Path]
+
+
+@pytest.fixture
+def task_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the identity that Flower's messages are made with."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 @pytest.fixture

@@ -21,13 +21,14 @@ from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
 from fed_gswgan.wire.codec import encode_request
 from fed_gswgan.wire.message_types import CLIENT_FAILED, GUARD_UNREACHABLE, REGISTER, TRAIN, UPDATE
-from simulations.in_process_grid import InProcessGrid
 from tests.conftest import SMALL
 from tests.fed_gswgan.device.seeded_guard import open_seeded
 from tests.fed_gswgan.device.served_device import train_request
 
 HEAVY = ("torch", "scipy", "sklearn", "h5py", "PIL", "ray", "mpmath", "matplotlib")
 CLIENT_ID = "client-00000"
+
+pytestmark = pytest.mark.usefixtures("task_identity")
 
 
 def test_the_relay_loads_no_mathematics():
@@ -75,7 +76,6 @@ def relay(tmp_path):
 
 def asking(config, node_config):
     """Return a function (content, kind) -> the client app's reply."""
-    InProcessGrid(client_app, 1, {})  # gives this process the identity that messages need
     context = Context(
         run_id=1, node_id=2, node_config=node_config, state=RecordDict(),
         run_config=config.to_run_config(),

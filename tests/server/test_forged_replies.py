@@ -8,7 +8,6 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
-from flwr.supercore.task_identity import TaskIdentity
 
 from fed_gswgan.wire.byte_meter import RoundBytes
 from fed_gswgan.wire.codec import decode_reply
@@ -26,10 +25,7 @@ from tests.server.forged_replies import (
 
 CLIENTS = {11: "a", 12: "b"}
 
-
-@pytest.fixture(autouse=True)
-def task_identity():
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+pytestmark = pytest.mark.usefixtures("task_identity")
 
 
 def decode(records):

@@ -7,7 +7,6 @@ from flwr.server.superlink.linkstate.utils import (
     create_message_error_unavailable_ins_message,
     create_message_error_unavailable_res_message,
 )
-from flwr.supercore.task_identity import TaskIdentity
 
 from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.refusals import BudgetExhausted
@@ -21,10 +20,7 @@ from server.reply_reading import read_replies
 EVENT = release_event(2, SanitizerConfig())
 CLIENTS = {11: "a", 12: "b", 13: "c", 14: "d"}
 
-
-@pytest.fixture(autouse=True)
-def task_identity():
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+pytestmark = pytest.mark.usefixtures("task_identity")
 
 
 def request_to(node_id):

@@ -20,7 +20,6 @@ from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.wire.codec import encode_reply
 from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN, UPDATE
 from fed_gswgan.wire.release_guard import release_guard
-from simulations.in_process_grid import InProcessGrid
 from tests.conftest import read_rounds
 
 SECRET = "17 images of a 3"
@@ -29,11 +28,7 @@ GRADIENT = np.random.default_rng(0).standard_normal((2, 1, 28, 28)).astype(np.fl
 WEIGHTS = np.arange(5, dtype=np.float32)
 CONTEXT = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
 
-
-@pytest.fixture(autouse=True)
-def _identity():
-    """Give this process the identity that Flower's messages are made with."""
-    InProcessGrid(client_app, 1, {})
+pytestmark = pytest.mark.usefixtures("task_identity")
 
 
 def train_request(codec="float32", dct_frequencies=0):
