@@ -65,6 +65,22 @@ class Exposure:
         if self.sampling_probability is not None:
             proper_probability(self.sampling_probability)
 
+    def counted(self) -> int:
+        """Return the user's participations; ValueError under a trust model that counts rounds."""
+        if self.participations is None:
+            raise ValueError(f"trust={self.trust} counts rounds, not participations")
+        return self.participations
+
+    def selection(self) -> tuple[SamplingMethod, float, int]:
+        """Return sampling, its probability and the rounds.
+
+        Raises:
+            ValueError: under a trust model that counts the user's participations.
+        """
+        if self.sampling is None or self.sampling_probability is None or self.rounds is None:
+            raise ValueError(f"trust={self.trust} counts participations, whoever is selected")
+        return self.sampling, self.sampling_probability, self.rounds
+
     def with_count(self, count: int) -> "Exposure":
         """Return the same with another number of participations, or of rounds."""
         if self.trust in COUNTED:

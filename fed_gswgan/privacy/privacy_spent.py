@@ -117,8 +117,7 @@ def privacy_spent(
 
 
 def _counted(event: SanitizedGradientEvent, exposure: Exposure, delta: float) -> PrivacySpent:
-    assert exposure.participations is not None
-    count, honest, relation = exposure.participations, exposure.honest or 1, exposure.relation
+    count, honest, relation = exposure.counted(), exposure.honest or 1, exposure.relation
     beside = {}
     if exposure.trust is TrustModel.SECURE_AGGREGATION:
         beside["epsilon_alone"] = local_epsilon(event, count, relation, delta)
@@ -135,18 +134,15 @@ def _counted(event: SanitizedGradientEvent, exposure: Exposure, delta: float) ->
 def _central(
     event: SanitizedGradientEvent, exposure: Exposure, delta: float, tolerance: float
 ) -> PrivacySpent:
-    assert exposure.sampling is not None
-    assert exposure.sampling_probability is not None
-    assert exposure.rounds is not None
     mu = event.mu(exposure.relation)
-    probability, rounds = exposure.sampling_probability, exposure.rounds
-    if exposure.sampling is SamplingMethod.POISSON:
+    sampling, probability, rounds = exposure.selection()
+    if sampling is SamplingMethod.POISSON:
         epsilon = poisson_epsilon(mu, probability, rounds, delta, tolerance)
-    elif exposure.sampling is SamplingMethod.FIXED_SIZE:
+    elif sampling is SamplingMethod.FIXED_SIZE:
         epsilon = fixed_size_epsilon(mu, probability, rounds, delta, tolerance)
     else:
         epsilon = revealed_epsilon(mu, probability, rounds, delta)
-    method = METHODS[exposure.sampling]
+    method = METHODS[sampling]
     return PrivacySpent(epsilon=epsilon, delta=delta, mu=mu, exposure=exposure, method=method)
 
 
@@ -154,15 +150,14 @@ def _paper(
     event: SanitizedGradientEvent, exposure: Exposure, delta: float, tolerance: float
 ) -> PrivacySpent:
     """Return the published figure with the true ones beside it."""
-    assert exposure.sampling_probability is not None
-    assert exposure.rounds is not None
+    _, probability, rounds = exposure.selection()
     true = replace(exposure, trust=TrustModel.CENTRAL, critic_state=None)
     persistent = replace(true, sampling=SamplingMethod.REVEALED)
     amplified = _central(event, true, delta, tolerance)
     revealed = _central(event, persistent, delta, tolerance)
     return replace(
         amplified,
-        epsilon=published_epsilon(event, exposure.sampling_probability, exposure.rounds, delta),
+        epsilon=published_epsilon(event, probability, rounds, delta),
         exposure=exposure,
         method=PUBLISHED,
         beside={

@@ -46,3 +46,12 @@ def test_what_is_missing_too_much_or_out_of_range_is_named(settings, said):
 def test_the_count_is_of_participations_or_of_rounds():
     assert Exposure(**LOCAL).with_count(7) == Exposure(**{**LOCAL, "participations": 7})
     assert Exposure(**CENTRAL).with_count(7) == Exposure(**{**CENTRAL, "rounds": 7})
+
+
+def test_what_a_trust_model_does_not_count_cannot_be_read():
+    assert Exposure(**LOCAL).counted() == 3
+    with pytest.raises(ValueError, match="trust=local counts participations"):
+        Exposure(**LOCAL).selection()
+    assert Exposure(**CENTRAL).selection() == (SamplingMethod.FIXED_SIZE, 0.1, 10)
+    with pytest.raises(ValueError, match="trust=central counts rounds"):
+        Exposure(**CENTRAL).counted()
