@@ -151,7 +151,7 @@ def chaos(folder: Path, kills: int, seed: int, nodes: int, security: Security) -
             budget was spent before everything was killed.
         RunFailed: the run got no further.
     """
-    participations = kills + kills // 4 + 3  # there is about a kill a round
+    participations = kills + kills // 4 + 3  # 200 kills took 123 rounds
     settings = SETTINGS | {
         "rounds": 100 * participations, "max-participations": participations,
         "max-clients": nodes, "cohort-size": nodes,

@@ -54,7 +54,8 @@ def _print(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         # Python flushes once more at its exit, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class _OneLineParser(argparse.ArgumentParser):
