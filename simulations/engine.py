@@ -20,8 +20,9 @@ class Engine:
     Attributes:
         runtime: ``ray``, ``in-process``, or ``vectorized``: a cohort's critics are trained at once,
             on a GPU where there is one.
-        workers: processes that serve clients, of one thread each; 0: one for each core. Under
-            ``in-process`` 1 means this very process, which ``vectorized`` always is.
+        workers: processes that serve clients, of one thread each; 1 means this very process, but
+            on Ray; 0: one for each core, or under ``vectorized``, where each takes room on the
+            GPU, one.
         clients_per_message: on Ray: clients in one Flower message; 0: a cohort split evenly over
             the workers, 1: none share one. Each is clipped, noised and charged by itself.
         ray_address: of a running cluster; empty starts Ray on this machine.
@@ -41,11 +42,6 @@ class Engine:
                 f"clients-per-message={self.clients_per_message} must be left out with runtime="
                 f"{self.runtime}: only Ray sends messages"
             )
-        if self.runtime == "vectorized" and self.workers > 1:
-            raise ValueError(
-                f"workers={self.workers} must be left out with runtime=vectorized: one process "
-                "trains the critics of a whole cohort"
-            )
         if self.runtime == "ray" and self.ray_address and self.workers:
             raise ValueError(
                 f"workers={self.workers} must be left out with ray-address={self.ray_address}: "
@@ -56,27 +52,26 @@ class Engine:
         self, serve: Callable[[Grid], None], run_config: dict[str, Value], clients: int
     ) -> None:
         """Call ``serve``, the server's whole run, with a Grid of so many virtual clients."""
-        workers = self.workers or available_cores()
+        at_once = self.runtime == "vectorized"
+        workers = self.workers or (1 if at_once else available_cores())
         if self.runtime == "ray":
             from simulations.ray_runtime import run_on_ray
 
             run_on_ray(
                 serve, run_config, clients, workers, self.clients_per_message, self.ray_address
             )
-        elif self.runtime == "vectorized":
-            from client.app import app as client_app
-            from simulations.vectorized_grid import VectorizedGrid
-
-            serve(VectorizedGrid(client_app, clients, run_config))
         elif min(workers, clients) == 1:
             from client.app import app as client_app
             from simulations.in_process_grid import InProcessGrid
+            from simulations.vectorized_grid import VectorizedGrid
 
-            serve(InProcessGrid(client_app, clients, run_config))
+            grid_type = VectorizedGrid if at_once else InProcessGrid
+            serve(grid_type(client_app, clients, run_config))
         else:
             from simulations.worker_grid import WorkerGrid
 
-            with closing(WorkerGrid(clients, run_config, min(workers, clients))) as grid:
+            workers = min(workers, clients)
+            with closing(WorkerGrid(clients, run_config, workers, at_once=at_once)) as grid:
                 serve(grid)
 
     @property

@@ -6,7 +6,7 @@ both.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -136,6 +136,16 @@ def answer(
     except Exception:
         logger.exception("client failed")
         return Message(Error(CLIENT_FAILED, "client failed"), reply_to=message)
+
+
+def answer_each(
+    client_app: ClientApp, messages: Sequence[Message], contexts: Sequence[Context]
+) -> list[Message]:
+    """Return the app's reply to every message."""
+    return [
+        answer(client_app, message, context)
+        for message, context in zip(messages, contexts, strict=True)
+    ]
 
 
 def delivered(metadata: Metadata, content: RecordDict) -> Message:

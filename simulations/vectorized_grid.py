@@ -4,17 +4,15 @@ Each client has its own request, guard, ledger and noise, and its reply is made 
 ClientApp calls, in the same order; only the critics' tasks of all are carried out together.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 
 from client.app import answered
 from client.virtual_device import answering_train
 from fed_gswgan.device.answering import answer_together
-from fed_gswgan.flat_table import Value
 from fed_gswgan.profiling import timed
 from fed_gswgan.training.cohort_training import carry_out_together
 from fed_gswgan.wire.message_types import TRAIN
@@ -32,13 +30,6 @@ class VectorizedGrid(InProcessGrid):
         num_nodes: virtual nodes; node ``i`` has partition-id ``i``.
         run_config: every context's.
     """
-
-    def __init__(
-        self, client_app: ClientApp, num_nodes: int, run_config: Mapping[str, Value]
-    ) -> None:
-        super().__init__(client_app, num_nodes, run_config)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._work = partial(carry_out_together, device=device)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Answer every message and return their ids; a client's, one after the other in order."""
@@ -59,17 +50,26 @@ class VectorizedGrid(InProcessGrid):
         return message_ids
 
     def _answer_together(self, cohort: Mapping[int, Message]) -> None:
-        contexts = [self.context(node_id) for node_id in cohort]
-        answerings = [
-            answering_train(message.content, context)
-            for message, context in zip(cohort.values(), contexts, strict=True)
-        ]
-        with timed("answer"):
-            answers = answer_together(answerings, self._work)
-        for message, context, found in zip(cohort.values(), contexts, answers, strict=True):
-            app = partial(release_guard, call_next=partial(_reply, found))
-            self._replies[message.metadata.message_id] = answer(app, message, context)
+        messages, contexts = list(cohort.values()), [self.context(node_id) for node_id in cohort]
+        replies = answer_cohort(messages, contexts)
+        for message, context, reply in zip(messages, contexts, replies, strict=True):
+            self._replies[message.metadata.message_id] = reply
             self._keep(context)
+
+
+def answer_cohort(messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+    """Return the replies to train messages of GS-WGAN, each to another client."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    answerings = [
+        answering_train(message.content, context)
+        for message, context in zip(messages, contexts, strict=True)
+    ]
+    with timed("answer"):
+        answers = answer_together(answerings, partial(carry_out_together, device=device))
+    return [
+        answer(partial(release_guard, call_next=partial(_reply, found)), message, context)
+        for message, context, found in zip(messages, contexts, answers, strict=True)
+    ]
 
 
 def _reply(found: RecordDict | Exception, message: Message, context: Context) -> Message:

@@ -1,28 +1,33 @@
-"""The in-process Grid over worker processes of one thread each.
+"""The in-process Grid, or the vectorized one, over worker processes of one thread each.
 
 What a client answers does not depend on who asks the app: its ledger and its critic lie in its
 folder, its context comes with the message and goes back, its randomness follows from the seed.
 """
 
+import math
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from flwr.app import Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fed_gswgan.flat_table import Value
+from fed_gswgan.wire.message_types import TRAIN
 from fed_gswgan.worker_process import end_with, one_thread_each
-from simulations.in_process_grid import InProcessGrid, answer, delivered, no_such_node
+from simulations.in_process_grid import InProcessGrid, answer_each, delivered, no_such_node
+from simulations.vectorized_grid import AT_ONCE, answer_cohort
 
 LAST_WORDS_SECONDS = 5.0  # for the exit status of a worker whose connection broke
+
+Task = tuple[Message, bytes]  # and its content, serialised
 
 
 def shipped_client_app() -> ClientApp:
@@ -33,7 +38,7 @@ def shipped_client_app() -> ClientApp:
 
 
 class WorkerGrid(InProcessGrid):
-    """Hands each message to the next free worker and keeps the reply until it is pulled.
+    """Hands messages to the next free worker and keeps the replies until they are pulled.
 
     Messages to one client are answered one after the other, in the order they were pushed.
 
@@ -42,6 +47,7 @@ class WorkerGrid(InProcessGrid):
         run_config: every context's.
         workers: processes.
         load_client_app: a module's function; each worker calls it once.
+        at_once: a worker takes its share of a cohort, and trains the critics of all at once.
     """
 
     def __init__(
@@ -50,10 +56,12 @@ class WorkerGrid(InProcessGrid):
         run_config: Mapping[str, Value],
         workers: int,
         load_client_app: Callable[[], ClientApp] = shipped_client_app,
+        at_once: bool = False,
     ) -> None:
         super().__init__(load_client_app(), num_nodes, run_config)
         self._changed = threading.Condition()  # guards what follows, and the replies
-        self._waiting: deque[tuple[Message, bytes]] = deque()
+        self._waiting: deque[Task] = deque()
+        self._at_once, self._share = at_once, 1  # messages that a worker takes
         self._busy: set[int] = set()  # node ids
         self._closed = False
         self._died = ""
@@ -77,6 +85,8 @@ class WorkerGrid(InProcessGrid):
                     self._waiting.append((message, pickled[id(message.content)]))
                 else:
                     self._replies[message_id] = no_such_node(message)
+            if self._at_once:
+                self._share = min(math.ceil(len(messages) / len(self._threads)), AT_ONCE)
             self._changed.notify_all()
         return message_ids
 
@@ -115,7 +125,7 @@ class WorkerGrid(InProcessGrid):
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         process = spawn.Process(
-            target=_work, args=(theirs, load_client_app, os.getpid()), daemon=True
+            target=_work, args=(theirs, load_client_app, self._at_once, os.getpid()), daemon=True
         )
         # Ctrl-C is the parent's to answer, from a worker's first moment: it inherits the mask.
         resource_tracker.ensure_running()  # or the first start lifts the mask again
@@ -130,58 +140,79 @@ class WorkerGrid(InProcessGrid):
         return process, ours
 
     def _feed(self, process: BaseProcess, connection: Connection) -> None:
-        """Give one worker message after message until the end."""
+        """Give one worker its messages until the end."""
         with connection:  # closing it ends the worker
-            while (task := self._take()) is not None:
-                message, content = task
-                node_id = message.metadata.dst_node_id
-                context = self.context(node_id)
+            while tasks := self._take():
+                contexts = [self.context(message.metadata.dst_node_id) for message, _ in tasks]
                 try:
-                    connection.send((message.metadata, content, context))
-                    reply, context.state = connection.recv()
+                    connection.send(
+                        [
+                            (message.metadata, content, context)
+                            for (message, content), context in zip(tasks, contexts, strict=True)
+                        ]
+                    )
+                    answers = connection.recv()
                 except (EOFError, OSError):
-                    self._say_died(process, node_id)
+                    self._say_died(process, contexts)
                     return
                 with self._changed:
-                    self._busy.discard(node_id)
-                    self._keep(context)
-                    self._replies[message.metadata.message_id] = reply
+                    for (message, _), context, answered in zip(
+                        tasks, contexts, answers, strict=True
+                    ):
+                        reply, context.state = answered
+                        self._busy.discard(context.node_id)
+                        self._keep(context)
+                        self._replies[message.metadata.message_id] = reply
                     self._changed.notify_all()
 
-    def _take(self) -> tuple[Message, bytes] | None:
-        """Wait for a message to a client that no worker serves; None at the end."""
+    def _take(self) -> list[Task]:
+        """Wait for messages to clients that no worker serves; none at the end."""
         with self._changed:
             while not self._closed and not self._died:
-                for position, (message, _) in enumerate(self._waiting):
-                    node_id = message.metadata.dst_node_id
-                    if node_id not in self._busy:
+                taken: list[Task] = []
+                position = 0
+                while position < len(self._waiting) and len(taken) < self._share:
+                    node_id = self._waiting[position][0].metadata.dst_node_id
+                    if node_id in self._busy:
+                        position += 1
+                    else:
                         self._busy.add(node_id)
-                        task = self._waiting[position]
+                        taken.append(self._waiting[position])
                         del self._waiting[position]
-                        return task
+                if taken:
+                    return taken
                 self._changed.wait()
-        return None
+        return []
 
-    def _say_died(self, process: BaseProcess, node_id: int) -> None:
+    def _say_died(self, process: BaseProcess, contexts: Sequence[Context]) -> None:
         process.join(LAST_WORDS_SECONDS)
-        partition_id = self.context(node_id).node_config["partition-id"]
+        served = ", ".join(str(context.node_config["partition-id"]) for context in contexts)
         with self._changed:
             self._died = (
                 f"a worker process (pid {process.pid}) ended with status {process.exitcode} while "
-                f"it served partition-id={partition_id}; finished rounds are saved: resume the "
+                f"it served partition-id={served}; finished rounds are saved: resume the "
                 "run, with fewer --workers if memory ran out (status -9)"
             )
             self._changed.notify_all()
 
 
-def _work(connection: Connection, load_client_app: Callable[[], ClientApp], parent: int) -> None:
+def _work(
+    connection: Connection, load_client_app: Callable[[], ClientApp], at_once: bool, parent: int
+) -> None:
     """Answer messages until the parent closes the connection or is gone."""
     end_with(parent)
     client_app = load_client_app()
     while True:
         try:
-            metadata, content, context = connection.recv()
+            tasks = connection.recv()
         except EOFError:
             return
-        message = delivered(metadata, pickle.loads(content))
-        connection.send((answer(client_app, message, context), context.state))
+        contents = {id(pickled): pickle.loads(pickled) for _, pickled, _ in tasks}
+        messages = [delivered(metadata, contents[id(pickled)]) for metadata, pickled, _ in tasks]
+        contexts = [context for _, _, context in tasks]
+        if at_once and all(message.metadata.message_type == TRAIN for message in messages):
+            replies = answer_cohort(messages, contexts)
+        else:
+            replies = answer_each(client_app, messages, contexts)
+        states = (context.state for context in contexts)
+        connection.send(list(zip(replies, states, strict=True)))

@@ -6,6 +6,7 @@ falls back to its checkpoint asks for older rounds again and finds the critic of
 
 import hashlib
 import logging
+import mmap
 import os
 import struct
 import zlib
@@ -45,29 +46,33 @@ class CriticState:
 
 
 class CriticSlots:
-    """Two slots; a write never touches the one that may still be needed."""
+    """Two slots; a write never touches the one that may still be needed.
+
+    They are read when first asked and once: to be used by whoever keeps others from writing.
+    """
 
     def __init__(self, folder: Path, experiment_id: str) -> None:
         # An experiment starts from a new critic; its name is the server's, and no path.
         name = hashlib.sha256(experiment_id.encode()).hexdigest()[:16]
         self._folder = folder / f"critic-{name}"
         self._paths = (self._folder / "0.slot", self._folder / "1.slot")
+        self._states: list[CriticState | None] | None = None
 
     def before(self, server_round: int) -> CriticState | None:
         """Return the newest state of an earlier round; None for a critic that never trained.
 
         A file that holds no state, since it was damaged or its writer was killed, is reported.
         """
-        found = [(path, _read(path)) for path in self._paths]
-        for path, state in found:
+        states = self._read()
+        for path, state in zip(self._paths, states, strict=True):
             if state is None and path.exists():
                 logger.warning("critic file %s is damaged or unfinished; it is not used", path)
-        states = [s for _, s in found if s and s.server_round < server_round]
-        return max(states, key=lambda state: state.server_round, default=None)
+        earlier = [state for state in states if state and state.server_round < server_round]
+        return max(earlier, key=lambda state: state.server_round, default=None)
 
     def released(self, key: ReleaseKey, shape: tuple[int, ...]) -> np.ndarray | None:
         """Return what this very request was answered, float32; None if it is not kept any more."""
-        for state in map(_read, self._paths):
+        for state in self._read():
             if state and (state.server_round, state.key) == (key.server_round, key.request_hash):
                 return state.reply.reshape(shape).copy()
         return None
@@ -82,38 +87,41 @@ class CriticSlots:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         rounds = [
             old.server_round if old and old.server_round < state.server_round else _EMPTY
-            for old in map(_read, self._paths)
+            for old in self._read()
         ]
         fallback = [r for r in rounds if _EMPTY < r <= checkpoint_round]
         kept = max(fallback, default=_EMPTY)
         candidates = [i for i in (0, 1) if rounds[i] != kept or kept == _EMPTY]
         victim = min(candidates, key=lambda i: rounds[i])
+        self._states = None
         if rounds[1 - victim] == _EMPTY:
             self._paths[1 - victim].unlink(missing_ok=True)
         _write(self._paths[victim], state)
 
+    def _read(self) -> list[CriticState | None]:
+        if self._states is None:
+            self._states = [_read(path) for path in self._paths]
+        return self._states
+
 
 def _read(path: Path) -> CriticState | None:
     """Return the slot's state; None if it was never written or its checksum does not match."""
-    if not path.exists() or path.stat().st_size < _BODY_OFFSET:
+    size = path.stat().st_size if path.exists() else 0
+    if size < _BODY_OFFSET or size % np.float32().itemsize:
         return None
-    slot = np.memmap(path, dtype=np.uint8, mode="r")
-    server_round, steps, count, reply_count, key, checksum = _HEADER.unpack(
-        slot[: _HEADER.size].tobytes()
-    )
-    size = 4 * (3 * count + reply_count)
-    if server_round == _EMPTY or len(slot) != _BODY_OFFSET + size:
+    slot, body = _mapped(path, mmap.ACCESS_READ)
+    header = slot[: _HEADER.size]
+    server_round, steps, count, reply_count, key, checksum = _HEADER.unpack(header)
+    if server_round == _EMPTY or len(body) != 3 * count + reply_count:
         return None
-    body = slot[_BODY_OFFSET:]
-    if _checksum(slot[: _HEADER.size], body) != checksum:
+    if _checksum(header, body) != checksum:
         return None
-    values = np.frombuffer(body, dtype=np.float32)
     return CriticState(
         server_round=server_round,
         optimizer_steps=steps,
-        parameters=values[: 3 * count].reshape(3, count),
+        parameters=body[: 3 * count].reshape(3, count),
         key=key.decode(),
-        reply=values[3 * count :],
+        reply=body[3 * count :],
     )
 
 
@@ -127,23 +135,21 @@ def _write(path: Path, state: CriticState) -> None:
             os.posix_fallocate(descriptor, 0, size)  # a full disk raises here, not in the mapping
         finally:
             os.close(descriptor)
-    slot = np.memmap(path, dtype=np.uint8, mode="r+")
-    slot[: _HEADER.size] = _header(_EMPTY, 0, 0, 0, "", 0)
-    body = slot[_BODY_OFFSET:].view(np.float32)
+    slot, body = _mapped(path, mmap.ACCESS_WRITE)
+    slot[: _HEADER.size] = _HEADER.pack(_EMPTY, 0, 0, 0, b"", 0)
     body[: 3 * count] = state.parameters.ravel()
     body[3 * count :] = state.reply
-    fields = (state.server_round, state.optimizer_steps, count, reply_count, state.key)
-    checksum = _checksum(_header(*fields, 0), slot[_BODY_OFFSET:])
-    slot[: _HEADER.size] = _header(*fields, checksum)
+    tag = (state.server_round, state.optimizer_steps, count, reply_count, state.key.encode())
+    slot[: _HEADER.size] = _HEADER.pack(*tag, _checksum(_HEADER.pack(*tag, 0), body))
 
 
-def _checksum(header: np.ndarray, body: np.ndarray) -> int:
+def _mapped(path: Path, access: int) -> tuple[mmap.mmap, np.ndarray]:
+    """Return the file's memory and, as float32, the part of it after the header."""
+    with path.open("rb" if access == mmap.ACCESS_READ else "r+b") as file:
+        slot = mmap.mmap(file.fileno(), 0, access=access)
+    return slot, np.frombuffer(slot, dtype=np.float32, offset=_BODY_OFFSET)
+
+
+def _checksum(header: bytes, body: np.ndarray) -> int:
     """Return the checksum of all that a slot holds but the checksum itself."""
-    return zlib.crc32(body.data, zlib.crc32(header[:-_CHECKSUM_BYTES].data))
-
-
-def _header(
-    server_round: int, steps: int, count: int, reply_count: int, key: str, checksum: int
-) -> np.ndarray:
-    packed = _HEADER.pack(server_round, steps, count, reply_count, key.encode(), checksum)
-    return np.frombuffer(packed, dtype=np.uint8)
+    return zlib.crc32(body.data, zlib.crc32(header[:-_CHECKSUM_BYTES]))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fed_gswgan.evaluation.augmentation import deform
+from fed_gswgan.models.build import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
 
@@ -94,6 +95,5 @@ def accuracy(classifier: nn.Module, images_NCHW: Tensor, labels_N: Tensor) -> fl
 
 
 def _initialized(num_classes: int, seed: int) -> ImageClassifier:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+    with initial_weights_from(seed):
         return ImageClassifier(num_classes)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fed_gswgan.evaluation.progress import Progress
+from fed_gswgan.models.build import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
 
@@ -76,8 +77,7 @@ def train_as_published(
     at_least(2, training_images=len(images_NCHW))
     seeds = SeedStream(seed)
     draws = seeds.generator(f"{purpose} order")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seeds.torch_seed(f"{purpose} weights"))
+    with initial_weights_from(seeds.torch_seed(f"{purpose} weights")):
         network = build().to(images_NCHW.device)
     optimizer = torch.optim.SGD(
         network.parameters(), learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY

@@ -39,5 +39,5 @@ def parameter_count(network: nn.Module) -> int:
 def initial_weights_from(seed: int) -> Iterator[None]:
     """Let layers built inside draw from ``seed``; the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         yield

@@ -113,11 +113,11 @@ def draw_images(
     shard: WriterShard, labels_B: np.ndarray, randomness: np.random.Generator
 ) -> Tensor:
     """Draw one image for each label, with replacement; any image where the shard has none."""
-    indices = np.empty(len(labels_B), dtype=np.int64)
-    for row, label in enumerate(labels_B):
-        candidates = np.flatnonzero(shard.labels == label)
-        if len(candidates) == 0:
-            indices[row] = randomness.integers(len(shard.labels))
-        else:
-            indices[row] = candidates[randomness.integers(len(candidates))]
-    return torch.from_numpy(shard.images[indices])
+    by_label = np.argsort(shard.labels, kind="stable")
+    first_B, stop_B = (
+        np.searchsorted(shard.labels, labels_B, side, sorter=by_label) for side in ("left", "right")
+    )
+    known_B = first_B < stop_B
+    draws_B = randomness.integers(np.where(known_B, stop_B - first_B, len(by_label)))
+    of_label_B = by_label[np.where(known_B, first_B + draws_B, 0)]
+    return torch.from_numpy(shard.images[np.where(known_B, of_label_B, draws_B)])

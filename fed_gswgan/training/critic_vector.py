@@ -35,15 +35,15 @@ def from_vector(
     expected = sum(parameter.numel() for parameter in critic.parameters())
     if vector.shape != (3, expected):
         raise ValueError(f"critic state has shape {vector.shape}, must be {(3, expected)}")
-    values = torch.from_numpy(np.array(vector))
+    values = torch.from_numpy(np.array(vector))  # one copy, of which all below are views
     start = 0
     for parameter in critic.parameters():
         stop = start + parameter.numel()
         weights, first, second = (row[start:stop].view_as(parameter) for row in values)
-        parameter.data.copy_(weights)
+        parameter.data = weights
         optimizer.state[parameter] = {
             "step": torch.tensor(float(steps)),
-            "exp_avg": first.clone(),
-            "exp_avg_sq": second.clone(),
+            "exp_avg": first,
+            "exp_avg_sq": second,
         }
         start = stop

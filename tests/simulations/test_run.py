@@ -62,10 +62,6 @@ def test_a_bad_setting_is_named_and_nothing_is_written(tmp_path, capsys, setting
         (["--workers", "-1"], "workers=-1 must be a whole number >= 0"),
         (["--clients-per-message", "2"], "clients-per-message=2 must be left out with runtime=in-"),
         (["--runtime", "ray", "--ray-address", "auto"], "workers=1 must be left out with ray-addr"),
-        (
-            ["--runtime", "vectorized", "--workers", "2"],
-            "workers=2 must be left out with runtime=v",
-        ),
         (["--runtime", "vectorized", "--clients-per-message", "2"], "left out with runtime=vector"),
     ],
 )

@@ -19,6 +19,7 @@ ENGINES = {
     "in-process": ["--runtime", "in-process", "--workers", "1"],
     "two workers": ["--runtime", "in-process", "--workers", "2"],
     "vectorized": ["--runtime", "vectorized"],
+    "vectorized, two workers": ["--runtime", "vectorized", "--workers", "2"],
 }
 # Cohorts of two among four: while one round is out, clients of another can answer.
 IN_FLIGHT = ["--set", "rounds-in-flight=3", "--set", "cohort-size=2"]
@@ -28,7 +29,8 @@ SAME_TO_THE_BIT = [
     pytest.param("ray, one client a message", marks=pytest.mark.slow),
     "two workers",
 ]
-OTHERS = [*SAME_TO_THE_BIT, "vectorized"]
+TO_ROUNDING = ["vectorized", "vectorized, two workers"]
+OTHERS = [*SAME_TO_THE_BIT, *TO_ROUNDING]
 REGISTERING = {"ray, one client a message"}
 PUBLIC_COUNTS = ("asked", "received", "failed", "malformed", "downlink_bytes", "uplink_bytes")
 
@@ -75,8 +77,9 @@ def test_rounds_in_flight_give_the_same_generator_and_ledgers(run_of, name):
     assert [line["staleness"] for line in read_rounds(other)] == [0, 1, 2, 2, 2]
 
 
-def test_the_generator_is_the_same_to_rounding_where_critics_are_trained_at_once(run_of):
-    one, other = tensors(run_of("in-process")), tensors(run_of("vectorized"))
+@pytest.mark.parametrize("name", TO_ROUNDING)
+def test_the_generator_is_the_same_to_rounding_where_critics_are_trained_at_once(run_of, name):
+    one, other = tensors(run_of("in-process")), tensors(run_of(name))
 
     assert one.keys() == other.keys()
     for key in one:

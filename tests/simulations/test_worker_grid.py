@@ -17,9 +17,9 @@ from tests.conftest import SMALL, read_rounds
 from tests.simulations.echoing_app import load
 
 
-@pytest.fixture(scope="module")
-def grid():
-    with closing(WorkerGrid(4, {"rounds": 7}, 2, load)) as grid:
+@pytest.fixture(scope="module", params=[False, True], ids=["one by one", "a share at once"])
+def grid(request):
+    with closing(WorkerGrid(4, {"rounds": 7}, 2, load, at_once=request.param)) as grid:
         yield grid
 
 
@@ -61,6 +61,13 @@ def test_the_clients_are_served_by_as_many_other_processes_as_were_asked_for(gri
 
     assert len(served_by) == 2
     assert os.getpid() not in served_by
+
+
+@pytest.mark.parametrize(("at_once", "taken"), [(False, r"\d"), (True, "0, 1|2, 3")])
+def test_a_worker_takes_its_share_at_once_only_if_asked_to(at_once, taken):
+    error = pytest.raises(ChildProcessError, match=f"partition-id=({taken});")
+    with closing(WorkerGrid(4, {}, 2, load, at_once=at_once)) as grid, error:
+        grid.send_and_receive(messages(grid, range(4), "query.die"))
 
 
 def test_one_clients_messages_are_answered_one_after_the_other_in_order(grid):

@@ -61,6 +61,22 @@ def test_state_is_there_for_another_process(slots, tmp_path):
     assert released(again, 1) is not None
 
 
+def test_files_are_read_once_until_the_next_store(slots, monkeypatch):
+    store(slots, (1, 0), (2, 1))
+    read, names = critic_slots._read, []
+
+    def noted(path):
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(critic_slots, "_read", noted)
+    assert released(slots, 3) is None
+    assert slots.before(3).server_round == 2
+    store(slots, (3, 2))
+    assert names == ["0.slot", "1.slot"]
+    assert slots.before(4).server_round == 3
+
+
 def test_before_is_strictly_before(slots):
     store(slots, (2, 1))
     assert slots.before(2) is None
@@ -129,8 +145,8 @@ def stored(slots):
     return slots, path
 
 
-def test_a_flipped_bit_anywhere_makes_the_slot_read_as_empty(stored):
-    slots, path = stored
+def test_a_flipped_bit_anywhere_makes_the_slot_read_as_empty(stored, tmp_path):
+    _, path = stored
     intact = path.read_bytes()
     padding = range(critic_slots._HEADER.size, critic_slots._BODY_OFFSET)
     for position in range(len(intact)):
@@ -139,6 +155,7 @@ def test_a_flipped_bit_anywhere_makes_the_slot_read_as_empty(stored):
         torn = bytearray(intact)
         torn[position] ^= 1
         path.write_bytes(torn)
+        slots = CriticSlots(tmp_path, EXPERIMENT)
         assert released(slots, 2) is None, position
         assert slots.before(10).server_round == 1, position
 
@@ -162,15 +179,15 @@ def test_a_file_of_zeros_or_ones_reads_as_empty(stored, size, byte):
 @pytest.mark.parametrize("reply_size", [6, 600])
 def test_a_write_killed_before_its_last_step_reads_as_empty(stored, monkeypatch, reply_size):
     slots, _ = stored
-    header = critic_slots._header
+    checksum = critic_slots._checksum
 
-    def killed_when_it_would_set_the_tag(server_round, *arguments):
-        if server_round == 3:
+    def killed_when_it_would_set_the_tag(header, body):
+        if critic_slots._HEADER.unpack(header)[0] == 3:
             raise KeyboardInterrupt
-        return header(server_round, *arguments)
+        return checksum(header, body)
 
     with monkeypatch.context() as patch:
-        patch.setattr(critic_slots, "_header", killed_when_it_would_set_the_tag)
+        patch.setattr(critic_slots, "_checksum", killed_when_it_would_set_the_tag)
         with pytest.raises(KeyboardInterrupt):
             slots.store(state(3, reply_size=reply_size), 2)
     assert released(slots, 3) is None

@@ -617,10 +617,10 @@ class TestState:
     def test_warm_start_happens_once(self, make_guard, make_request, tmp_path):
         folder = tmp_path / "client"
         answered(without_noise(make_guard, folder, warm_start_steps=2), make_request(1))
-        slots = CriticSlots(folder, "experiment")
-        assert slots.before(2).optimizer_steps == 2 * 5 + 2  # two warm steps and the first round
+        before = CriticSlots(folder, "experiment").before(2)
+        assert before.optimizer_steps == 2 * 5 + 2  # two warm steps and the first round
         answered(without_noise(make_guard, folder, warm_start_steps=2), make_request(2, 1))
-        assert slots.before(3).optimizer_steps == 2 * 5 + 2 * 2
+        assert CriticSlots(folder, "experiment").before(3).optimizer_steps == 2 * 5 + 2 * 2
 
 
 class TestCriticState:
@@ -645,10 +645,10 @@ class TestCriticState:
         self, make_guard, make_request, tmp_path
     ):
         guard = make_guard(tmp_path / "client", critic_state="persistent")
-        slots = CriticSlots(tmp_path / "client", "experiment")
         left = []
         for server_round in (1, 2):
             answered(guard, make_request(server_round, server_round - 1))
+            slots = CriticSlots(tmp_path / "client", "experiment")
             left.append(slots.before(server_round + 1))
         assert [state.optimizer_steps for state in left] == [2, 4]  # critic-steps=2
         assert left[0].parameters.tobytes() != left[1].parameters.tobytes()
