@@ -64,10 +64,9 @@ def main() -> None:
         for repeat in range(options.repeats):
             for engine in engines:
                 for cohort, seconds in in_a_process(engine, Path(parent), repeat).items():
-                    rates.setdefault((engine, cohort), []).append(
-                        cohort / statistics.median(seconds)
-                    )
-                print(f"repeat {repeat + 1}: {engine}: done", flush=True)
+                    rate = cohort / statistics.median(seconds)
+                    rates.setdefault((engine, cohort), []).append(rate)
+                    print(f"repeat {repeat + 1}: {engine}, cohort {cohort}: {rate:.1f}", flush=True)
     for cohort in sorted(ROUNDS):
         print_table(cohort, {engine: rates[engine, cohort] for engine in engines})
 
