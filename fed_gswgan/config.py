@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fed_gswgan.flat_table import Value, from_table, to_table
-from fed_gswgan.validation import at_least, between, non_negative, one_of, positive
+from fed_gswgan.validation import at_least, between, non_negative, one_of, positive, share
 
 DATASETS = (
     "digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
@@ -51,8 +51,7 @@ class DataConfig:
             raise ValueError(
                 "max-clients=0 must be the number of devices to wait for, under dataset=devices"
             )
-        if not 0 <= self.swapped_share <= 1:
-            raise ValueError(f"swapped-share={self.swapped_share} must lie in [0, 1]")
+        share(swapped_share=self.swapped_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,9 @@ class GeneratorConfig:
     latent_dim: int = 10
     latent_kind: str = "bernoulli"
     generator_learning_rate: float = 2e-3
+    generator_learning_rate_end_factor: float = 1.0
     ema_halflife_steps: float = 10.0
+    sample_contrast: float = 1.0
 
     def __post_init__(self) -> None:
         one_of(("slim", "dcgan", "resnet"), generator=self.generator)
@@ -111,7 +112,9 @@ class GeneratorConfig:
         at_least(1, latent_dim=self.latent_dim)
         one_of(("bernoulli", "normal"), latent_kind=self.latent_kind)
         positive(generator_learning_rate=self.generator_learning_rate)
+        share(generator_learning_rate_end_factor=self.generator_learning_rate_end_factor)
         non_negative(ema_halflife_steps=self.ema_halflife_steps)
+        positive(sample_contrast=self.sample_contrast)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,11 @@ def between(low: float, high: float, **named: float) -> None:
     _require(named, lambda value: low < value < high, rule)
 
 
+def share(**named: float) -> None:
+    """Require a share of a whole."""
+    _require(named, lambda value: 0 <= value <= 1, "must lie in [0, 1]")
+
+
 def one_of(allowed: Iterable[str], **named: str) -> None:
     """Require one of the allowed words."""
     words = tuple(allowed)

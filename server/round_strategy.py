@@ -150,6 +150,7 @@ class RoundStrategy(Strategy):
             replies = self.read_replies(server_round, arrived)
         staleness = self.steps_taken - self.asked[server_round].steps_before
         with timed("generator"):
+            self.trainer.set_learning_rate(server_round / last_round)
             step = self.step_generator(server_round, replies)
         self.steps_taken += step.taken
         asked = self.asked.pop(server_round)

@@ -29,8 +29,9 @@ LOG = "run.log"
 # What may change when a run is resumed. Anything else would make it another run, under whose
 # settings the rounds so far were not computed and not charged.
 RESUMABLE = (
-    "rounds", "checkpoint-every", "samples-every", "evaluation-samples", "reply-timeout-seconds",
-    "min-replies", "max-epsilon", "max-participations", "data-dir", "output-dir", "resume",
+    "rounds", "checkpoint-every", "samples-every", "sample-contrast", "evaluation-samples",
+    "reply-timeout-seconds", "min-replies", "max-epsilon", "max-participations", "data-dir",
+    "output-dir", "resume",
 )  # fmt: skip
 
 

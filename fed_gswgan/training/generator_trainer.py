@@ -37,6 +37,17 @@ class GeneratorTrainer:
         """Return every optimizer that a checkpoint must hold, by name."""
         return {"optimizer": self.optimizer}
 
+    def set_learning_rate(self, elapsed: float) -> None:
+        """Set what ``generator-learning-rate`` has become after this share of all rounds.
+
+        It stays until half of them have passed and falls in a line, to its end factor at 1, so that
+        the noise of the last releases is averaged over more steps.
+        """
+        end_factor = self._config.generator_learning_rate_end_factor
+        factor = 1 - (1 - end_factor) * max(0.0, 2 * elapsed - 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._config.generator_learning_rate * factor
+
     @torch.no_grad()
     def samples(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Return samples_BCHW in [0, 1] without a graph; the step regenerates them with one."""

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from fed_gswgan.validation import at_least, between, non_negative, one_of, positive
+from fed_gswgan.validation import at_least, between, non_negative, one_of, positive, share
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.0, math.nan, math.inf, -math.inf, True, "1", None])
@@ -57,3 +57,14 @@ def test_one_of_names_value_and_choices():
 def test_between_names_both_ends():
     with pytest.raises(ValueError, match=r"^noise-stddev=0 must .* 1e-09 and 1000000000.0$"):
         between(1e-9, 1e9, noise_stddev=0)
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1.1, math.nan, math.inf, True, "0"])
+def test_share_refuses(value):
+    with pytest.raises(ValueError, match=rf"^swapped-share={value!r} must "):
+        share(swapped_share=value)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, 1.0])
+def test_share_accepts(value):
+    assert share(swapped_share=value) is None

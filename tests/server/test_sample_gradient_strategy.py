@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from client.app import app as client_app
@@ -383,3 +384,17 @@ def test_a_run_is_never_written_over(small_run):
         small_run(rounds=1)
 
     assert (folder / "rounds.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("release_use", ["step", "field"])
+def test_the_generators_learning_rate_falls_to_its_share_at_the_last_round(small_run, release_use):
+    def weights(name, rounds, end_factor):
+        settings = {"generator_learning_rate_end_factor": end_factor, "ema_halflife_steps": 0.0}
+        folder = small_run(name, rounds=rounds, release_use=release_use, **settings)
+        found = Checkpoint(folder).ema_weights()
+        return torch.cat([found[name].flatten() for name in sorted(found)])
+
+    # Half of two rounds is the first of them; a last one at a share of 0 moves nothing.
+    first_alone = weights("first", 1, 1.0)
+    assert torch.equal(weights("stopped", 2, 0.0), first_alone)
+    assert not torch.equal(weights("whole", 2, 1.0), first_alone)

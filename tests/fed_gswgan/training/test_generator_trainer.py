@@ -171,3 +171,26 @@ def test_inputs_are_decided_by_their_random_generator(kind):
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("end_factor", "elapsed", "expected"),
+    [
+        (0.2, 0.01, 0.5),
+        (0.2, 0.5, 0.5),
+        (0.2, 0.75, 0.3),
+        (0.2, 1.0, 0.1),
+        (1.0, 1.0, 0.5),
+        (0, 1, 0),
+    ],
+)
+def test_the_learning_rate_falls_over_the_second_half_of_the_rounds(end_factor, elapsed, expected):
+    config = GeneratorConfig(
+        generator_learning_rate=0.5, generator_learning_rate_end_factor=end_factor
+    )
+    trainer = GeneratorTrainer(Scale(), config, AdamConfig())
+    trainer.set_learning_rate(elapsed)
+    before = trainer.generator.scale.item()
+    trainer.step(torch.ones(1, 1), torch.zeros(1, dtype=torch.int64), torch.ones(1, 1, 1, 1))
+    # Adam's first step is as long as its learning rate.
+    assert before - trainer.generator.scale.item() == pytest.approx(expected, abs=1e-6)

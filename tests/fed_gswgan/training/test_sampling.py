@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -41,3 +43,20 @@ def test_drawing_keeps_no_graph_and_leaves_the_global_generator_alone():
     samples = sampler_of(build_generator(CONFIG, 3, seed=0), CONFIG)(torch.tensor([0, 1]), 0)
     assert not samples.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_contrast_moves_greys_apart_and_leaves_ink_paper_and_middle_grey():
+    greys = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0])
+
+    def drawn(contrast):
+        def generator(latents_BZ, labels_B):
+            return greys[labels_B].view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+
+        network = nn.Module()
+        network.forward = generator
+        config = replace(CONFIG, sample_contrast=contrast)
+        return sampler_of(network, config)(torch.arange(5), 0)[:, 0, 0, 0]
+
+    assert torch.equal(drawn(1.0), greys)
+    # odds of 1:4 and 4:1, squared
+    torch.testing.assert_close(drawn(2.0), torch.tensor([0.0, 1 / 17, 0.5, 16 / 17, 1.0]))
