@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fed_gswgan.reporting.run_folder import RESUMABLE
 from simulations.engine import available_cores
 
 Item = TypeVar("Item")
@@ -22,13 +23,16 @@ def side_by_side(run: Callable[[Item], Found], items: Iterable[Item]) -> list[Fo
 
 
 def simulate(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run in one process with these settings, or resume the folder's run up to their rounds."""
+    """Run in one process with these settings, or resume the folder's run under those of them that
+    it may change: up to other rounds, or with samples of another contrast.
+    """
     words = [sys.executable, "-m", "simulations.run", "--runtime", "in-process", "--workers", "1"]
     if folder.exists():
-        words += ["--resume", str(folder), "--set", f"rounds={settings['rounds']}"]
+        words += ["--resume", str(folder)]
+        settings = {key: value for key, value in settings.items() if key in RESUMABLE}
     else:
         words += ["--output", str(folder)]
-        words += [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+    words += [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
     started = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
