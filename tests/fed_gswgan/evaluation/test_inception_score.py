@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -64,9 +66,11 @@ def test_an_undecided_judge_scores_one():
 
 @pytest.mark.parametrize("count", [2, 3, 19, 21])
 def test_few_samples_give_a_finite_score_without_a_warning(count, recwarn):
+    gc.collect()
+    recwarn.clear()  # of what another test left to be collected
     images = one_hot_images(torch.arange(count) % 5)
     assert 1 - 1e-9 <= inception_score(ReadsLogits(5, scale=9.0), images, seed=0) <= 5
-    assert not [w.message for w in recwarn if issubclass(w.category, UserWarning)]
+    assert not recwarn.list
 
 
 def test_one_sample_is_refused():
