@@ -84,6 +84,7 @@ class Engine:
         words = ["--workers", str(self.workers)] if self.workers else []
         if self.clients_per_message:
             words += ["--clients-per-message", str(self.clients_per_message)]
+        words += ["--ray-address", self.ray_address] if self.ray_address else []
         return [*words, "--runtime", self.runtime]
 
 

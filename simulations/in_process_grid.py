@@ -1,12 +1,12 @@
 """A Grid that calls the ClientApp in this very process: no workers, no polling, no copies.
 
-The one place that touches Flower's private parts: a Message reads the process-wide TaskIdentity,
-and a message's id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` pins
-both.
+It touches private parts of Flower: a Message reads the process-wide TaskIdentity, and a message's
+id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` pins both.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -136,6 +136,18 @@ def answer(
     except Exception:
         logger.exception("client failed")
         return Message(Error(CLIENT_FAILED, "client failed"), reply_to=message)
+
+
+def drop_expired(replies: MutableMapping[str, Message]) -> None:
+    """Drop what nobody pulled in its time to live, as Flower's SuperLink does: stragglers' replies.
+
+    Args:
+        replies: by the id of the message they answer.
+    """
+    now = time.time()
+    for message_id, reply in list(replies.items()):
+        if reply.metadata.created_at + reply.metadata.ttl < now:
+            del replies[message_id]
 
 
 def answer_each(

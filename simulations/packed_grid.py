@@ -21,7 +21,7 @@ from flwr.supercore.run import Run
 from client.app import app as client_app
 from fed_gswgan.flat_table import Value
 from server.exchange import exchange
-from simulations.in_process_grid import FIRST_NODE_ID, InProcessGrid
+from simulations.in_process_grid import FIRST_NODE_ID, InProcessGrid, drop_expired
 
 PACK = "train.pack"
 
@@ -68,7 +68,7 @@ class PackedGrid(Grid):
         ttl: float | None = None,
     ) -> Message:
         """Create a message; Flower's older way."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the virtual clients' nodes; none before all that carry them are there."""
@@ -76,6 +76,7 @@ class PackedGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Pack the messages, push the packs, and return the messages' own ids."""
+        drop_expired(self._replies)
         messages = list(messages)
         for message in messages:
             self._pushed += 1

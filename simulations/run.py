@@ -133,8 +133,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         settings["output-dir"] = options.output
     elif not settings.get("output-dir"):
         settings["output-dir"] = default_folder(Config.from_run_config(settings))
-    if settings.get("data-dir"):  # a worker may have another working directory
-        settings["data-dir"] = str(Path(str(settings["data-dir"])).absolute())
+    for key in ("data-dir", "writers-file"):  # a worker may have another working directory
+        if settings.get(key):
+            settings[key] = str(Path(str(settings[key])).absolute())
     return settings
 
 

@@ -27,7 +27,7 @@ class VectorizedGrid(InProcessGrid):
 
     Args:
         client_app: called for the other messages.
-        num_nodes: virtual nodes; node ``i`` has partition-id ``i``.
+        num_nodes: virtual nodes.
         run_config: every context's.
     """
 

@@ -22,12 +22,18 @@ from flwr.clientapp import ClientApp
 from fed_gswgan.flat_table import Value
 from fed_gswgan.wire.message_types import TRAIN
 from fed_gswgan.worker_process import end_with, one_thread_each
-from simulations.in_process_grid import InProcessGrid, answer_each, delivered, no_such_node
+from simulations.in_process_grid import (
+    InProcessGrid,
+    answer_each,
+    delivered,
+    drop_expired,
+    no_such_node,
+)
 from simulations.vectorized_grid import AT_ONCE, answer_cohort
 
 LAST_WORDS_SECONDS = 5.0  # for the exit status of a worker whose connection broke
 
-Task = tuple[Message, bytes]  # and its content, serialised
+Task = tuple[Message, bytes, int]  # its content, serialised; how many a worker takes with it
 
 
 def shipped_client_app() -> ClientApp:
@@ -43,7 +49,7 @@ class WorkerGrid(InProcessGrid):
     Messages to one client are answered one after the other, in the order they were pushed.
 
     Args:
-        num_nodes: virtual nodes; node ``i`` has partition-id ``i``.
+        num_nodes: virtual nodes.
         run_config: every context's.
         workers: processes.
         load_client_app: a module's function; each worker calls it once.
@@ -61,7 +67,7 @@ class WorkerGrid(InProcessGrid):
         super().__init__(load_client_app(), num_nodes, run_config)
         self._changed = threading.Condition()  # guards what follows, and the replies
         self._waiting: deque[Task] = deque()
-        self._at_once, self._share = at_once, 1  # messages that a worker takes
+        self._at_once = at_once
         self._busy: set[int] = set()  # node ids
         self._closed = False
         self._died = ""
@@ -78,15 +84,16 @@ class WorkerGrid(InProcessGrid):
         messages = list(messages)
         contents = {id(m.content): m.content for m in messages}
         pickled = {key: pickle.dumps(content) for key, content in contents.items()}
+        share = math.ceil(len(messages) / len(self._threads)) if self._at_once else 1
         with self._changed:
+            drop_expired(self._replies)
             message_ids = [self._name(message) for message in messages]
             for message, message_id in zip(messages, message_ids, strict=True):
                 if message.metadata.dst_node_id in self._node_ids:
-                    self._waiting.append((message, pickled[id(message.content)]))
+                    task = (message, pickled[id(message.content)], min(share, AT_ONCE))
+                    self._waiting.append(task)
                 else:
                     self._replies[message_id] = no_such_node(message)
-            if self._at_once:
-                self._share = min(math.ceil(len(messages) / len(self._threads)), AT_ONCE)
             self._changed.notify_all()
         return message_ids
 
@@ -143,12 +150,12 @@ class WorkerGrid(InProcessGrid):
         """Give one worker its messages until the end."""
         with connection:  # closing it ends the worker
             while tasks := self._take():
-                contexts = [self.context(message.metadata.dst_node_id) for message, _ in tasks]
+                contexts = [self.context(message.metadata.dst_node_id) for message, *_ in tasks]
                 try:
                     connection.send(
                         [
                             (message.metadata, content, context)
-                            for (message, content), context in zip(tasks, contexts, strict=True)
+                            for (message, content, _), context in zip(tasks, contexts, strict=True)
                         ]
                     )
                     answers = connection.recv()
@@ -156,7 +163,7 @@ class WorkerGrid(InProcessGrid):
                     self._say_died(process, contexts)
                     return
                 with self._changed:
-                    for (message, _), context, answered in zip(
+                    for (message, *_), context, answered in zip(
                         tasks, contexts, answers, strict=True
                     ):
                         reply, context.state = answered
@@ -170,14 +177,15 @@ class WorkerGrid(InProcessGrid):
         with self._changed:
             while not self._closed and not self._died:
                 taken: list[Task] = []
-                position = 0
-                while position < len(self._waiting) and len(taken) < self._share:
+                position, share = 0, 1
+                while position < len(self._waiting) and len(taken) < share:
                     node_id = self._waiting[position][0].metadata.dst_node_id
                     if node_id in self._busy:
                         position += 1
                     else:
                         self._busy.add(node_id)
                         taken.append(self._waiting[position])
+                        share = taken[0][-1]
                         del self._waiting[position]
                 if taken:
                     return taken

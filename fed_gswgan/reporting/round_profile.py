@@ -17,8 +17,10 @@ class RoundProfile:
     """Splits the wall time of each round into phases that add up to it.
 
     Clients work side by side, so theirs count as long as in the process that served them longest:
-    the one that the round waits for. ``engine_wait`` is what the server waited beyond that, for
-    messages, processes and polling. ``other`` is the rest: ledgers, the critics' files, budgets.
+    the one that the round waits for. With several rounds in flight they also work while the server
+    does; then each of their phases counts by the share of their time that the server waited.
+    ``engine_wait`` is what the server waited beyond that, for messages, processes and polling.
+    ``other`` is the rest: ledgers, the critics' files, budgets.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,13 +40,15 @@ class RoundProfile:
         noted = {path.stem: self._new_lines(path) for path in self._files()}
         server = noted.get(process_name(), {})
         busiest = max(noted, key=lambda name: noted[name].get("answer", 0.0), default="")
-        ours = [noted[name] for name in {process_name(), busiest} if name in noted]
+        clients = noted.get(busiest, {}) if busiest != process_name() else {}
+        waited = server.get("exchange", 0.0)
+        answering = clients.get("answer", 0.0)
+        share = min(1.0, waited / answering) if answering else 1.0
         phases = {
-            phase: sum(process.get(phase, 0.0) for process in ours)
+            phase: server.get(phase, 0.0) + share * clients.get(phase, 0.0)
             for phase in ("generator", "critic", "sanitize", "codec")
         }
-        answering = noted.get(busiest, {}).get("answer", 0.0)
-        phases["engine_wait"] = max(0.0, server.get("exchange", 0.0) - answering)
+        phases["engine_wait"] = max(0.0, waited - (answering or server.get("answer", 0.0)))
         phases["other"] = max(0.0, round_seconds - sum(phases.values()))
         self._rounds += 1
         for phase, seconds in phases.items():

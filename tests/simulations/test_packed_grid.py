@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -119,6 +120,23 @@ def test_an_error_in_a_pack_keeps_its_code_and_its_reason(monkeypatch, tmp_path)
 
     assert [reply.error.code for reply in replies] == [CLIENT_FAILED] * 3
     assert all("client failed" in reply.error.reason for reply in replies)
+
+
+def test_a_reply_that_nobody_pulled_in_its_time_to_live_is_dropped():
+    def fails(message, context):
+        return Message(Error(1003, "the actor died"), reply_to=message)
+
+    grid = grid_of(fails)
+    messages = asked(grid)
+    for message in messages[:2]:
+        message.metadata.ttl = 0.2
+    ids = list(grid.push_messages(messages))
+    assert list(grid.pull_messages([])) == []  # the pack is opened
+    time.sleep(0.3)
+    list(grid.send_and_receive(asked(grid)))
+
+    left = list(grid.pull_messages(ids))
+    assert [reply.metadata.reply_to_message_id for reply in left] == ids[2:]
 
 
 def test_nobody_is_there_before_all_carriers_are():

@@ -234,6 +234,37 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
     assert len(read_rounds(folder)) == finished + 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--runtime", "ray"],
+        ["--workers", "2", "--clients-per-message", "3", "--runtime", "ray"],
+        ["--ray-address", "127.0.0.1:6390", "--runtime", "ray"],
+        ["--workers", "2", "--runtime", "vectorized"],
+    ],
+)
+def test_the_options_that_resume_a_run_are_those_it_was_started_with(words):
+    from simulations.engine import Engine
+    from simulations.run import _parser
+
+    given = _parser().parse_args(words)
+    engine = Engine(
+        runtime=given.runtime, workers=given.workers,
+        clients_per_message=given.clients_per_message, ray_address=given.ray_address,
+    )  # fmt: skip
+
+    assert engine.options() == words
+
+
+@pytest.mark.parametrize("key", ["data-dir", "writers-file"])
+def test_a_path_is_made_absolute_since_a_worker_may_have_another_folder(tmp_path, key):
+    from simulations.run import _parser, _settings
+
+    given = _parser().parse_args(["--output", str(tmp_path), "--set", f"{key}=somewhere"])
+
+    assert _settings(given)[key] == str(Path("somewhere").absolute())
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_profile_says_where_each_rounds_time_went(tmp_path, monkeypatch, workers):
     monkeypatch.setenv(PROFILE_FOLDER, "unset")

@@ -70,6 +70,29 @@ def test_a_worker_takes_its_share_at_once_only_if_asked_to(at_once, taken):
         grid.send_and_receive(messages(grid, range(4), "query.die"))
 
 
+def test_a_message_that_is_pushed_later_changes_nobodys_share():
+    error = pytest.raises(ChildProcessError, match=r"partition-id=(2, 3|4, 5);")
+    with closing(WorkerGrid(8, {}, 2, load, at_once=True)) as grid, error:
+        waiting = list(grid.push_messages(messages(grid, [0, 1], seconds=0.5)))
+        waiting += grid.push_messages(messages(grid, [2, 3, 4, 5], "query.die"))
+        waiting += grid.push_messages(messages(grid, [6], "query.die"))
+        while True:
+            grid.pull_messages(waiting)
+            time.sleep(0.01)
+
+
+def test_a_reply_that_nobody_pulled_in_its_time_to_live_is_dropped(grid):
+    straggler, other = messages(grid, [0, 1], seconds=0.2)
+    straggler.metadata.ttl = 0.1
+    grid.send_and_receive([straggler, other], timeout=0.0)
+    grid.send_and_receive(messages(grid, [0, 1]))  # by now both have answered
+
+    list(grid.push_messages([]))
+
+    late, kept = straggler.metadata.message_id, other.metadata.message_id
+    assert [r.metadata.reply_to_message_id for r in grid.pull_messages([late, kept])] == [kept]
+
+
 def test_one_clients_messages_are_answered_one_after_the_other_in_order(grid):
     asked = messages(grid, [2] * 5 + [3], seconds=0.05)
     replies = {r.metadata.reply_to_message_id: r for r in grid.send_and_receive(asked)}

@@ -37,6 +37,19 @@ def test_where_clients_share_the_servers_process_nothing_counts_twice(tmp_path):
     assert sum(phases.values()) == 6.0
 
 
+def test_of_clients_that_worked_while_the_server_did_only_what_it_waited_for_counts(tmp_path):
+    profile = RoundProfile(tmp_path)
+    note(tmp_path, process_name(), [["generator", 1.0], ["codec", 0.5], ["exchange", 1.5]])
+    note(tmp_path, "a worker with two rounds", [["critic", 2.5], ["sanitize", 0.25], ["answer", 3]])
+
+    phases = profile.end_round(3.0)
+
+    assert phases == {
+        "generator": 1.0, "critic": 1.25, "sanitize": 0.125, "codec": 0.5, "engine_wait": 0.0,
+        "other": 0.125,
+    }  # fmt: skip
+
+
 def test_a_round_holds_what_was_noted_since_the_last(tmp_path):
     note(tmp_path, process_name(), SERVER)  # of a run that this one resumes
     profile = RoundProfile(tmp_path)
