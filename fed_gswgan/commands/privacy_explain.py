@@ -29,7 +29,7 @@ def privacy_explain(options: argparse.Namespace) -> dict[str, Any]:
         "run": str(options.run),
         "unit": "user",
         "seeded_noise": config.sanitizer.noise_source == "seeded",
-        **explanation(worst_user(clients, config)),
+        **explanation(worst_user(clients, config), config.sanitizer.dct_frequencies),
     }
 
 

@@ -19,8 +19,7 @@ from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.trust import SamplingMethod, TrustModel, must_be_believed
-
-PIXELS = math.prod(IMAGE_SHAPE)
+from fed_gswgan.release_basis import release_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +79,18 @@ def worst_user(clients: Path, config: Config) -> SpentByUser:
     return max(found, key=lambda spent: spent.mu)  # the first of several
 
 
-def explanation(spent: SpentByUser) -> dict[str, Any]:
-    """Return every number on the way from the ledger to epsilon."""
+def explanation(spent: SpentByUser, dct_frequencies: int) -> dict[str, Any]:
+    """Return every number on the way from the ledger to epsilon.
+
+    Args:
+        spent: of the user to explain.
+        dct_frequencies: of the run's releases, which says how many coordinates a row has.
+    """
     mu, epsilon = spent.mu, spent.epsilon
     server_trusted = any(event.noise_added_by == "server" for event in spent.releases)
     trust = TrustModel.CENTRAL if server_trusted else TrustModel.LOCAL
-    coordinates = sum(n * event.samples * PIXELS for event, n in spent.releases.items())
+    row = math.prod(release_shape((1, *IMAGE_SHAPE), dct_frequencies))
+    coordinates = sum(count * event.samples * row for event, count in spent.releases.items())
     return {
         "user": spent.user,
         "ledger": str(spent.ledger),
@@ -108,7 +113,7 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
         "mu": mu,
         "epsilon": epsilon,
         "check": _check(mu, epsilon, spent.delta),
-        "coordinates_released": coordinates,
+        "coordinates_released": None if server_trusted else coordinates,
         "delta_of_finite_arithmetic_log10": finite_arithmetic_log10_delta(coordinates, epsilon)
         if coordinates and not server_trusted
         else None,

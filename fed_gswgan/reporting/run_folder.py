@@ -88,11 +88,25 @@ def check_run_folder(config: Config, path: Path) -> None:
                 f"output-dir={path} holds a run already; resume it, or name another folder"
             )
         return
+    if config.generator.generator_learning_rate_end_factor != 1:
+        _require_same_rounds(config, path)
     if changed := changed_setting(config, path, RESUMABLE):
         key, value, before = changed
         raise ValueError(
             f"{key}={value} differs from the {before} of the run in {path}; on "
             f"resuming only these may change: {', '.join(RESUMABLE[:-2])}"
+        )
+
+
+def _require_same_rounds(config: Config, path: Path) -> None:
+    """Refuse to lengthen a run whose generator's steps so far depend on its length."""
+    before = config_of_run(path)["rounds"]
+    if config.run.rounds != before:
+        factor = config.generator.generator_learning_rate_end_factor
+        raise ValueError(
+            f"rounds={config.run.rounds} must stay {before} with generator-learning-rate-end-factor"
+            f"={factor:g}: the learning rate of the run in {path} fell towards its last round; "
+            "a longer run is another run"
         )
 
 

@@ -40,7 +40,7 @@ def test_the_worst_user_is_the_one_who_spent_most(clients):
 
 
 def test_every_step_is_there_and_follows_from_the_one_before(clients):
-    found = explanation(worst_user(clients, CONFIG))
+    found = explanation(worst_user(clients, CONFIG), dct_frequencies=0)
     whole, single = found["releases"]
     assert (whole["count"], whole["reply_sensitivity"], whole["mu_of_one"]) == (3, 8.0, 2.0)
     assert (single["count"], single["reply_sensitivity"], single["mu_of_one"]) == (1, 2.0, 0.5)
@@ -56,6 +56,11 @@ def test_every_step_is_there_and_follows_from_the_one_before(clients):
     assert epsilon < check["estimate"] < 1.1 * epsilon
 
 
+def test_in_a_basis_of_few_frequencies_fewer_coordinates_leave(clients):
+    found = explanation(worst_user(clients, CONFIG), dct_frequencies=8)
+    assert found["coordinates_released"] == (3 * 16 + 1) * 8 * 8
+
+
 def test_the_relation_of_the_run_halves_mu(clients):
     zero_out = {**CONFIG.to_run_config(), "neighboring-relation": "zero-out"}
     spent = worst_user(clients, Config.from_run_config(zero_out))
@@ -65,7 +70,7 @@ def test_the_relation_of_the_run_halves_mu(clients):
 def test_nothing_released_costs_nothing(tmp_path):
     Population.create(tmp_path / "clients", PARTITIONS)
     Population(tmp_path / "clients", PARTITIONS).open(1)
-    found = explanation(worst_user(tmp_path / "clients", CONFIG))
+    found = explanation(worst_user(tmp_path / "clients", CONFIG), dct_frequencies=0)
     assert (found["epsilon"], found["mu"], found["releases"]) == (0, 0, [])
     assert found["check"] is found["delta_of_finite_arithmetic_log10"] is None
 

@@ -61,6 +61,15 @@ def test_a_resumed_run_keeps_its_experiment_id(tmp_path):
     assert opened(config_in(tmp_path, resume=True)) == begun
 
 
+def test_a_run_whose_learning_rate_falls_towards_its_last_round_cannot_be_lengthened(tmp_path):
+    falling = {"rounds": 10, "generator-learning-rate-end-factor": 0.3}
+    opened(config_in(tmp_path, **falling))
+
+    with pytest.raises(ValueError, match=r"rounds=20 must stay 10 .*end-factor=0\.3"):
+        opened(config_in(tmp_path, resume=True, **falling | {"rounds": 20}))
+    opened(config_in(tmp_path, resume=True, **falling))
+
+
 def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run\.json: not there"):
         opened(config_in(tmp_path / "none", resume=True))
