@@ -41,6 +41,7 @@ from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.gradient_field import GradientField
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.wire.careful_grid import careful
 from server.fedavg_gan_strategy import FedAvgGanStrategy
 from server.nodes import Nodes
 from server.registration import register_clients
@@ -67,7 +68,7 @@ STRATEGIES: Mapping[str, Callable[..., RoundStrategy]] = {
 def main(grid: Grid, context: Context) -> None:
     """Run with the settings of the app's run config."""
     log_to(logging.StreamHandler())
-    run_server(grid, Config.from_run_config(context.run_config), runtime="flwr")
+    run_server(careful(grid), Config.from_run_config(context.run_config), runtime="flwr")
 
 
 def run_server(

@@ -36,7 +36,7 @@ RELAY_REFUSES = {"a pickle", "a metric beside it"}  # neither has a place in a f
 
 @pytest.fixture
 def settings():
-    return SETTINGS | {"max-clients": 3, "cohort-size": 3, "rounds": 5}
+    return SETTINGS | {"max-clients": 3, "cohort-size": 3, "rounds": 6}
 
 
 def ledgers(federation):
@@ -60,8 +60,11 @@ def test_ten_forged_replies_are_dropped_by_name_and_an_honest_device_goes_on(tmp
 
     log = (federation.run_folder / "run.log").read_text()
     rounds = read_rounds(federation.run_folder)
-    assert [(r["received"], r["malformed"], r["stepped"]) for r in rounds] == [(1, 2, True)] * 5
-    assert counts == {"device-0": 5, "device-1": 0, "device-2": 0}
+    seen = [(r["received"], r["malformed"], r["failed"], r["stepped"]) for r in rounds]
+    assert seen == [*[(1, 2, 0, True)] * 5, (1, 0, 2, True)]
+    assert counts == {"device-0": 6, "device-1": 0, "device-2": 0}
+    for sender in NAMES[1:]:
+        assert f"round 6: {sender}: reply that cannot be read" in log
     for number, kind in enumerate(SENT_OVER_GRPC):
         server_round, sender = number // 2 + 1, NAMES[number % 2 + 1]
         said = [line for line in log.splitlines() if f"round {server_round}: {sender}: " in line]

@@ -1,0 +1,185 @@
+"""Flower's Grid of a server on a network, on which no device can hold up or end the others' round.
+
+Flower 1.39 fetches a reply's parts until all are there, for minutes where a device announced more
+than it sends, and ends with the first reply that it cannot read: both stop the server, and lose the
+replies that came with it. It also believes who a reply says it is from.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    inflate_object_from_contents,
+    pull_objects,
+)
+from flwr.supercore.run import Run
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from fed_gswgan.wire.message_types import CLIENT_FAILED
+
+LARGEST_REPLY_BYTES = 2**28
+
+
+def careful(grid: Grid) -> Grid:
+    """Return a careful Grid in place of one on a network, and a simulation's as it is."""
+    return CarefulGrid(grid) if isinstance(grid, HttpGrid) else grid
+
+
+@dataclass
+class _Arriving:
+    """A reply whose parts are not all there.
+
+    Attributes:
+        message_id: its own.
+        asked: the message it answers.
+        parts: object id to content; None: not there.
+    """
+
+    message_id: str
+    asked: Message
+    parts: dict[str, bytes | None] = field(default_factory=dict)
+
+
+class CarefulGrid(Grid):
+    """Stands before Flower's Grid and fetches the replies itself.
+
+    Args:
+        grid: Flower's.
+    """
+
+    def __init__(self, grid: HttpGrid) -> None:
+        self._grid = grid
+        self._asked: dict[str, Message] = {}  # without content, by message id
+        self._arriving: dict[str, _Arriving] = {}  # by the id of the message they answer
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message; Flower's older way."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are connected."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push the messages and return their ids; None for one that could not be pushed."""
+        messages = list(messages)
+        message_ids = list(self._grid.push_messages(messages))
+        now = time.time()
+        for message_id, asked in list(self._asked.items()):
+            if asked.metadata.created_at + asked.metadata.ttl < now:  # nobody answers it any more
+                del self._asked[message_id]
+                self._arriving.pop(message_id, None)
+        for message_id, message in zip(message_ids, messages, strict=True):
+            if message_id:
+                self._asked[message_id] = _without_content(message)
+        return message_ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return, once, those replies that are there whole; the others are asked for again.
+
+        One that cannot be read, is too large, or is not from the node that was asked comes as an
+        error reply of that node.
+        """
+        wanted = set(message_ids)
+        # What was announced once is, as the SuperLink sees it, delivered, and no message any more.
+        request = PullAppMessagesRequest(message_ids=wanted - self._arriving.keys())
+        found = self._grid._runtime_client.PullMessages(request)
+        for message, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            metadata = message.metadata
+            if (asked := self._asked.get(metadata.reply_to_message_id)) is None:
+                continue
+            parts = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
+            self._arriving[metadata.reply_to_message_id] = _Arriving(
+                metadata.message_id, asked, parts
+            )
+        replies = {i: self._fetch(self._arriving[i]) for i in wanted & self._arriving.keys()}
+        whole = {message_id: reply for message_id, reply in replies.items() if reply is not None}
+        for message_id in whole:
+            del self._arriving[message_id], self._asked[message_id]
+        return list(whole.values())
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Not used: ``server.exchange`` pushes and pulls."""
+        raise NotImplementedError("push, then pull")
+
+    def _fetch(self, arriving: _Arriving) -> Message | None:
+        """Return a reply, or the error that takes its place; None if parts are still missing."""
+        try:
+            missing = [part for part, content in arriving.parts.items() if content is None]
+            arriving.parts |= pull_objects(missing, self._part)  # type: ignore[arg-type]
+            sizes = [len(content) for content in arriving.parts.values() if content is not None]
+            if sum(sizes) > LARGEST_REPLY_BYTES:
+                raise ValueError(f"reply-bytes={sum(sizes)} must be <= {LARGEST_REPLY_BYTES}")
+            if len(sizes) < len(arriving.parts):
+                return None
+            confirmation = ConfirmMessageReceivedRequest(
+                node=self._grid.node,
+                run_id=self._grid.run.run_id,
+                message_object_id=arriving.message_id,
+            )
+            self._grid._runtime_client.ConfirmMessageReceived(confirmation)
+            return _read(arriving)
+        except (ObjectPullError, ValueError) as error:
+            return Message(Error(CLIENT_FAILED, str(error)), reply_to=arriving.asked)
+
+    def _part(self, object_id: str) -> bytes | None:
+        """Return a part of a reply; None if it is not there yet, so that nobody waits for it."""
+        found = self._grid._runtime_client.PullObject(
+            PullObjectRequest(
+                node=self._grid.node, run_id=self._grid.run.run_id, object_id=object_id
+            )
+        )
+        if not found.object_found:
+            raise ObjectPullError(object_id, "it was announced and is not there")
+        return found.object_content if found.object_available else None
+
+
+def _read(arriving: _Arriving) -> Message:
+    """Return the reply; ValueError if it is none, or says that it is another's.
+
+    For a node that is gone the SuperLink answers, with an error under its own node id.
+    """
+    try:
+        reply = inflate_object_from_contents(arriving.message_id, arriving.parts)  # type: ignore[arg-type]
+    except Exception as error:  # a device chose these bytes, and Flower parses them
+        raise ValueError(f"reply that cannot be read: {type(error).__name__}") from error
+    if not isinstance(reply, Message):
+        raise ValueError(f"reply that is no message but {type(reply).__name__}")
+    asked, said = arriving.asked.metadata, reply.metadata
+    senders = {asked.dst_node_id, SUPERLINK_NODE_ID} if reply.has_error() else {asked.dst_node_id}
+    if said.src_node_id not in senders or said.reply_to_message_id != asked.message_id:
+        raise ValueError(
+            f"reply that says it is node {said.src_node_id}'s; node {asked.dst_node_id} was asked"
+        )
+    said.__dict__["_message_id"] = arriving.message_id
+    return reply
+
+
+def _without_content(message: Message) -> Message:
+    return Message(metadata=message.metadata, content=RecordDict())  # type: ignore[call-overload,no-any-return]
