@@ -22,7 +22,9 @@ from deploy.submission import Submission
 from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.logs import log_to
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import SUMMARY, is_running
+from server.round_strategy import PATIENCE_ROUNDS
 
 logger = logging.getLogger("deploy.keep_running")  # also when started with -m
 
@@ -36,8 +38,12 @@ class RunFailed(RuntimeError):
     """The run did not get any further, submission after submission."""
 
 
+class NobodyAnswers(RunFailed):
+    """Round after round too few devices answered, while everybody asked was charged."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run to the end; return 0, or 1 if it stands still."""
+    """Run to the end; return 0, 1 if it stands still, 3 if going on would charge for nothing."""
     parser = argparse.ArgumentParser(prog="python -m deploy.keep_running", description=__doc__)
     parser.add_argument("app", type=Path, help="folder of the app, as `flwr run` takes it")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
@@ -51,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep_running(partial(submission.submit, options.app), options.output.absolute(), settings)
     except RunFailed as error:
         logger.error("%s", error)
-        return 1
+        return 3 if isinstance(error, NobodyAnswers) else 1
     return 0
 
 
@@ -70,9 +76,12 @@ def keep_running(
         watch: called all the while; may start again what has ended.
 
     Raises:
+        NobodyAnswers: the last five rounds since this began took no step; whoever looks after the
+            devices is needed, and may then start this again.
         RunFailed: no round was finished by the last so many submissions.
     """
-    standstill, finished = 0, _finished_round(run_folder)
+    begun_at = finished = _finished_round(run_folder)
+    standstill = -1  # submissions since the last that finished a round, but for the one to come
     while not _ended(run_folder):
         if is_running(run_folder):
             watch()
@@ -81,11 +90,12 @@ def keep_running(
         now_finished = _finished_round(run_folder)
         standstill = 0 if now_finished > finished else standstill + 1
         finished = now_finished
-        if standstill > LONGEST_STANDSTILL:
+        if standstill == LONGEST_STANDSTILL:
             raise RunFailed(
                 f"{run_folder}: round {finished} is the last one finished, after "
                 f"{LONGEST_STANDSTILL} more attempts; the SuperLink's log says why"
             )
+        _require_steps(run_folder, begun_at)
         watch()
         resume = (run_folder / "run.json").exists()
         logger.info("%s the run in %s", "resuming" if resume else "starting", run_folder)
@@ -96,6 +106,18 @@ def keep_running(
             time.sleep(PAUSE_SECONDS)
             continue
         _wait_for_start(run_folder, watch)
+
+
+def _require_steps(run_folder: Path, begun_at: int) -> None:
+    """Raise NobodyAnswers if the last rounds after ``begun_at`` asked and took no step."""
+    asked = [r for r in read_rounds(run_folder) if r["server_round"] > begun_at and r["asked"]]
+    latest = asked[-PATIENCE_ROUNDS:]
+    if len(latest) == PATIENCE_ROUNDS and not any(r["stepped"] for r in latest):
+        raise NobodyAnswers(
+            f"{run_folder}: no generator step in its last {PATIENCE_ROUNDS} rounds, while "
+            "everybody asked was charged; run.log says why the others did not answer. Mend that "
+            "and start this again"
+        )
 
 
 def _wait_for_start(run_folder: Path, watch: Callable[[], None]) -> None:
