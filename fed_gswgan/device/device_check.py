@@ -15,6 +15,7 @@ from fed_gswgan.device.device_folder import POLICY, SETTINGS, socket_path
 from fed_gswgan.device.device_settings import DeviceSettings, read_settings
 from fed_gswgan.device.guard_server import LONGEST_PATH_BYTES
 from fed_gswgan.device.tested_versions import BUILD_YEAR, TESTED
+from fed_gswgan.device.training_trial import try_training
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.ledger_head import head_path
 from fed_gswgan.privacy.noise_source import SecureNoise
@@ -49,6 +50,7 @@ def check_device(
         ("clock", lambda: _check_clock(folder, clock())),
         ("randomness", require_randomness),
         ("sanitizer", lambda: selftest(SecureNoise())),
+        ("training", lambda: _check_training(folder)),
         ("versions", _check_versions),
     ]
     if root_certificates is not None:
@@ -138,6 +140,11 @@ def _ledger(folder: Path) -> Ledger:
     """Return the ledger, readable also where the policy is not."""
     settings: DeviceSettings = read_settings(folder / SETTINGS)
     return Ledger(folder / LEDGER, (settings.client_id,), DevicePolicy())
+
+
+def _check_training(folder: Path) -> None:
+    settings = read_settings(folder / SETTINGS)
+    try_training(settings.config(), len(settings.class_names))
 
 
 def _check_versions() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fed_gswgan.device.device_folder import OpenDevice
 from fed_gswgan.device.guard_desk import GuardDesk, largest_request_bytes
 from fed_gswgan.device.guard_server import GuardServer
+from fed_gswgan.device.training_trial import try_training
 from fed_gswgan.models.build import build_critic, build_generator
 from fed_gswgan.models.state_vector import to_state_vector
 from fed_gswgan.privacy.durable_file import held
@@ -28,11 +29,12 @@ def serve_device(
 
     Raises:
         LedgerLocked: another process serves this device.
-        OSError, ValueError: the socket cannot be made.
+        OSError, ValueError: the socket cannot be made, or no critic can be trained here.
     """
     desk = GuardDesk(device.settings.client_id, device.policy, device.guard, device.update_guard)
     largest = largest_request_bytes(device.policy, _weights(device))
     with held(folder / SERVING, patience_seconds=0.0):
+        try_training(device.settings.config(), len(device.settings.class_names))
         server = GuardServer(device.socket, desk.answer, largest)
         for sent in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sent, lambda number, frame: server.stop())

@@ -19,7 +19,8 @@ from tests.fed_gswgan.device.served_device import make_device, train_request
 
 ROOT = Path(__file__).parents[3]
 NAMES = {
-    "settings", "policy", "folder", "data", "ledger", "clock", "randomness", "sanitizer", "versions"
+    "settings", "policy", "folder", "data", "ledger", "clock", "randomness", "sanitizer",
+    "training", "versions",
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def edit(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
-ALL_OF_THE_SETTINGS = {"settings", "data", "ledger", "clock"}
+ALL_OF_THE_SETTINGS = {"settings", "data", "ledger", "clock", "training"}
 DAMAGE = {
     "no settings": (ALL_OF_THE_SETTINGS, lambda f: (f / "device.toml").unlink()),
     "settings that are none": (ALL_OF_THE_SETTINGS, edit("device.toml", "[")),
