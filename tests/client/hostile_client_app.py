@@ -6,11 +6,12 @@ becomes that account first, once everything it needs is loaded.
 """
 
 import json
+import math
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,13 @@ from tests.fed_gswgan.device.served_device import SAMPLES, exchange, train_frame
 
 
 def main(socket: Path, folder: Path, data: Path, guard_process: int, *account: int) -> Any:
-    found, frames = {}, asked(folder)
+    frames = asked(folder)
     if account:
         user, group = account
         os.setgroups([])
         os.setgid(group)
         os.setuid(user)
-    for name, written in frames.items():
-        answer = exchange(socket, written)
-        found[name] = {
-            "kind": answer.kind,
-            "reason": answer.config.get("reason"),
-            "config": {k: v for k, v in answer.config.items() if k not in ("reason", "code")},
-            "arrays": {k: [list(v.shape), float(v.std())] for k, v in answer.arrays.items()},
-            "bytes": {k: v.tobytes().hex()[:64] for k, v in answer.arrays.items()},
-        }
+    found: dict[str, Any] = answered(socket, frames)
     found["files"] = {name: attempt(do) for name, do in touched(folder, data).items()}
     found["files"]["guard's memory"] = attempt(
         lambda: open(f"/proc/{guard_process}/mem", "rb").close()
@@ -46,6 +39,39 @@ def main(socket: Path, folder: Path, data: Path, guard_process: int, *account: i
     )
     found["files"]["guard's life"] = attempt(lambda: os.kill(guard_process, signal.SIGKILL))
     return found
+
+
+def answered(socket: Path, frames: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what the guard answers to each frame, as JSON has it."""
+    answers = {name: exchange(socket, written) for name, written in frames.items()}
+    return {
+        name: {
+            "kind": answer.kind,
+            "reason": answer.config.get("reason"),
+            "config": {k: v for k, v in answer.config.items() if k not in ("reason", "code")},
+            "arrays": {k: [list(v.shape), float(v.std())] for k, v in answer.arrays.items()},
+            "bytes": {k: v.tobytes().hex()[:64] for k, v in answer.arrays.items()},
+        }
+        for name, answer in answers.items()
+    }
+
+
+def require_sanitized(answers: Mapping[str, Any], codes: Collection[str], log: str) -> None:
+    """Require that the honest request got one sanitized reply, and the others a logged refusal."""
+    replies = {name: answer for name, answer in answers.items() if answer["kind"] == "reply"}
+    assert set(replies) == {"honest", "honest again, to average the noise out"}
+    for reply in replies.values():
+        assert reply["config"] == {"server-round": 1}
+        ((shape, deviation),) = reply["arrays"].values()
+        assert shape == [SAMPLES, 1, 28, 28]
+        assert abs(deviation / 2.14 - 1) < 6 / math.sqrt(2 * SAMPLES * 784)
+    first, again = (reply["bytes"] for reply in replies.values())
+    assert first == again
+    for name, answer in answers.items():
+        if name not in replies:
+            assert (answer["kind"], answer["arrays"]) == ("refusal", {}), name
+            assert answer["reason"].split(":")[0] in codes, name
+            assert answer["reason"] in log
 
 
 def asked(folder: Path) -> dict[str, bytes]:
