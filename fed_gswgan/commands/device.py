@@ -43,6 +43,9 @@ def add_parser(commands: Any) -> None:
     checked.add_argument(
         "--root-certificates", type=Path, metavar="FILE", help="that the server is known by, PEM"
     )
+    checked.add_argument(
+        "--server", default="", metavar="HOST:PORT", help="shake hands, with --root-certificates"
+    )
     checked.set_defaults(render=_findings, verdict=lambda result: all(map(_good, result["checks"])))
 
     served = _action(actions, "serve", serve, "answer relays until SIGTERM")
@@ -79,7 +82,9 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     """Return what each check found."""
     from fed_gswgan.device.device_check import check_device
 
-    findings = check_device(options.folder, options.root_certificates)
+    if options.server and not options.root_certificates:
+        raise ValueError(f"server={options.server} needs --root-certificates, to know it by")
+    findings = check_device(options.folder, options.root_certificates, server=options.server)
     return {
         "device": str(options.folder),
         "checks": [{"name": name, "ok": not said, "said": said} for name, said in findings],

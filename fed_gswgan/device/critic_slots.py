@@ -8,6 +8,7 @@ import hashlib
 import logging
 import mmap
 import os
+import shutil
 import struct
 import zlib
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _HEADER = struct.Struct("<qqqq64sI")
 _CHECKSUM_BYTES = 4
 _BODY_OFFSET = 128
 _EMPTY = -1
+
+MOST_EXPERIMENTS = 8  # whose critics are kept
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ class CriticSlots:
         that is kept is the newest one not younger than the checkpoint; of the other, or of both
         where neither qualifies, goes what is oldest.
         """
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700)
+            _forget_experiments(self._folder.parent)
         rounds = [
             old.server_round if old and old.server_round < state.server_round else _EMPTY
             for old in self._read()
@@ -102,6 +107,21 @@ class CriticSlots:
         if self._states is None:
             self._states = [_read(path) for path in self._paths]
         return self._states
+
+
+def _forget_experiments(folder: Path) -> None:
+    """Remove all critics but those of the experiments that were answered last.
+
+    A server names its experiments as it likes, and no name may cost the device its disk. Who comes
+    back to a forgotten one finds a new critic, and pays anew for what it was answered.
+    """
+    newest_first = sorted(folder.glob("critic-*"), key=_last_written, reverse=True)
+    for forgotten in newest_first[MOST_EXPERIMENTS:]:
+        shutil.rmtree(forgotten, ignore_errors=True)
+
+
+def _last_written(experiment: Path) -> int:
+    return max(path.stat().st_mtime_ns for path in (experiment, *experiment.iterdir()))
 
 
 def _read(path: Path) -> CriticState | None:

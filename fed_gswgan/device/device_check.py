@@ -5,6 +5,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.device_folder import POLICY, SETTINGS, socket_path
 from fed_gswgan.device.device_settings import DeviceSettings, read_settings
 from fed_gswgan.device.guard_server import LONGEST_PATH_BYTES
+from fed_gswgan.device.server_certificate import check_server_certificate
 from fed_gswgan.device.tested_versions import BUILD_YEAR, TESTED
 from fed_gswgan.device.training_trial import try_training
 from fed_gswgan.privacy.ledger import Ledger
@@ -32,14 +34,18 @@ class Finding(NamedTuple):
 
 
 def check_device(
-    folder: Path, root_certificates: Path | None, clock: Callable[[], float] = time.time
+    folder: Path,
+    root_certificates: Path | None,
+    clock: Callable[[], float] = time.time,
+    server: str = "",
 ) -> list[Finding]:
-    """Try everything that a first round needs; nothing is charged and nothing leaves.
+    """Try everything that a first round needs; nothing is charged and no data leaves.
 
     Args:
         folder: the device's.
         root_certificates: that the device knows its server by, PEM; None: not looked at.
         clock: seconds since 1970.
+        server: ``HOST:PORT``, to shake hands with; empty: nobody is called.
     """
     checks: list[tuple[str, Callable[[], None]]] = [
         ("settings", lambda: _check_settings(folder)),
@@ -55,6 +61,9 @@ def check_device(
     ]
     if root_certificates is not None:
         checks.append(("certificate", lambda: _check_certificates(root_certificates, clock())))
+        if server:
+            shake_hands = partial(check_server_certificate, server, root_certificates)
+            checks.append(("server", shake_hands))
     return [Finding(name, _said(check)) for name, check in checks]
 
 

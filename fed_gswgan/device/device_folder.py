@@ -29,7 +29,8 @@ POLICY = "policy.toml"
 FOLDER_MODE = 0o710
 
 # What an owner who names no policy starts from; the budget is small on purpose.
-CAREFUL = DevicePolicy(max_epsilon=10.0, clipping="message")
+# Participations are bounded too: with enough noise epsilon hardly bounds how long a ledger grows.
+CAREFUL = DevicePolicy(max_epsilon=10.0, max_participations=100_000, clipping="message")
 
 
 class OpenDevice(NamedTuple):

@@ -38,6 +38,7 @@ def replace_whole(
     """Put a whole new file in place of ``path``, readable by its owner alone."""
     draft, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     try:
+        _give_to_owner(draft, path.parent)
         write(draft, data)
         os.replace(name, path)
     except BaseException:
@@ -45,6 +46,16 @@ def replace_whole(
         raise
     finally:
         os.close(draft)
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """Give a file that root makes in another account's folder to that account, which must use it.
+
+    So whoever looks at a device's ledger as root locks nobody out.
+    """
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def sync_folder(folder: Path) -> None:
@@ -88,6 +99,7 @@ def held(path: Path, patience_seconds: float) -> Iterator[None]:
     except OSError as error:
         raise LedgerUnavailable(f"{path.name}: {error.strerror}; counts as exhausted") from error
     try:
+        _give_to_owner(descriptor, path.parent)
         lock(descriptor, path.name, patience_seconds)
         yield
     finally:

@@ -23,7 +23,7 @@ from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, device_share
 from fed_gswgan.privacy.ledger import Ledger
-from tests.conftest import read_rounds
+from fed_gswgan.reporting.round_log import read_rounds
 
 AUTHENTICATED, OPEN, PLAIN = (
     Security(), Security(authenticated=False), Security(tls=False, authenticated=False),
@@ -161,6 +161,43 @@ def test_with_one_seed_real_devices_and_a_server_that_is_killed_give_the_generat
     whole = small_run("whole", **{k.replace("-", "_"): v for k, v in settings.items()})
     first, second = weights(whole), weights(federation.run_folder)
     assert all(first[name].equal(second[name]) for name in first)
+
+
+@pytest.mark.slow
+def test_a_supernode_that_is_killed_in_the_middle_of_a_reply_costs_its_device_that_reply(tmp_path):
+    """Its guard has reserved and is at work: the charge stays, the others go on without it."""
+    settings = settings_of(3, rounds=4, critic_steps=1000, reply_timeout_seconds=20.0)
+    make_devices(tmp_path / "nodes", names_of(3), settings)
+    killed = []
+    with running(tmp_path, names_of(3), AUTHENTICATED) as federation:
+        ledger = federation.device_folder("device-0") / "ledger.jsonl"
+
+        def watch():
+            finished = len(read_rounds(federation.run_folder))
+            if not killed and finished and len(rounds_of(ledger)) > finished:
+                killed.append((finished + 1, ledger.read_bytes()))
+                node = federation.nodes["device-0"]
+                for process_id in (node.process_id, *(d.process_id for d in node.descendants())):
+                    os.kill(process_id, signal.SIGKILL)
+            federation.restart_ended()
+
+        keep_running(federation.submit, federation.run_folder, settings, watch)
+        counts = answered(federation)
+        after = ledger.read_bytes()
+
+    ((server_round, before),) = killed
+    lines = read_rounds(federation.run_folder)
+    assert [line["server_round"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["stepped"] for line in lines)
+    assert lines[server_round - 1]["received"] == 2
+    assert after.startswith(before)
+    assert len(set(rounds_of(ledger))) == len(rounds_of(ledger)) == counts["device-0"]
+    assert (counts["device-1"], counts["device-2"]) == (4, 4)
+
+
+def rounds_of(ledger):
+    entries = [json.loads(line)["entry"] for line in ledger.read_text().splitlines()]
+    return [entry["server_round"] for entry in entries if entry.get("kind") == "reserve"]
 
 
 @pytest.mark.slow

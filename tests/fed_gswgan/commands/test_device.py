@@ -18,7 +18,7 @@ def test_a_device_is_made_and_checked(tmp_path, capsys):
 
     assert main(["device", "check", folder]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["ok"] * 9
+    assert [line.split()[0] for line in lines] == ["ok"] * 10
 
     data.unlink()
     assert main(["device", "check", folder]) == 1
@@ -31,3 +31,9 @@ def test_a_device_is_made_and_checked(tmp_path, capsys):
 
     assert main(["device", "init", folder, *given]) == 2
     assert "there is a device already" in capsys.readouterr().err
+
+
+def test_a_server_is_called_only_with_what_it_is_known_by(tmp_path, capsys):
+    command = ["device", "check", str(tmp_path), "--server", "server.example:9092"]
+    assert main(command) == 2
+    assert "server=server.example:9092 needs --root-certificates" in capsys.readouterr().err

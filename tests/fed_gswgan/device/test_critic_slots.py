@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -249,6 +251,22 @@ def test_experiments_do_not_see_each_other(slots, tmp_path):
     assert slots.before(2).parameters[0, 0] == 1
     assert released(slots, 1).tolist() == [-1.0] * 6
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_of_many_experiments_the_critics_of_those_answered_last_are_kept(tmp_path):
+    first, *others = [CriticSlots(tmp_path, f"experiment {number}") for number in range(12)]
+    for number, slots in enumerate([first, *others[:5], first, *others[5:]]):
+        slots.store(state(number + 1), number)
+        for path in slots._paths:  # a clock that is fine enough on every machine
+            if path.exists():
+                os.utime(path, ns=(number, number))
+        os.utime(slots._folder, ns=(0, 0))
+
+    assert len(list(tmp_path.glob("critic-*"))) == critic_slots.MOST_EXPERIMENTS == 8
+    kept = [slots for slots in [first, *others] if slots._folder.exists()]
+    assert kept == [first, *others[4:]]
+    assert CriticSlots(tmp_path, "experiment 0").before(100).server_round == 7
+    assert CriticSlots(tmp_path, "experiment 1").before(100) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import os
+import pwd
 import subprocess
 import sys
 import threading
@@ -161,3 +162,18 @@ def test_a_write_that_the_disk_takes_half_of_is_an_error(head, monkeypatch):
     monkeypatch.setattr(os, "write", lambda d, data: write(d, data[:3]))
     with head.open("ab") as file, pytest.raises(OSError, match="only 3 of 5 bytes"):
         write_durably(file.fileno(), b"after")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have two accounts")
+def test_what_root_writes_in_another_accounts_folder_is_that_accounts(tmp_path):
+    nobody = pwd.getpwnam("nobody")
+    os.chown(tmp_path, nobody.pw_uid, nobody.pw_gid)
+    path, lock = tmp_path / "ledger.head", tmp_path / "answering.lock"
+
+    replace_durably(path, b"as root")
+    with held(lock, 0.0):
+        pass
+
+    for made in (path, lock):
+        assert (made.stat().st_uid, made.stat().st_gid) == (nobody.pw_uid, nobody.pw_gid)
+        assert made.stat().st_mode & 0o777 == 0o600
