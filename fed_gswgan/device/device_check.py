@@ -166,7 +166,7 @@ def _other_versions() -> Iterator[str]:
         try:
             found = version(name)
         except PackageNotFoundError:
-            yield f"{name} is not installed; install this project with its constraints.txt"
+            yield f"{name} is not installed; pip install --constraint constraints.txt ."
             continue
         if found.split("+")[0].split(".")[:compared] != tested.split(".")[:compared]:
             yield f"{name} {found} is not the tested {tested}; pip install {name}=={tested}"
