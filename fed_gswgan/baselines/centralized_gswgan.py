@@ -3,188 +3,26 @@
 Shapes: N images, B batch, C channels, H and W image.
 """
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
+from fed_gswgan.baselines.shard_critics import ShardCritics, disjoint_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.config import AdamConfig, CriticConfig, GeneratorConfig
-from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.models.build import build_generator
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.published_formula import published_epsilon
 from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.privacy.sanitizer import sanitize
-from fed_gswgan.privacy.trust import CriticState, SamplingMethod
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.critic_training import critic_optimizer, train_critic
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
-from fed_gswgan.training.sample_gradient import sample_gradient
-from fed_gswgan.training.warm_start import warm_start
-from fed_gswgan.validation import at_least, between, one_of
 
-RELATION = NeighboringRelation.REPLACE_ONE
-SAMPLING = {
-    CriticState.SNAPSHOT: SamplingMethod.FIXED_SIZE,
-    CriticState.PERSISTENT: SamplingMethod.REVEALED,
-}
 PUBLISHED = (
     "Rényi accounting of steps x rows releases, each row sampled by itself (arXiv 2006.08265)"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CentralizedGSWGANSettings:
-    """How many critics on how much, and what a step is.
-
-    Attributes:
-        critics: shards, one critic each.
-        steps: of the generator; a critic is drawn for each.
-        batch_size: samples whose gradient a step releases.
-        clipping: ``sample`` bounds each row, ``message`` all rows of a step together.
-        clipping_bound: C.
-        generator: network and optimizer.
-        critic: network, optimizer, warm start, and what a participation starts from.
-        adam: of both optimizers.
-    """
-
-    critics: int
-    steps: int
-    batch_size: int = 32
-    clipping: str = "sample"
-    clipping_bound: float = 1.0
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    adam: AdamConfig = field(default_factory=AdamConfig)
-
-    def __post_init__(self) -> None:
-        at_least(2, critics=self.critics)
-        at_least(1, steps=self.steps)
-        at_least(1, batch_size=self.batch_size)
-        one_of(("sample", "message"), clipping=self.clipping)
-        between(1e-30, 1e30, clipping_bound=self.clipping_bound)
-
-    def event(self, noise_stddev: float) -> SanitizedGradientEvent:
-        """Return what a step releases at this noise, in units of C."""
-        return SanitizedGradientEvent(
-            samples=self.batch_size,
-            clipping=self.clipping,
-            clipping_bound=self.clipping_bound,
-            noise_stddev=noise_stddev,
-        )
-
-    def releases(self, noise_stddev: float) -> tuple[DeclaredRelease, ...]:
-        """Return what all steps release at this noise.
-
-        Another record changes one shard, so one critic, arbitrarily; the step's rows move by
-        2C sqrt(B) at most, or 2C where they are clipped together.
-        """
-        return (
-            DeclaredRelease(
-                what="sanitized gradients of one critic, drawn anew in each step",
-                mu=self.event(noise_stddev).mu(RELATION),
-                rounds=self.steps,
-                relation=RELATION,
-                sampling=SAMPLING[CriticState(self.critic.critic_state)],
-                sampling_probability=1 / self.critics,
-            ),
-        )
-
-
-SMALL = CentralizedGSWGANSettings(
-    critics=100,
-    steps=5000,
-    batch_size=8,
-    clipping="message",
-    generator=GeneratorConfig(
-        generator_width=16, generator_learning_rate=1e-3, ema_halflife_steps=50
-    ),
-    critic=CriticConfig(
-        critic_width=128,
-        class_embedding_stddev=1.0,
-        critic_state="snapshot",
-        critic_steps=1,
-        warm_start_steps=15,
-    ),
-    adam=AdamConfig(adam_beta2=0.99),
-)
-"""Not quite four minutes on one core.
-
-Under a true epsilon of 10 the noise decides, so steps are many, and cheap: few rows, whose number
-cancels out of the signal over the noise, and one step of the critic. A hundred critics need less
-than half the noise of twenty, and are what can be warm-started in the time.
-"""
-
-FULL = CentralizedGSWGANSettings(
-    critics=1000,
-    steps=20_000,
-    generator=GeneratorConfig(
-        generator="resnet",
-        generator_width=64,
-        generator_learning_rate=1e-4,
-        ema_halflife_steps=693,  # a decay of 0.999
-    ),
-    critic=CriticConfig(
-        critic="conv",
-        critic_width=64,
-        critic_state="snapshot",
-        critic_steps=5,
-        critic_learning_rate=1e-4,
-        warm_start_steps=2000,
-    ),
-)
-"""The published critics, steps, batch and optimizers, for an accelerator with some 16 GB free.
-
-Sample clipping as published; the critics forget, as no other state has a proven amplification.
-"""
-
-
-class _Critics:
-    """All critics: warm-started on their shards, trained and asked one at a time."""
-
-    def __init__(
-        self,
-        shards: tuple[WriterShard, ...],
-        num_classes: int,
-        settings: CentralizedGSWGANSettings,
-        device: torch.device,
-        seeds: SeedStream,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._shards, self._settings, self._seeds = shards, settings, seeds
-        config, self._states = settings.critic, []
-        for index, shard in enumerate(shards):
-            name = f"critic {index}"
-            network = build_critic(config, num_classes, seeds.torch_seed("critic", client_id=name))
-            # As it is on the CPU, where the gradient of a critic's loss has a closed form.
-            critic = network if device.type == "cpu" else OnDevice(network, device)
-            optimizer = critic_optimizer(critic, config, settings.adam)
-            randomness = seeds.generator("warm start", client_id=name)
-            warm_start(critic, optimizer, shard, num_classes, config, settings.adam, randomness)
-            self._states.append((critic, optimizer))
-            progress(index + 1)
-
-    def gradients(
-        self, index: int, samples_BCHW: Tensor, labels_B: Tensor, step: int
-    ) -> np.ndarray:
-        """Train a critic on a step's samples and return their gradients, private."""
-        config = self._settings.critic
-        state = self._states[index]
-        if config.critic_state == CriticState.SNAPSHOT:
-            state = copy.deepcopy(state)  # together: the optimizer holds the critic's parameters
-        critic, optimizer = state
-        randomness = self._seeds.generator("critic training", step)
-        shard, samples, labels = self._shards[index], samples_BCHW[None], labels_B[None]
-        train_critic(critic, optimizer, shard, samples, labels, config, randomness)
-        return sample_gradient(critic, samples_BCHW, labels_B, config.critic_compute).numpy()
 
 
 def train_centralized_gswgan(
@@ -223,7 +61,7 @@ def train_centralized_gswgan(
     event = settings.event(noise_for(settings.releases, epsilon, delta))
     total = settings.critics + settings.steps
     shards = disjoint_shards(images_NCHW, labels_N, settings.critics, seeds.generator("shards"))
-    critics = _Critics(
+    critics = ShardCritics(
         shards, num_classes, settings, images_NCHW.device, seeds, lambda n: progress(n / total)
     )
     network = build_generator(settings.generator, num_classes, seeds.torch_seed("generator"))
@@ -246,21 +84,4 @@ def train_centralized_gswgan(
         releases=settings.releases(event.noise_stddev),
         published_epsilon=published_epsilon(event, 1 / settings.critics, settings.steps, delta),
         published_accounting=PUBLISHED,
-    )
-
-
-def disjoint_shards(
-    images_NCHW: Tensor, labels_N: Tensor, count: int, randomness: np.random.Generator
-) -> tuple[WriterShard, ...]:
-    """Deal the images to ``count`` shards at random, of sizes that differ by one at most.
-
-    Raises:
-        ValueError: fewer images than shards.
-    """
-    if len(labels_N) < count:
-        raise ValueError(f"critics={count} must be at most the {len(labels_N)} training images")
-    images, labels = images_NCHW.cpu().numpy(), labels_N.cpu().numpy()
-    return tuple(
-        WriterShard(writer_ids=(f"shard {index}",), images=images[part], labels=labels[part])
-        for index, part in enumerate(np.array_split(randomness.permutation(len(labels)), count))
     )

@@ -3,22 +3,23 @@
 Shapes: N images, B batch, C channels, H and W image, D code.
 """
 
-import warnings
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
-from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fed_gswgan.baselines.clipped_steps import ClippedSteps, hook_warnings_ignored
+from fed_gswgan.baselines.poisson_batches import poisson_batch
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.models.build import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least, positive
 
-SIDE = 28
+PIXELS = math.prod(IMAGE_SHAPE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +57,10 @@ class Autoencoder(nn.Module):
     def __init__(self, hidden_width: int, code_dim: int) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Linear(SIDE * SIDE, hidden_width), nn.ReLU(), nn.Linear(hidden_width, code_dim)
+            nn.Linear(PIXELS, hidden_width), nn.ReLU(), nn.Linear(hidden_width, code_dim)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(code_dim, hidden_width), nn.ReLU(), nn.Linear(hidden_width, SIDE * SIDE)
+            nn.Linear(code_dim, hidden_width), nn.ReLU(), nn.Linear(hidden_width, PIXELS)
         )
 
     def codes(self, images_BCHW: Tensor) -> Tensor:
@@ -68,17 +69,12 @@ class Autoencoder(nn.Module):
 
     def decoded(self, codes_BD: Tensor) -> Tensor:
         """Return samples_BCHW in [0, 1]."""
-        return torch.sigmoid(self.decoder(codes_BD)).view(-1, 1, SIDE, SIDE)
+        return torch.sigmoid(self.decoder(codes_BD)).view(-1, *IMAGE_SHAPE)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the logits of each pixel (B, H W)."""
         logits: Tensor = self.decoder(self.codes(images_BCHW))
         return logits
-
-
-def poisson_batch(count: int, probability: float, randomness: np.random.Generator) -> Tensor:
-    """Return indices, int64, of those of ``count`` records that their own coins select."""
-    return torch.from_numpy(np.flatnonzero(randomness.random(count) < probability))
 
 
 def train_private_autoencoder(
@@ -88,11 +84,7 @@ def train_private_autoencoder(
     seeds: SeedStream,
     progress: Callable[[float], None],
 ) -> Autoencoder:
-    """Train by DP-SGD: clipped gradients of a Poisson batch, summed, with noise on the sum.
-
-    The loss of an image is the cross-entropy of its pixels, summed. The sum of gradients is divided
-    by the batch size that is expected, as that of a batch is not shown. An image that is zeroed out
-    moves the sum by the clipping bound at most.
+    """Train by DP-SGD on Poisson batches.
 
     Args:
         images_NCHW: float32 in [0, 1], at least ``batch_size`` of them.
@@ -100,56 +92,30 @@ def train_private_autoencoder(
         noise_multiplier: noise on the sum, in units of the clipping bound.
         seeds: of weights, batches and noise.
         progress: told the share that is done, in [0, 1].
-
-    Source: DP-SGD, arXiv 1607.00133, algorithm 1; norms without the gradients of single images,
-        arXiv 2009.03106.
     """
     count, device = len(images_NCHW), images_NCHW.device
     with initial_weights_from(seeds.torch_seed("autoencoder")):
         network = Autoencoder(settings.hidden_width, settings.code_dim).to(device)
-    per_example = GradSampleModuleFastGradientClipping(
-        network, loss_reduction="sum", max_grad_norm=settings.clipping_bound
-    )
-    noise = torch.Generator(device)
-    noise.manual_seed(seeds.torch_seed("autoencoder noise"))
-    optimizer = DPOptimizerFastGradientClipping(
+    steps = ClippedSteps(
+        network,
         torch.optim.Adam(network.parameters(), lr=settings.learning_rate),
+        clipping_bound=settings.clipping_bound,
         noise_multiplier=noise_multiplier,
-        max_grad_norm=settings.clipping_bound,
-        expected_batch_size=settings.batch_size,
-        generator=noise,
+        batch_size=settings.batch_size,
+        noise_seed=seeds.torch_seed("autoencoder noise"),
     )
     draws = seeds.generator("poisson batches")
-    with warnings.catch_warnings():
-        # Per-example hooks need no gradient at the images, and torch wonders at that.
-        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+    with hook_warnings_ignored():
         for step in range(1, settings.steps + 1):
             chosen = poisson_batch(count, settings.batch_size / count, draws).to(device)
-            optimizer.zero_grad(set_to_none=True)  # the noisy sum of the step before, too
-            leave_clipped_gradients(per_example, images_NCHW[chosen])
-            optimizer.step()
+            steps.take(partial(reconstruction_losses, images_BCHW=images_NCHW[chosen]))
             progress(step / settings.steps)
-    per_example.remove_hooks()
+    steps.remove_hooks()
     return network.eval().requires_grad_(False)
 
 
-def leave_clipped_gradients(
-    per_example: GradSampleModuleFastGradientClipping, images_BCHW: Tensor
-) -> None:
-    """Leave the sum of the images' clipped gradients in ``grad`` of every weight.
-
-    Args:
-        per_example: the autoencoder, which knows the clipping bound.
-        images_BCHW: a batch; of none the sum is zero.
-    """
-    per_example.enable_hooks()
-    logits_BP, pixels_BP = per_example(images_BCHW), images_BCHW.flatten(1)
-    losses_B = functional.binary_cross_entropy_with_logits(
-        logits_BP, pixels_BP, reduction="none"
-    ).sum(1)
-    # Once for the norms alone, and again with each row shrunk to the bound.
-    losses_B.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    shrinking_B = per_example.get_clipping_coef()
-    per_example.zero_grad(set_to_none=True)
-    per_example.disable_hooks()
-    (shrinking_B * losses_B).sum().backward()  # type: ignore[no-untyped-call]
+def reconstruction_losses(autoencoder: nn.Module, images_BCHW: Tensor) -> Tensor:
+    """Return the cross-entropy of each image's pixels, summed, (B,)."""
+    logits_BP, pixels_BP = autoencoder(images_BCHW), images_BCHW.flatten(1)
+    losses_BP = functional.binary_cross_entropy_with_logits(logits_BP, pixels_BP, reduction="none")
+    return losses_BP.sum(1)

@@ -14,7 +14,8 @@ class Method:
         title: in a table.
         module: under ``fed_gswgan.baselines``; imported when the method is used.
         function: of the module; trains.
-        presets: by name, the constant of the module with the settings.
+        presets: by name, the constant with the settings, in the module of that name and
+            ``_settings``.
         seeds: by preset, how many a table runs: three where a seed takes minutes.
     """
 
@@ -26,15 +27,12 @@ class Method:
 
     def train(self, preset: str, **arguments: Any) -> Any:
         """Train with a preset's settings; returns a ``TrainedBaseline``."""
-        train = getattr(self._imported(), self.function)
+        train = getattr(_imported(self.module), self.function)
         return train(settings=self.settings(preset), **arguments)
 
     def settings(self, preset: str) -> Any:
         """Return the settings that a preset names, a dataclass."""
-        return getattr(self._imported(), self.presets[preset])
-
-    def _imported(self) -> Any:
-        return import_module(f"fed_gswgan.baselines.{self.module}")
+        return getattr(_imported(f"{self.module}_settings"), self.presets[preset])
 
 
 SMALL_AND_FULL = {"small": "SMALL", "full": "FULL"}
@@ -84,3 +82,7 @@ METHODS: Mapping[str, Method] = {
         seeds=THREE,
     ),
 }
+
+
+def _imported(module: str) -> Any:
+    return import_module(f"fed_gswgan.baselines.{module}")

@@ -3,11 +3,15 @@
 Shapes: B batch, Z latent, C channels, H and W image.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIDE = 28
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+
+PIXELS = math.prod(IMAGE_SHAPE)
 
 
 class ShallowDiscriminator(nn.Module):
@@ -19,7 +23,7 @@ class ShallowDiscriminator(nn.Module):
     def __init__(self, num_classes: int, width: int = 128) -> None:
         super().__init__()
         self._num_classes = num_classes
-        self.hidden = nn.Linear(SIDE * SIDE + num_classes, width)
+        self.hidden = nn.Linear(PIXELS + num_classes, width)
         self.logit = nn.Linear(width, 1)
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
@@ -40,11 +44,11 @@ class ShallowGenerator(nn.Module):
         super().__init__()
         self._num_classes = num_classes
         self.hidden = nn.Linear(latent_dim + num_classes, width)
-        self.pixels = nn.Linear(width, SIDE * SIDE)
+        self.pixels = nn.Linear(width, PIXELS)
 
     def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Return samples_BCHW in [0, 1] of the classes asked for."""
         classes = functional.one_hot(labels_B, self._num_classes).to(latents_BZ.dtype)
         hidden = functional.relu(self.hidden(torch.cat([latents_BZ, classes], dim=1)))
-        samples_BCHW: Tensor = torch.sigmoid(self.pixels(hidden)).view(-1, 1, SIDE, SIDE)
+        samples_BCHW: Tensor = torch.sigmoid(self.pixels(hidden)).view(-1, *IMAGE_SHAPE)
         return samples_BCHW

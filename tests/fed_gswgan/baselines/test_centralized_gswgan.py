@@ -4,18 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.baselines.centralized_gswgan import (
-    FULL,
-    SMALL,
-    CentralizedGSWGANSettings,
-    disjoint_shards,
-    train_centralized_gswgan,
-)
+from fed_gswgan.baselines.centralized_gswgan import train_centralized_gswgan
+from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.config import CriticConfig, GeneratorConfig
 from fed_gswgan.privacy.declared_releases import epsilon_of
 from fed_gswgan.privacy.published_formula import published_epsilon
 from fed_gswgan.privacy.sanitizer import sanitize
-from fed_gswgan.privacy.trust import SamplingMethod
 
 DELTA = 1e-5
 TINY = CentralizedGSWGANSettings(
@@ -29,17 +23,12 @@ TINY = CentralizedGSWGANSettings(
 )
 
 
-def data(count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand((count, 1, 28, 28), generator=generator), torch.arange(count) % 4
+@pytest.fixture
+def train(data):
+    def train(settings, seed=0, epsilon=10.0, progress=lambda share: None):
+        return train_centralized_gswgan(*data(), 4, settings, epsilon, DELTA, seed, progress)
 
-
-def train(settings, seed=0, epsilon=10.0, images=None, progress=lambda share: None):
-    images_NCHW, labels_N = data()
-    images_NCHW = images_NCHW if images is None else images
-    return train_centralized_gswgan(
-        images_NCHW, labels_N, 4, settings, epsilon, DELTA, seed, progress
-    )
+    return train
 
 
 def samples_of(baseline) -> torch.Tensor:
@@ -48,7 +37,7 @@ def samples_of(baseline) -> torch.Tensor:
 
 @pytest.mark.parametrize("critic_state", ["snapshot", "persistent"])
 @pytest.mark.parametrize("clipping", ["sample", "message"])
-def test_the_declared_releases_stay_within_the_epsilon_asked_for(critic_state, clipping):
+def test_the_declared_releases_stay_within_the_epsilon_asked_for(train, critic_state, clipping):
     settings = replace(
         TINY, clipping=clipping, critic=replace(TINY.critic, critic_state=critic_state)
     )
@@ -59,29 +48,14 @@ def test_the_declared_releases_stay_within_the_epsilon_asked_for(critic_state, c
     assert release.sampling_probability == 1 / settings.critics
 
 
-def test_a_critic_that_remembers_gets_no_amplification():
-    remembers = replace(TINY, critic=replace(TINY.critic, critic_state="persistent"))
-    (forgetful,), (remembering,) = TINY.releases(5.0), remembers.releases(5.0)
-    assert forgetful.sampling is SamplingMethod.FIXED_SIZE
-    assert remembering.sampling is SamplingMethod.REVEALED
-    assert epsilon_of((remembering,), DELTA) > epsilon_of((forgetful,), DELTA)
-
-
-def test_a_step_costs_what_its_rows_cost_together():
-    (sample,) = TINY.releases(4.0)
-    (message,) = replace(TINY, clipping="message").releases(4.0)
-    assert sample.mu == pytest.approx(2 * np.sqrt(5) / 4)
-    assert message.mu == pytest.approx(2 / 4)
-
-
-def test_published_accounting_is_that_of_the_noise_that_was_added():
+def test_published_accounting_is_that_of_the_noise_that_was_added(train):
     baseline = train(TINY)
     noise_stddev = 2 * np.sqrt(TINY.batch_size) / baseline.releases[0].mu
     expected = published_epsilon(TINY.event(noise_stddev), 1 / 4, TINY.steps, DELTA)
     assert baseline.published_epsilon == pytest.approx(expected)
 
 
-def test_same_seed_same_samples_and_another_seed_others():
+def test_same_seed_same_samples_and_another_seed_others(train):
     torch.manual_seed(3)
     first = samples_of(train(TINY))
     after_training = torch.rand(1)
@@ -91,7 +65,7 @@ def test_same_seed_same_samples_and_another_seed_others():
     assert not torch.equal(first, samples_of(train(TINY, seed=1)))
 
 
-def test_every_gradient_that_steps_the_generator_was_sanitized(monkeypatch):
+def test_every_gradient_that_steps_the_generator_was_sanitized(train, monkeypatch):
     rows = []
 
     def recording(gradients_BCHW, event, noise_source):
@@ -105,7 +79,7 @@ def test_every_gradient_that_steps_the_generator_was_sanitized(monkeypatch):
     assert [event.noise_stddev for _, event in rows] == pytest.approx([noise_stddev] * 6)
 
 
-def test_a_snapshot_forgets_and_a_persistent_critic_does_not(monkeypatch):
+def test_a_snapshot_forgets_and_a_persistent_critic_does_not(train, monkeypatch):
     private = {}
     for critic_state in ("snapshot", "persistent"):
         rows = private.setdefault(critic_state, [])
@@ -121,33 +95,13 @@ def test_a_snapshot_forgets_and_a_persistent_critic_does_not(monkeypatch):
     assert not np.array_equal(private["snapshot"][-1], private["persistent"][-1])
 
 
-def test_shards_are_disjoint_and_hold_every_image():
-    images_NCHW, labels_N = data(10)
-    shards = disjoint_shards(images_NCHW, labels_N, 4, np.random.default_rng(0))
-    assert [len(shard.labels) for shard in shards] == [3, 3, 2, 2]
-    held = {image.tobytes() for shard in shards for image in shard.images}
-    assert held == {image.tobytes() for image in images_NCHW.numpy()}
-
-
-def test_progress_reaches_one_and_never_falls():
+def test_progress_reaches_one_and_never_falls(train):
     shares: list[float] = []
     train(TINY, progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
 
-def test_fewer_images_than_critics_are_refused():
+def test_fewer_images_than_critics_are_refused(train):
     with pytest.raises(ValueError, match=r"critics=50 must be at most the 40 training images"):
         train(replace(TINY, critics=50))
-
-
-@pytest.mark.parametrize("change", [{"critics": 1}, {"steps": 0}, {"clipping": "none"}])
-def test_settings_out_of_range_are_refused(change):
-    with pytest.raises(ValueError, match=f"{next(iter(change))}="):
-        replace(TINY, **change)
-
-
-def test_presets_sample_from_critics_that_forget():
-    for preset in (SMALL, FULL):
-        (release,) = preset.releases(10.0)
-        assert release.sampling is SamplingMethod.FIXED_SIZE

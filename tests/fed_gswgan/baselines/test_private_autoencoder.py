@@ -1,21 +1,14 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
-from torch.nn import functional
 
 from fed_gswgan.baselines.private_autoencoder import (
     Autoencoder,
     AutoencoderSettings,
-    leave_clipped_gradients,
-    poisson_batch,
     train_private_autoencoder,
 )
 from fed_gswgan.seeding import SeedStream
-
-pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
 BOUND = 0.7
 TINY = AutoencoderSettings(
@@ -27,64 +20,12 @@ def images(count=30):
     return torch.rand((count, 1, 28, 28), generator=torch.Generator().manual_seed(5))
 
 
-def per_example_autoencoder():
-    torch.manual_seed(0)
-    return GradSampleModuleFastGradientClipping(
-        Autoencoder(6, 3), loss_reduction="sum", max_grad_norm=BOUND
-    )
-
-
-def clipped_sum(images_BCHW, network=None):
-    network = network or per_example_autoencoder()
-    leave_clipped_gradients(network, images_BCHW)
-    return torch.cat([weight.grad.flatten() for weight in network.parameters()])
-
-
-def gradient_by_hand(image_1CHW):
-    torch.manual_seed(0)
-    network = Autoencoder(6, 3)
-    functional.binary_cross_entropy_with_logits(
-        network(image_1CHW), image_1CHW.flatten(1), reduction="sum"
-    ).backward()
-    return torch.cat([weight.grad.flatten() for weight in network.parameters()])
-
-
 def trained(seed=0, noise_multiplier=1.0, settings=TINY, data=None, progress=lambda share: None):
     data = images() if data is None else data
     network = train_private_autoencoder(
         data, settings, noise_multiplier, SeedStream(seed), progress
     )
     return torch.nn.utils.parameters_to_vector(network.parameters())
-
-
-def test_the_sum_is_that_of_each_images_own_clipped_gradient():
-    gradients = [gradient_by_hand(image[None]) for image in images(7)]
-    assert min(gradient.norm() for gradient in gradients) > BOUND
-    expected = sum(gradient * BOUND / gradient.norm() for gradient in gradients)
-    assert clipped_sum(images(7)) == pytest.approx(expected, abs=1e-5)
-
-
-def test_a_zeroed_out_image_moves_the_sum_by_the_bound_at_most():
-    network = per_example_autoencoder()
-    whole = clipped_sum(images(9), network)
-    for index in range(9):
-        without = torch.cat([images(9)[:index], images(9)[index + 1 :]])
-        moved = (clipped_sum(without, network) - whole).norm().item()
-        assert 0.9 * BOUND < moved <= BOUND * (1 + 1e-4)
-
-
-def test_an_empty_batch_has_the_gradient_zero():
-    assert clipped_sum(images(0)).abs().max() == 0
-
-
-def test_each_record_is_in_a_batch_by_its_own_coin():
-    randomness = np.random.default_rng(0)
-    batches = [poisson_batch(30, 0.2, randomness) for _ in range(3000)]
-    rates = torch.bincount(torch.cat(batches), minlength=30) / 3000
-    sizes = torch.tensor([float(len(batch)) for batch in batches])
-    assert rates == pytest.approx(torch.full((30,), 0.2), abs=0.03)
-    assert sizes.mean().item() == pytest.approx(6, abs=0.2)
-    assert sizes.var().item() == pytest.approx(30 * 0.2 * 0.8, rel=0.1)
 
 
 def test_the_noise_of_a_step_has_the_stated_deviation():

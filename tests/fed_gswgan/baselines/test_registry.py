@@ -16,7 +16,7 @@ def test_every_method_has_its_function_and_both_presets(name):
     module = import_module(f"fed_gswgan.baselines.{method.module}")
     assert set(signature(getattr(module, method.function)).parameters) == ARGUMENTS
     assert set(method.presets) == set(method.seeds) == {"small", "full"}
-    small, full = (getattr(module, constant) for constant in method.presets.values())
+    small, full = (method.settings(preset) for preset in method.presets)
     assert type(small) is type(full)
     assert small != full
 
