@@ -75,11 +75,11 @@ def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) 
 
 def _on_test_set(options: argparse.Namespace, sampler: Any) -> dict[str, Any]:
     from fed_gswgan.comparison.cells import metric_size
-    from fed_gswgan.data.labelled_images import open_labelled_images
+    from fed_gswgan.data.whole_dataset import open_whole_dataset
     from fed_gswgan.evaluation.table_metrics import real_scores, table_metrics
 
     data_dir = Path(options.data_dir) if options.data_dir else None
-    data = open_labelled_images(options.dataset, data_dir)
+    data = open_whole_dataset(options.dataset, data_dir)
     size = metric_size(options.preset)
     real = real_scores(data, size, options.seed, _nothing)
     return table_metrics(sampler, data, size, options.seed, real, _nothing).to_dict()

@@ -11,7 +11,7 @@ from fed_gswgan.baselines.registry import METHODS
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.sample_pictures import drawn_for_picture
-from fed_gswgan.data.labelled_images import LabelledImages, open_labelled_images
+from fed_gswgan.data.whole_dataset import WholeDataset, open_whole_dataset
 from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL, MetricSize
 from fed_gswgan.evaluation.score_classifier import kept_score_classifier
 from fed_gswgan.evaluation.table_metrics import real_scores, table_judge, table_metrics
@@ -67,7 +67,7 @@ def run_cell(cell: Cell, folder: Path) -> str:
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     results = ResultsFolder(folder)
-    data = _on_device(open_labelled_images(cell.dataset, cell.data_dir))
+    data = _on_device(open_whole_dataset(cell.dataset, cell.data_dir))
     with results.progress_log(cell.name) as log:
         measured = (
             _real(cell, data, results, log)
@@ -78,7 +78,7 @@ def run_cell(cell: Cell, folder: Path) -> str:
     return cell.name
 
 
-def _real(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) -> dict[str, Any]:
+def _real(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) -> dict[str, Any]:
     size = metric_size(cell.preset)
     judge = table_judge(data, size, EVALUATION_SEED, log)
     results.keep_judge({name: value.cpu() for name, value in judge.state_dict().items()})
@@ -86,7 +86,7 @@ def _real(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) ->
     return {"method": REAL, "seed": cell.seed, "metrics": scores.to_dict()}
 
 
-def _method(cell: Cell, data: LabelledImages, results: ResultsFolder, log: Any) -> dict[str, Any]:
+def _method(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) -> dict[str, Any]:
     method = METHODS[cell.method]
     size = metric_size(cell.preset)
     real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
@@ -130,10 +130,10 @@ def metric_size(preset: str) -> MetricSize:
     return FULL if torch.cuda.is_available() else FULL_ON_CPU
 
 
-def _on_device(data: LabelledImages) -> LabelledImages:
+def _on_device(data: WholeDataset) -> WholeDataset:
     if not torch.cuda.is_available():
         return data
-    return LabelledImages(
+    return WholeDataset(
         dataset=data.dataset,
         train_images_NCHW=data.train_images_NCHW.cuda(),
         train_labels_N=data.train_labels_N.cuda(),

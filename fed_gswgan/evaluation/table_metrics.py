@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fed_gswgan.data.labelled_images import LabelledImages
+from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation.calibrated_accuracy import (
     average_accuracy,
     calibrated_accuracy,
@@ -31,7 +31,7 @@ from fed_gswgan.seeding import SeedStream
 
 def table_metrics(
     sampler: Sampler,
-    data: LabelledImages,
+    data: WholeDataset,
     size: MetricSize,
     seed: int,
     real: RealScores | None,
@@ -85,7 +85,7 @@ def table_metrics(
 
 
 def real_scores(
-    data: LabelledImages,
+    data: WholeDataset,
     size: MetricSize,
     seed: int,
     progress: Progress,
@@ -129,7 +129,7 @@ def real_scores(
 
 
 def table_judge(
-    data: LabelledImages, size: MetricSize, seed: int, progress: Progress
+    data: WholeDataset, size: MetricSize, seed: int, progress: Progress
 ) -> ScoreClassifier:
     """Train the judge of the inception score on all real training images."""
     judge = train_score_classifier(
@@ -149,7 +149,7 @@ def _measure(
     *,
     training: tuple[Tensor, Tensor],
     scored_NCHW: Tensor,
-    data: LabelledImages,
+    data: WholeDataset,
     size: MetricSize,
     seed: int,
     progress: Progress,
@@ -206,7 +206,7 @@ def _measure(
 
 
 def _extractor(
-    judge: ScoreClassifier, data: LabelledImages, size: MetricSize
+    judge: ScoreClassifier, data: WholeDataset, size: MetricSize
 ) -> tuple[FeatureExtractor, list[str]]:
     if size.features == "inception":
         try:
@@ -240,5 +240,5 @@ def _random_rows(images_NCHW: Tensor, count: int, purpose: str, seed: int) -> Te
     return torch.from_numpy(order[:count]).to(images_NCHW.device)
 
 
-def _test_set(data: LabelledImages) -> str:
+def _test_set(data: WholeDataset) -> str:
     return f"the {len(data.test_images_NCHW)} real test images"

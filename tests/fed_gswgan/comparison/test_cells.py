@@ -9,7 +9,7 @@ from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.comparison import cells
 from fed_gswgan.comparison.cells import Cell, run_cell
 from fed_gswgan.comparison.results_folder import ResultsFolder
-from fed_gswgan.data.labelled_images import LabelledImages
+from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation.inception_score import inception_score
 from fed_gswgan.evaluation.metric_size import SMALL
 from fed_gswgan.evaluation.sampler import draw_samples
@@ -32,7 +32,7 @@ def striped(labels: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 LABELS = torch.arange(80) % 4
-DATA = LabelledImages(
+DATA = WholeDataset(
     dataset="mnist",
     train_images_NCHW=striped(LABELS, 0),
     train_labels_N=LABELS,
@@ -70,7 +70,7 @@ class Copying:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "open_labelled_images", lambda *place: DATA)
+    monkeypatch.setattr(cells, "open_whole_dataset", lambda *place: DATA)
     monkeypatch.setattr(cells, "METHODS", {"copying": Copying()})
     monkeypatch.setattr(cells, "metric_size", lambda preset: TINY)
     ResultsFolder(tmp_path).open({})

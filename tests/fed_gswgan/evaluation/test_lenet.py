@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.signal import correlate
 
-from fed_gswgan.data.labelled_images import open_labelled_images
+from fed_gswgan.data.whole_dataset import open_whole_dataset
 from fed_gswgan.evaluation.lenet import LeNet, cnn_accuracy
 
 
@@ -78,7 +78,7 @@ def test_the_last_line_of_progress_is_the_accuracy(spots):
 
 
 def test_3000_real_digits_teach_it_most_of_the_others(fed_gswgan_data):
-    data = open_labelled_images("mnist", fed_gswgan_data)
+    data = open_whole_dataset("mnist", fed_gswgan_data)
     found = cnn_accuracy(
         data.train_images_NCHW[:3000],
         data.train_labels_N[:3000],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.data.labelled_images import LabelledImages
+from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation import table_metrics as module
 from fed_gswgan.evaluation.classifier import accuracy
 from fed_gswgan.evaluation.inception_features import InceptionUnavailable
@@ -34,7 +34,7 @@ def silent(_line):
 @pytest.fixture(scope="module")
 def data(spots):
     labels, test_labels = spots.labels(240), spots.labels(200)
-    return LabelledImages(
+    return WholeDataset(
         dataset="spots",
         train_images_NCHW=spots.draw(labels, 1),
         train_labels_N=labels,

@@ -32,7 +32,7 @@ DATASETS = tuple(_DATASETS)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class LabelledImages:
+class WholeDataset:
     """A data set with its published division into training and test images.
 
     Attributes:
@@ -52,10 +52,10 @@ class LabelledImages:
     class_names: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"LabelledImages({self.dataset!r})"
+        return f"WholeDataset({self.dataset!r})"
 
 
-def open_labelled_images(dataset: str, data_dir: Path | None) -> LabelledImages:
+def open_whole_dataset(dataset: str, data_dir: Path | None) -> WholeDataset:
     """Read a data set from the four files that torchvision leaves in its ``raw`` folder.
 
     Args:
@@ -77,7 +77,7 @@ def open_labelled_images(dataset: str, data_dir: Path | None) -> LabelledImages:
         raise FileNotFoundError(f"{dataset}: no folder is named; {advice}")
     train_images, train_labels = _read(root / folder / "raw", "train", len(class_names), advice)
     test_images, test_labels = _read(root / folder / "raw", "t10k", len(class_names), advice)
-    return LabelledImages(
+    return WholeDataset(
         dataset=dataset,
         train_images_NCHW=train_images,
         train_labels_N=train_labels,
