@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fed_gswgan.data.class_sets import DROPPED, ClassSet
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabeledImages
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabelledImages
 
 
 def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
@@ -34,7 +34,7 @@ def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
 
 def keep_classes(
     images: Images, labels: NDArray[Any], class_set: ClassSet, origin: str
-) -> LabeledImages:
+) -> LabelledImages:
     """Drop the images of other classes and give the rest their new labels.
 
     Raises:
@@ -44,4 +44,4 @@ def keep_classes(
         raise ValueError(f"{origin}: {len(images)} images need a label each, not {labels.shape}")
     new_labels = class_set.relabel(labels, origin)
     kept = new_labels != DROPPED
-    return LabeledImages(images[kept], new_labels[kept], origin)
+    return LabelledImages(images[kept], new_labels[kept], origin)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fed_gswgan.data.class_sets import digit_class_set
 from fed_gswgan.data.held_out_rule import fixed_fraction
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabeledImages, WriterShard
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabelledImages, WriterShard
 
 BLOCK_STARTS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667)
 BLOCK_IDS = tuple(f"block-{number:02d}" for number in range(1, len(BLOCK_STARTS) + 1))
@@ -59,10 +59,10 @@ class DigitsSource:
         rows = self._rows[writer_id]
         return WriterShard((writer_id,), enlarge(self._images[rows]), self._labels[rows])
 
-    def held_out(self) -> LabeledImages:
+    def held_out(self) -> LabelledImages:
         """Return the 300 held-out images, 30 of each class."""
         rows = held_out_rows(self._labels)
-        return LabeledImages(enlarge(self._images[rows]), self._labels[rows], "digits, held out")
+        return LabelledImages(enlarge(self._images[rows]), self._labels[rows], "digits, held out")
 
     def _shard_rows(self) -> list[NDArray[np.int64]]:
         kept = np.setdiff1d(np.arange(len(self._labels)), held_out_rows(self._labels))

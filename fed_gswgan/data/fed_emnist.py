@@ -13,7 +13,7 @@ from fed_gswgan.data.character_rows import invert_paper, keep_classes
 from fed_gswgan.data.class_sets import ClassSet, emnist_class_set
 from fed_gswgan.data.data_location import ENVIRONMENT_VARIABLE, data_root, require_file
 from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabeledImages
+from fed_gswgan.data.writer_shard import LabelledImages
 
 TRAIN_FILE = Path("FedEMNIST/fed_emnist_train.h5")
 TEST_FILE = Path("FedEMNIST/fed_emnist_test.h5")
@@ -72,7 +72,7 @@ class FedEmnistArchive:
                 counts[writer_id] = self.class_set.count_kept(labels, f"{origin}/label")
         return counts
 
-    def read(self, writer_id: str) -> LabeledImages:
+    def read(self, writer_id: str) -> LabelledImages:
         """Return all images of one writer, training images first."""
         images, labels = [], []
         for path in (self.train_path, self.test_path):

@@ -10,7 +10,7 @@ import numpy as np
 from fed_gswgan.data.character_rows import invert_paper, keep_classes
 from fed_gswgan.data.class_sets import ClassSet, emnist_class_set
 from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabeledImages
+from fed_gswgan.data.writer_shard import LabelledImages
 
 DATASET = "flwrlabs/femnist"
 
@@ -78,7 +78,7 @@ class FemnistTable:
         """Return what an error names."""
         return f"{DATASET}:writer_id={writer_id}"
 
-    def read(self, writer_id: str) -> LabeledImages:
+    def read(self, writer_id: str) -> LabelledImages:
         """Return all images of one writer, in the table's order."""
         origin = self.origin(writer_id)
         rows = [self.rows[number] for number in self.row_numbers[writer_id]]

@@ -9,7 +9,7 @@ from fed_gswgan.data.class_sets import whole_class_set
 from fed_gswgan.data.data_location import own_folder
 from fed_gswgan.data.image_file import read_ink
 from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabeledImages
+from fed_gswgan.data.writer_shard import LabelledImages
 
 LAYOUT = "WRITER/CLASS/*.png"
 
@@ -52,10 +52,10 @@ class ImageFolder:
     files: dict[str, Files]
     class_names: tuple[str, ...]
 
-    def read(self, writer_id: str) -> LabeledImages:
+    def read(self, writer_id: str) -> LabelledImages:
         """Return all images of one writer, by class and file name."""
         paths = self.files[writer_id]
-        return LabeledImages(
+        return LabelledImages(
             np.stack([read_ink(path) for _, path in paths]),
             np.array([self.class_names.index(name) for name, _ in paths], dtype=np.int64),
             origin=str(self.root / writer_id),

@@ -12,7 +12,7 @@ from fed_gswgan.data.class_sets import ClassSet, emnist_class_set
 from fed_gswgan.data.data_location import own_folder
 from fed_gswgan.data.leaf_index import UserSpan, index_users
 from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabeledImages
+from fed_gswgan.data.writer_shard import LabelledImages
 
 LAYOUT = "*.json in it, or in its folders train/ and test/"
 
@@ -58,7 +58,7 @@ class LeafArchive:
             for writer_id, spans in self.spans.items()
         }
 
-    def read(self, writer_id: str) -> LabeledImages:
+    def read(self, writer_id: str) -> LabelledImages:
         """Return all images of one writer, in the order of the files."""
         images, labels = [], []
         for span in self.spans[writer_id]:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from fed_gswgan.data.character_rows import invert_paper
 from fed_gswgan.data.image_file import read_ink
 from fed_gswgan.data.image_folder import class_files, visible
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, LabeledImages
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE, LabelledImages
 
 FORMATS = "a folder of CLASS/*.png, or a file .npz, .h5 or .hdf5"
 HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
-def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabeledImages:
+def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
     """Read all images of one person.
 
     A folder holds a folder for each class the person wrote, named as the class, with PNG files of
@@ -54,29 +54,29 @@ def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabeledImages:
     return images
 
 
-def _of_folder(path: Path, class_names: tuple[str, ...]) -> LabeledImages:
+def _of_folder(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
     for folder in visible(path):
         if folder.name not in class_names:
             raise ValueError(f"{folder}: must be named as one of the classes {list(class_names)}")
     files = class_files(path)
-    return LabeledImages(
+    return LabelledImages(
         np.stack([read_ink(file) for _, file in files]),
         np.array([class_names.index(name) for name, _ in files], dtype=np.int64),
         origin=str(path),
     )
 
 
-def _of_npz(path: Path) -> LabeledImages:
+def _of_npz(path: Path) -> LabelledImages:
     try:
         with np.load(path, allow_pickle=False) as file:
             _require_names(path, list(file), ("images", "labels"))
             images, labels = file["images"], file["labels"]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"{path}: must be an NPZ file of numbers ({error})") from error
-    return _labeled(path, images, labels)
+    return _labelled(path, images, labels)
 
 
-def _of_hdf5(path: Path) -> LabeledImages:
+def _of_hdf5(path: Path) -> LabelledImages:
     import h5py
 
     path.stat()
@@ -90,10 +90,10 @@ def _of_hdf5(path: Path) -> LabeledImages:
     if name == "pixels":
         rows = images.reshape(len(images), -1) if np.ndim(images) == 4 else images
         images = invert_paper(rows, f"{path}, pixels")
-    return _labeled(path, images, labels)
+    return _labelled(path, images, labels)
 
 
-def _labeled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> LabeledImages:
+def _labelled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> LabelledImages:
     if images.shape[1:] not in (IMAGE_SHAPE, IMAGE_SHAPE[1:], (784,)):
         raise ValueError(
             f"{path}: images must be (N, 28, 28), (N, 1, 28, 28) or (N, 784), not {images.shape}"
@@ -105,7 +105,7 @@ def _labeled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> LabeledI
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{path}: labels must be whole numbers, not {labels.dtype}")
     pixels = images.astype(np.float32).reshape(-1, *IMAGE_SHAPE)
-    return LabeledImages(pixels, labels.astype(np.int64), origin=str(path))
+    return LabelledImages(pixels, labels.astype(np.int64), origin=str(path))
 
 
 def _require_names(path: Path, names: list[str], needed: tuple[str, ...]) -> None:
@@ -113,7 +113,7 @@ def _require_names(path: Path, names: list[str], needed: tuple[str, ...]) -> Non
         raise ValueError(f"{path}: must hold {' and '.join(needed)}; {missing[0]} is missing")
 
 
-def _require_paper(images: LabeledImages, path: Path) -> None:
+def _require_paper(images: LabelledImages, path: Path) -> None:
     """Refuse white on black as black on white: a critic would learn the paper."""
     rows = images.images[:, 0]
     border = np.concatenate([rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]], axis=1)

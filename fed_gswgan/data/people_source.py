@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from fed_gswgan.data.held_out_rule import WriterSplit, split_writers
-from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
+from fed_gswgan.data.writer_shard import LabelledImages, WriterShard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -31,7 +31,7 @@ class PeopleSource:
     class_names: tuple[str, ...]
     image_counts: Mapping[str, int]
     min_images_per_writer: int
-    read: Callable[[str], LabeledImages]
+    read: Callable[[str], LabelledImages]
 
     def __post_init__(self) -> None:
         _ = self.split  # an impossible minimum is an error of opening, not of reading
@@ -65,10 +65,10 @@ class PeopleSource:
         everything = self.read(writer_id)
         return WriterShard((writer_id,), everything.images, everything.labels)
 
-    def held_out(self) -> LabeledImages:
+    def held_out(self) -> LabelledImages:
         """Read the images of all held-out writers, by writer."""
         parts = [self.read(writer_id) for writer_id in self.held_out_writers]
-        return LabeledImages(
+        return LabelledImages(
             np.concatenate([part.images for part in parts]),
             np.concatenate([part.labels for part in parts]),
             origin=f"{self.name}, held-out writers",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fed_gswgan.data.class_sets import digit_class_set
 from fed_gswgan.data.data_location import CACHE_DIR, ENVIRONMENT_VARIABLE, data_root, require_file
 from fed_gswgan.data.idx_file import map_idx
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabeledImages, WriterShard
+from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabelledImages, WriterShard
 
 FILES = tuple(
     f"QMNIST/raw/qmnist-{part}-{kind}"
@@ -74,10 +74,10 @@ class QmnistSource:
         rows = targets[:, WRITER_COLUMN] == int(writer_id)
         return WriterShard((writer_id,), _scaled(pixels[rows]), targets[rows, 0])
 
-    def held_out(self) -> LabeledImages:
+    def held_out(self) -> LabelledImages:
         """Return MNIST's 10,000 test digits."""
         pixels, targets = self._test
-        return LabeledImages(_scaled(pixels), targets[:, 0], "qmnist, held-out writers")
+        return LabelledImages(_scaled(pixels), targets[:, 0], "qmnist, held-out writers")
 
     @cached_property
     def _train(self) -> Digits:

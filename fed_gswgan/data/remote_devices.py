@@ -1,7 +1,7 @@
 """The data of devices that their owners keep: all that the server knows of it is what to expect."""
 
 from fed_gswgan.data.class_sets import emnist_class_set
-from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
+from fed_gswgan.data.writer_shard import LabelledImages, WriterShard
 
 
 class RemoteDevices:
@@ -24,6 +24,6 @@ class RemoteDevices:
         """Refuse: ValueError."""
         raise ValueError(f"dataset=devices: the images of {writer_id} are on its device alone")
 
-    def held_out(self) -> LabeledImages:
+    def held_out(self) -> LabelledImages:
         """Refuse: ValueError."""
         raise ValueError("dataset=devices must have evaluation-samples=0: no image is held out")

@@ -17,7 +17,7 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabeledImages:
+class LabelledImages:
     """Images with their labels, of nobody in particular: the held-out ones, or one reading.
 
     Args:
@@ -37,7 +37,7 @@ class LabeledImages:
         check_images(self.images, self.labels, self.origin)
 
     def __repr__(self) -> str:
-        return "LabeledImages(private)"
+        return "LabelledImages(private)"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,7 +11,7 @@ from fed_gswgan.data.image_folder import open_image_folder
 from fed_gswgan.data.leaf_json import open_leaf_femnist
 from fed_gswgan.data.qmnist import QmnistSource
 from fed_gswgan.data.remote_devices import RemoteDevices
-from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
+from fed_gswgan.data.writer_shard import LabelledImages, WriterShard
 
 MOST_CLASSES = 256
 
@@ -46,7 +46,7 @@ class WriterSource(Protocol):
     def shard(self, writer_id: str) -> WriterShard:
         """Read the images of one of ``writer_ids``."""
 
-    def held_out(self) -> LabeledImages:
+    def held_out(self) -> LabelledImages:
         """Read the images for evaluation."""
 
 

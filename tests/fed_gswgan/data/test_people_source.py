@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabeledImages
+from fed_gswgan.data.writer_shard import LabelledImages
 
 
 def open_people(count=20, minimum=1, counts=None):
@@ -11,7 +11,7 @@ def open_people(count=20, minimum=1, counts=None):
     def read(writer_id):
         read_writers.append(writer_id)
         pixels = np.full((2, 1, 28, 28), int(writer_id) / 100, dtype=np.float32)
-        return LabeledImages(pixels, np.array([0, 1], dtype=np.int64), f"writer {writer_id}")
+        return LabelledImages(pixels, np.array([0, 1], dtype=np.int64), f"writer {writer_id}")
 
     source = PeopleSource(
         name="people",

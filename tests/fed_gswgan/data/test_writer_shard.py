@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.writer_shard import LabeledImages, WriterShard
+from fed_gswgan.data.writer_shard import LabelledImages, WriterShard
 
 
 def images(count=2, value=0.5):
@@ -16,7 +16,7 @@ def labels(*values):
 def test_text_shows_neither_writer_nor_count_nor_pixel(text):
     shown = text(WriterShard(("f0001_41",), images(), labels()))
     assert shown == "WriterShard(private)"
-    assert text(LabeledImages(images(), labels())) == "LabeledImages(private)"
+    assert text(LabelledImages(images(), labels())) == "LabelledImages(private)"
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_wrong_content_is_refused_with_the_writer_and_the_rule(pixels, numbers, 
     with pytest.raises(ValueError, match=f"writer f0001_41: .*{rule}"):
         WriterShard(("f0001_41",), pixels, numbers)
     with pytest.raises(ValueError, match=f"some file: .*{rule}"):
-        LabeledImages(pixels, numbers, "some file")
+        LabelledImages(pixels, numbers, "some file")
 
 
 @pytest.mark.parametrize("writers", [(), ("a", "a")])
