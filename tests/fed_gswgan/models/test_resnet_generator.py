@@ -7,47 +7,15 @@ from torch.nn import functional
 
 from fed_gswgan.models import resnet_generator
 from fed_gswgan.models.resnet_generator import ResNetGenerator
-
-LATENT_DIM = 6
-
-
-def build(num_classes=10, width=2):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return ResNetGenerator(LATENT_DIM, num_classes, width)
+from tests.fed_gswgan.models.conftest import LATENT_DIM, draw_latents, seeded
 
 
-def draw_latents(rows):
-    return torch.randn(rows, LATENT_DIM, generator=torch.Generator().manual_seed(1))
+def build(width=2):
+    return seeded(ResNetGenerator, width=width)
 
 
 def snapshot(generator):
     return {name: value.clone() for name, value in generator.state_dict().items()}
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("num_classes", [10, 62])
-def test_samples_are_images_in_unit_range(rows, num_classes):
-    generator = build(num_classes)
-    samples = generator(draw_latents(rows), torch.full((rows,), num_classes - 1))
-    assert samples.shape == (rows, 1, 28, 28)
-    assert samples.dtype == torch.float32
-    assert samples.min() >= 0
-    assert samples.max() <= 1
-    assert (generator.latent_dim, generator.num_classes) == (LATENT_DIM, num_classes)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_sample_depends_only_on_its_own_latent_and_label(training):
-    # Two copies, since a forward in train mode moves the vectors of spectral norm.
-    generator = build().train(training)
-    twin = copy.deepcopy(generator)
-    latents, labels = draw_latents(2), torch.tensor([3, 4])
-    samples = generator(latents, labels)
-    latents[1], labels[1] = 5.0, 7
-    changed = twin(latents, labels)
-    assert torch.equal(changed[0], samples[0])
-    assert not torch.allclose(changed[1], samples[1])
 
 
 def test_power_iteration_does_not_depend_on_the_latents():
@@ -57,19 +25,6 @@ def test_power_iteration_does_not_depend_on_the_latents():
     twin(torch.zeros(1, LATENT_DIM), torch.tensor([9]))
     state = twin.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in generator.state_dict().items())
-
-
-def test_gradient_of_one_sample_reaches_only_its_own_latent():
-    latents = draw_latents(3).requires_grad_()
-    build()(latents, torch.arange(3))[0].sum().backward()
-    assert latents.grad[0].norm() > 0
-    assert latents.grad[1:].eq(0).all()
-
-
-def test_label_changes_the_sample():
-    latents = draw_latents(1).expand(10, -1)
-    samples = build()(latents, torch.arange(10))
-    assert torch.pdist(samples.flatten(1)).min() > 1e-2
 
 
 def test_eval_regenerates_the_samples_it_sent_with_a_gradient():
@@ -117,23 +72,6 @@ def test_state_dict_restores_the_samples_exactly():
     restored.load_state_dict(snapshot(generator))
     samples = generator.eval()(latents, labels)
     assert torch.equal(restored.eval()(latents, labels), samples)
-
-
-def test_every_parameter_receives_a_gradient():
-    generator = build(num_classes=2)
-    generator(draw_latents(4), torch.tensor([0, 1, 0, 1])).square().sum().backward()
-    assert all(parameter.grad.norm() > 0 for parameter in generator.parameters())
-
-
-def test_initialisation_is_decided_by_the_torch_seed():
-    first, second = build().state_dict(), build().state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize(("width", "parameters"), [(64, 3_826_277), (32, 979_301), (16, 256_229)])
-def test_parameter_count(width, parameters):
-    generator = ResNetGenerator(10, 10, width)
-    assert sum(parameter.numel() for parameter in generator.parameters()) == parameters
 
 
 def doubled_and_convolved_one_after_the_other(features_BCHW, layer):
