@@ -27,12 +27,21 @@ WAYS = (
     (8, "uint8-deflate", "uint4"),
     (8, "uint4-deflate", "uint1"),
 )
+# With --each: every codec by itself, beside float32 both ways.
+EACH = (
+    (8, "float32", "uint8"),
+    (8, "float32", "uint4"),
+    (8, "float32", "uint2"),
+    (8, "float32", "uint1"),
+    (8, "uint4-deflate", "float32"),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--each", action="store_true", help="every codec by itself instead")
     options = parser.parse_args()
     print(
         f"digits, {options.rounds} rounds of all 14 clients, {options.seeds} seeds; bytes of a "
@@ -43,7 +52,7 @@ def main() -> None:
         f"{'1 / both':>10}  {'label agreement':<26}{'Fréchet distance':<26}"
     )
     base = SHARED | DATA["digits"] | {"rounds": options.rounds}
-    for frequencies, down, up in WAYS:
+    for frequencies, down, up in EACH if options.each else WAYS:
         settings = base | OURS | {
             "dct-frequencies": frequencies, "downlink-codec": down, "uplink-codec": up,
         }  # fmt: skip
@@ -52,6 +61,8 @@ def main() -> None:
         sent = statistics.mean(s["bytes"]["downlink_per_request"] for s in summaries)
         received = statistics.mean(s["bytes"]["uplink_per_reply"] for s in summaries)
         print_row(basis, down, up, sent, received, summaries)
+    if options.each:
+        return
     fedavg = base | METHODS["small"]["fedavg-gan"].settings | DATA["digits"]
     summaries = summaries_of(fedavg | {"rounds": options.rounds}, options.seeds)
     print_row("FedAvg", "float32", "float32", *published_bytes(), summaries)

@@ -95,7 +95,7 @@ class FieldConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
-    """The generator and its optimizer; it never leaves the server."""
+    """The generator and its optimizer; it stays on the server, but under ``fedavg-gan``."""
 
     generator: str = "slim"
     generator_width: int = 32
@@ -119,7 +119,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CriticConfig:
-    """The critic, and how a client trains it in one participation; it never leaves the client."""
+    """The critic, and how a client trains it; it stays on the client, but under ``fedavg-gan``."""
 
     critic: str = "mlp"
     critic_width: int = 256

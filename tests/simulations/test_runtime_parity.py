@@ -23,7 +23,8 @@ ENGINES = {
 }
 # Cohorts of two among four: while one round is out, clients of another can answer.
 IN_FLIGHT = ["--set", "rounds-in-flight=3", "--set", "cohort-size=2"]
-ENGINES |= {f"{name}, in flight": [*words, *IN_FLIGHT] for name, words in ENGINES.items()}
+FLYING = ("in-process", "two workers", "ray", "vectorized, two workers")
+ENGINES |= {f"{name}, in flight": [*ENGINES[name], *IN_FLIGHT] for name in FLYING}
 SAME_TO_THE_BIT = [
     "ray",
     pytest.param("ray, one client a message", marks=pytest.mark.slow),
@@ -75,6 +76,15 @@ def test_rounds_in_flight_give_the_same_generator_and_ledgers(run_of, name):
     assert all(tensors(one)[key].equal(tensors(other)[key]) for key in tensors(one))
     assert entries(one) == entries(other)
     assert [line["staleness"] for line in read_rounds(other)] == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.slow
+def test_rounds_in_flight_are_the_same_to_rounding_where_critics_are_trained_at_once(run_of):
+    one, other = run_of("in-process, in flight"), run_of("vectorized, two workers, in flight")
+
+    for key, expected in tensors(one).items():
+        torch.testing.assert_close(tensors(other)[key], expected, rtol=1e-5, atol=1e-5, msg=key)
+    assert entries(one) == entries(other)
 
 
 @pytest.mark.parametrize("name", TO_ROUNDING)
