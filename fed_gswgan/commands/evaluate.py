@@ -7,22 +7,25 @@ from typing import Any
 from fed_gswgan.config import CLASS_SETS, DATASETS, DataConfig
 
 WHOLE = ("mnist", "fashion-mnist")  # with a test set of their own
+SAMPLES = 4000
+PRESET = "small"
+OF_PEOPLE = ("data_dir", "classes", "min_images_per_writer")  # of a federation's data
 
 
 def add_parser(commands: Any) -> None:
     """Add the command and its options."""
     parser = commands.add_parser("evaluate", help="measure a run, or samples in a file")
     parser.add_argument("subject", type=Path, metavar="RUN|FILE.npz")
-    parser.add_argument("--samples", type=int, default=4000, help="drawn; default %(default)s")
+    parser.add_argument("--samples", type=int, help=f"drawn; default {SAMPLES}")
     parser.add_argument("--seed", type=int, default=0, help="of the metrics, not of the run")
     file = parser.add_argument_group("of a file, which does not say what it was trained on")
     file.add_argument("--dataset", choices=(*DATASETS, *WHOLE))
-    file.add_argument("--data-dir", default="")
-    file.add_argument("--classes", choices=CLASS_SETS, default="all")
-    file.add_argument("--min-images-per-writer", type=int, default=1)
+    file.add_argument("--data-dir", help="default: FED_GSWGAN_DATA")
+    file.add_argument("--classes", choices=CLASS_SETS, help="default all")
+    file.add_argument("--min-images-per-writer", type=int, help="default 1")
     file.add_argument(
-        "--preset", choices=("small", "full"), default="small",
-        help="sizes of the paper's metrics, for mnist and fashion-mnist",
+        "--preset", choices=("small", "full"),
+        help=f"sizes of the paper's metrics, for mnist and fashion-mnist; default {PRESET}",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(command=evaluate)
@@ -36,22 +39,32 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     if options.subject.is_dir():
         from fed_gswgan.reporting.trained_generator import load_generator
 
-        if options.dataset is not None:
-            raise ValueError(f"dataset={options.dataset}: a run knows its own; leave it out")
+        _refuse(options, "a run knows its own", "dataset", *OF_PEOPLE)
+        _refuse(options, f"of {' and '.join(WHOLE)} alone", "preset")
         trained = load_generator(options.subject)
         return _on_held_out(options, trained.sampler, trained.config.data)
     if options.dataset is None:
         raise ValueError("dataset must be given for samples in a file")
     sampler = pool_sampler(*read_samples(options.subject))
     if options.dataset in WHOLE:
+        _refuse(options, f"the preset decides for {options.dataset}", "samples")
+        _refuse(options, f"not of {options.dataset}", "classes", "min_images_per_writer")
         return _on_test_set(options, sampler)
-    config = DataConfig(
-        dataset=options.dataset,
-        data_dir=options.data_dir,
-        classes=options.classes,
-        min_images_per_writer=options.min_images_per_writer,
-    )
-    return _on_held_out(options, sampler, config)
+    _refuse(options, f"of {' and '.join(WHOLE)} alone", "preset")
+    given = {name: getattr(options, name) for name in OF_PEOPLE if _given(options, name)}
+    return _on_held_out(options, sampler, DataConfig(dataset=options.dataset, **given))
+
+
+def _given(options: argparse.Namespace, name: str) -> bool:
+    return getattr(options, name) is not None
+
+
+def _refuse(options: argparse.Namespace, why: str, *names: str) -> None:
+    """Refuse options that would change nothing."""
+    for name in names:
+        if _given(options, name):
+            key, value = name.replace("_", "-"), getattr(options, name)
+            raise ValueError(f"{key}={value}: {why}; leave it out")
 
 
 def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) -> dict[str, Any]:
@@ -67,7 +80,7 @@ def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) 
         torch.from_numpy(held_out.images),
         torch.from_numpy(held_out.labels),
         len(source.class_names),
-        options.samples,
+        SAMPLES if options.samples is None else options.samples,
         options.seed,
     )
     return report.to_dict()
@@ -80,7 +93,7 @@ def _on_test_set(options: argparse.Namespace, sampler: Any) -> dict[str, Any]:
 
     data_dir = Path(options.data_dir) if options.data_dir else None
     data = open_whole_dataset(options.dataset, data_dir)
-    size = metric_size(options.preset)
+    size = metric_size(options.preset or PRESET)
     real = real_scores(data, size, options.seed, _nothing)
     return table_metrics(sampler, data, size, options.seed, real, _nothing).to_dict()
 

@@ -38,10 +38,39 @@ def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [(["{file}"], "dataset must be given"), (["{run}", "--dataset", "digits"], "knows its own")],
+    [
+        (["{file}"], "dataset must be given"),
+        (["{run}", "--dataset", "digits"], "dataset=digits: a run knows its own; leave it out"),
+        (["{run}", "--data-dir", "x"], "data-dir=x: a run knows its own; leave it out"),
+        (["{run}", "--classes", "all"], "classes=all: a run knows its own; leave it out"),
+        (
+            ["{run}", "--min-images-per-writer", "1"],
+            "min-images-per-writer=1: a run knows its own; leave it out",
+        ),
+        (
+            ["{run}", "--preset", "small"],
+            "preset=small: of mnist and fashion-mnist alone; leave it out",
+        ),
+        (
+            ["{file}", "--dataset", "digits", "--preset", "full"],
+            "preset=full: of mnist and fashion-mnist alone; leave it out",
+        ),
+        (
+            ["{file}", "--dataset", "mnist", "--samples", "4000"],
+            "samples=4000: the preset decides for mnist; leave it out",
+        ),
+        (
+            ["{file}", "--dataset", "mnist", "--classes", "digits"],
+            "classes=digits: not of mnist; leave it out",
+        ),
+        (
+            ["{file}", "--dataset", "fashion-mnist", "--min-images-per-writer", "2"],
+            "min-images-per-writer=2: not of fashion-mnist; leave it out",
+        ),
+    ],
 )
-def test_what_is_missing_or_too_much_is_named(small_run, tmp_path, capsys, words, named):
-    file, run = tmp_path / "samples.npz", small_run(rounds=1)
+def test_what_is_missing_or_too_much_is_named(tmp_path, capsys, words, named):
+    file, run = tmp_path / "samples.npz", tmp_path  # refused before the run is looked for
     write_samples(file, torch.zeros(2, 1, 28, 28), torch.tensor([0, 1]))
     assert main(["evaluate", *(word.format(file=file, run=run) for word in words)]) == 2
     assert named in capsys.readouterr().err
