@@ -16,6 +16,7 @@ from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.rows import METRIC_COLUMNS, metric_spreads, spread
 from fed_gswgan.comparison.sample_pictures import save_side_by_side
 from fed_gswgan.comparison.tables import write_tables
+from fed_gswgan.optional_extra import needs_extra
 from fed_gswgan.validation import at_least, between, one_of, positive
 
 
@@ -56,6 +57,8 @@ class Table1:
         at_least(1, workers=self.workers)
         for name in self.methods:
             one_of(METHODS, methods=name)
+            with needs_extra("compare", f"methods={name}"):
+                METHODS[name].settings(self.preset)  # imports it: now, not after the first cell
         for values in (self.methods, self.epsilons):
             if len(set(values)) < len(values):
                 raise ValueError(f"{', '.join(map(str, values))}: each may be named once")

@@ -11,6 +11,7 @@ from fed_gswgan.data.character_rows import invert_paper, keep_classes
 from fed_gswgan.data.class_sets import ClassSet, emnist_class_set
 from fed_gswgan.data.people_source import PeopleSource
 from fed_gswgan.data.writer_shard import LabelledImages
+from fed_gswgan.optional_extra import needs_extra
 
 DATASET = "flwrlabs/femnist"
 
@@ -92,14 +93,9 @@ class FemnistTable:
 
 
 def _load_rows() -> Rows:
-    try:
+    with needs_extra("flwr-datasets", "dataset='flwr-femnist'"):
         from flwr_datasets import FederatedDataset
         from flwr_datasets.partitioner import NaturalIdPartitioner
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"dataset='flwr-femnist' needs an extra that is not installed ({error}): "
-            "pip install 'fed-gswgan[flwr-datasets]'"
-        ) from error
     federated = FederatedDataset(
         dataset=DATASET,
         partitioners={"train": NaturalIdPartitioner(partition_by="writer_id")},

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import xgboost
 from numpy.typing import NDArray
 from sklearn import (
     discriminant_analysis,
@@ -21,8 +20,12 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from fed_gswgan.evaluation.progress import Progress
+from fed_gswgan.optional_extra import needs_extra
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
+
+with needs_extra("compare", "a classifier of table 1"):
+    import xgboost
 
 
 @dataclass(frozen=True, kw_only=True)
