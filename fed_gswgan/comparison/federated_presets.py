@@ -52,15 +52,15 @@ SHARED: Mapping[str, Settings] = {
         "generator-width": 64,
         "latent-dim": 10,
         "latent-kind": "bernoulli",
-        "ema-halflife-steps": 1000.0,
+        "ema-halflife-steps": 692.8,  # decay 0.999, of the authors' code
         "critic": "conv",
         "critic-width": 64,
         "noise-source": "seeded",
         "delta": 1.15e-3,
         "neighboring-relation": "replace-one",
-        "checkpoint-every": 100,
-        "samples-every": 1000,
-        "evaluation-samples": 10000,
+        "checkpoint-every": 20,
+        "samples-every": 500,
+        "evaluation-samples": 20000,
     },
 }
 
@@ -110,6 +110,7 @@ METHODS: Mapping[str, Mapping[str, FederatedMethod]] = {
                 "rounds": 20000,
                 "cohort-size": 1,
                 "batch-size": 48,
+                "critic-batches": 5,
                 "critic-steps": 5,
                 "critic-learning-rate": 1e-4,
                 "generator-learning-rate": 1e-4,

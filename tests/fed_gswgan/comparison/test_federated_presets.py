@@ -7,11 +7,11 @@ from fed_gswgan.comparison.client_compute import participation_flops
 from fed_gswgan.comparison.federated_presets import METHODS, SHARED
 from fed_gswgan.config import Config
 
-CONFIG = Path(__file__).parents[3] / "simulations" / "configs" / "fed-emnist-digits.toml"
+CONFIGS = Path(__file__).parents[3] / "simulations" / "configs"
 
 
-def config_of(name: str) -> Config:
-    return Config.from_run_config({**SHARED["small"], **METHODS["small"][name].settings})
+def config_of(name: str, preset: str = "small") -> Config:
+    return Config.from_run_config({**SHARED[preset], **METHODS[preset][name].settings})
 
 
 def test_the_small_preset_gives_every_method_s_clients_as_much_to_compute():
@@ -24,8 +24,12 @@ def test_the_small_preset_gives_every_method_s_clients_as_much_to_compute():
     assert flops == pytest.approx([flops[0]] * len(flops), rel=0.01)
 
 
-def test_the_config_of_the_readme_is_the_small_preset_s_gs_wgan():
-    assert Config.from_run_config(tomllib.loads(CONFIG.read_text())) == config_of("gs-wgan")
+@pytest.mark.parametrize(
+    ("file", "preset"), [("fed-emnist-digits.toml", "small"), ("paper-fed-emnist.toml", "full")]
+)
+def test_a_config_is_its_preset_s_gs_wgan(file, preset):
+    config = Config.from_run_config(tomllib.loads((CONFIGS / file).read_text()))
+    assert config == config_of("gs-wgan", preset)
 
 
 @pytest.mark.parametrize("preset", METHODS)
