@@ -17,8 +17,8 @@ from typing import Any
 
 from benchmarks.releases import DATA, OURS, SHARED, spread
 from benchmarks.simulated import side_by_side, simulate
-from fed_gswgan.comparison.federated_presets import METHODS
 from fed_gswgan.comparison.published_sizes import published_bytes
+from simulations.federated_presets import METHODS
 
 # Frequencies of each axis (0: pixels), downlink codec, uplink codec.
 WAYS = (

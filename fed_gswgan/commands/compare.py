@@ -1,4 +1,4 @@
-"""``fed-gswgan compare``: the paper's tables, one command each."""
+"""``fed-gswgan compare``: the paper's table of centralised methods."""
 
 import argparse
 import os
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fed_gswgan.baselines.registry import METHODS
-from fed_gswgan.comparison.federated_presets import METHODS as FEDERATED
 
 
 def add_parser(commands: Any) -> None:
-    """Add the commands and their options."""
-    compare = commands.add_parser("compare", help="the paper's tables").add_subparsers(
+    """Add the command and its options."""
+    compare = commands.add_parser("compare", help="the paper's first table").add_subparsers(
         required=True, metavar="TABLE"
     )
     parser = compare.add_parser("table1", help="centralised methods at a true epsilon")
@@ -32,20 +31,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(command=table1, render=_text)
-
-    parser = compare.add_parser("table4", help="federated methods, on real writers")
-    parser.add_argument("--dataset", choices=("fed-emnist",), default="fed-emnist")
-    parser.add_argument("--preset", choices=("small", "full"), default="small")
-    parser.add_argument(
-        "--methods", default=",".join(FEDERATED["small"]),
-        help=f"comma between them: {', '.join(FEDERATED['small'])}",
-    )  # fmt: skip
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--runtime", choices=("ray", "in-process"), default="ray")
-    parser.add_argument("--data-dir", default="", help="default: FED_GSWGAN_DATA")
-    parser.add_argument("--output", type=Path, help="folder to write to, and to go on in")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(command=table4, render=_text)
 
 
 def table1(options: argparse.Namespace) -> dict[str, Any]:
@@ -67,23 +52,6 @@ def table1(options: argparse.Namespace) -> dict[str, Any]:
         workers=options.workers,
     )
     return {"folder": str(folder), **table.run(Console(file=sys.stderr))}
-
-
-def table4(options: argparse.Namespace) -> dict[str, Any]:
-    """Run what is missing of the fourth table and return its rows."""
-    from fed_gswgan.comparison.table4 import Table4
-
-    folder = options.output or Path("results") / f"table4-{options.dataset}-{options.preset}"
-    table = Table4(
-        dataset=options.dataset,
-        preset=options.preset,
-        methods=_names(options.methods),
-        seeds=options.seeds,
-        runtime=options.runtime,
-        folder=folder,
-        data_dir=options.data_dir,
-    )
-    return {"folder": str(folder), **table.run()}
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from fed_gswgan.comparison.client_compute import participation_flops
-from fed_gswgan.comparison.federated_presets import METHODS, SHARED
 from fed_gswgan.config import Config
+from simulations.client_compute import participation_flops
+from simulations.federated_presets import METHODS, SHARED
 
-CONFIGS = Path(__file__).parents[3] / "simulations" / "configs"
+CONFIGS = Path(__file__).parents[2] / "simulations" / "configs"
 
 
 def config_of(name: str, preset: str = "small") -> Config:

@@ -1,5 +1,5 @@
-from fed_gswgan.comparison.client_compute import participation_flops
 from fed_gswgan.config import Config
+from simulations.client_compute import participation_flops
 
 SHARED = {
     "critic": "mlp", "critic-width": 16, "critic-steps": 3, "batch-size": 8, "generator": "slim",

@@ -11,14 +11,13 @@ from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.run_folder import changed_setting
 
-SIMULATIONS = "simulations.run"
 PLACES = ("output-dir", "data-dir", "resume")  # where things lie; no part of what a run is
 
 
 def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) -> dict[str, Any]:
     """Run a simulation to its end, or go on with the one in the folder; return its summary.
 
-    It runs from the checkout, as ``python -m simulations.run`` does, and prints what that prints.
+    It prints what ``python -m simulations.run`` prints, to standard error.
 
     Args:
         settings: of the run.
@@ -26,16 +25,13 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
         runtime: ``ray`` or ``in-process``.
 
     Raises:
-        FileNotFoundError: this is no checkout.
         ValueError: the folder's run has other settings.
         ChildProcessError: the run failed.
     """
     _require_same_settings(settings, folder)
     summary = folder / "summary.json"
     if not summary.exists():
-        if not Path("simulations", "run.py").exists():
-            raise FileNotFoundError("simulations/run.py: not there; run this in a checkout")
-        words = [sys.executable, "-m", SIMULATIONS, "--runtime", runtime]
+        words = [sys.executable, "-m", "simulations.run", "--runtime", runtime]
         if (folder / "run.json").exists():
             words += ["--resume", str(folder)]
         else:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fed_gswgan.comparison import federated_presets
-from fed_gswgan.comparison.federated_presets import FederatedMethod
-from fed_gswgan.comparison.table4 import Table4
+from simulations import federated_presets
+from simulations.compare import main
+from simulations.federated_presets import FederatedMethod
+from simulations.table4 import Table4
 
 TINY = {
     "dataset": "digits", "classes": "digits", "max-clients": 4, "cohort-size": 3, "batch-size": 8,
@@ -21,7 +22,7 @@ FEDAVG = {
 
 @pytest.fixture
 def table(tmp_path, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[3])
+    monkeypatch.chdir(Path(__file__).parents[2])
     monkeypatch.setitem(federated_presets.SHARED, "small", TINY)
     methods = {
         "gs-wgan": FederatedMethod(title="GS-WGAN", settings={"noise-stddev": 2.14}),
@@ -41,7 +42,7 @@ def table(tmp_path, monkeypatch):
     return make
 
 
-def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, tmp_path):
+def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, tmp_path, capfd):
     found = table("gs-wgan", "fedavg-gan", "fedavg-gan-matched").run()
     ours, theirs, matched = found["rows"]
     assert [row["trust_model"] for row in found["rows"]] == ["local", "central", "central"]
@@ -63,6 +64,10 @@ def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, 
     again = table("gs-wgan", "fedavg-gan", "fedavg-gan-matched").run()
     assert summary.stat().st_mtime_ns == before  # what is finished is not run again
     assert again == json.loads((folder / "table.json").read_text()) == found
+    words = ["--methods", "gs-wgan,fedavg-gan,fedavg-gan-matched", "--runtime", "in-process"]
+    assert main([*words, "--output", str(folder)]) == 0
+    printed = capfd.readouterr().out
+    assert printed == (folder / "table.md").read_text() + f"written to {folder}\n"
     federated_presets.SHARED["small"]["critic-steps"] = 5
     try:
         with pytest.raises(ValueError, match="critic-steps=5 must be 2, as in the run that"):
@@ -79,5 +84,8 @@ def test_every_method_gets_a_row_once_with_both_epsilons_bytes_and_trust(table, 
 def test_a_row_that_is_matched_needs_the_one_it_is_matched_to(table):
     with pytest.raises(ValueError, match="methods must name gs-wgan before"):
         table("fedavg-gan-matched").run()
-    with pytest.raises(ValueError, match="methods='dp-merf' must be one of"):
-        table("dp-merf")
+
+
+def test_a_method_that_the_preset_lacks_is_named(table, capfd):
+    assert main(["--methods", "dp-merf"]) == 2
+    assert "methods='dp-merf' must be one of" in capfd.readouterr().err

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.comparison.client_compute import participation_flops
 from fed_gswgan.comparison.curves import save_curves
-from fed_gswgan.comparison.federated_presets import METHODS, SHARED, FederatedMethod
-from fed_gswgan.comparison.federated_run import run_federation
 from fed_gswgan.comparison.published import PUBLISHED_TABLE4
 from fed_gswgan.comparison.published_sizes import published_bytes
 from fed_gswgan.comparison.results_folder import ResultsFolder
@@ -22,6 +19,9 @@ from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.reporting.run_folder import config_of_run
 from fed_gswgan.validation import at_least, one_of
+from simulations.client_compute import participation_flops
+from simulations.federated_presets import METHODS, SHARED, FederatedMethod
+from simulations.federated_run import run_federation
 
 COLUMNS: tuple[tuple[str, str, int | None], ...] = (
     ("method", "method", None),
