@@ -35,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def table1(options: argparse.Namespace) -> dict[str, Any]:
     """Run what is missing of the first table and return its rows."""
+    import torch
     from rich.console import Console
 
     from fed_gswgan.comparison.table1 import Table1
@@ -50,6 +51,7 @@ def table1(options: argparse.Namespace) -> dict[str, Any]:
         seeds=options.seeds,
         folder=folder,
         workers=options.workers,
+        device="cuda" if torch.cuda.is_available() else "cpu",
     )
     return {"folder": str(folder), **table.run(Console(file=sys.stderr))}
 

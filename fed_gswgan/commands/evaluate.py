@@ -87,13 +87,16 @@ def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) 
 
 
 def _on_test_set(options: argparse.Namespace, sampler: Any) -> dict[str, Any]:
-    from fed_gswgan.comparison.cells import metric_size
+    import torch
+
     from fed_gswgan.data.whole_dataset import open_whole_dataset
+    from fed_gswgan.evaluation.metric_size import metric_size
     from fed_gswgan.evaluation.table_metrics import real_scores, table_metrics
 
     data_dir = Path(options.data_dir) if options.data_dir else None
-    data = open_whole_dataset(options.dataset, data_dir)
-    size = metric_size(options.preset or PRESET)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = open_whole_dataset(options.dataset, data_dir).to(device)
+    size = metric_size(options.preset or PRESET, device)
     real = real_scores(data, size, options.seed, _nothing)
     return table_metrics(sampler, data, size, options.seed, real, _nothing).to_dict()
 

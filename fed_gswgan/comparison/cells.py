@@ -12,7 +12,7 @@ from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.sample_pictures import drawn_for_picture
 from fed_gswgan.data.whole_dataset import WholeDataset, open_whole_dataset
-from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL, MetricSize
+from fed_gswgan.evaluation.metric_size import MetricSize, metric_size
 from fed_gswgan.evaluation.score_classifier import kept_score_classifier
 from fed_gswgan.evaluation.table_metrics import real_scores, table_judge, table_metrics
 from fed_gswgan.evaluation.table_row import RealScores
@@ -35,6 +35,7 @@ class Cell:
         delta: of that epsilon.
         method: a name of the registry, or ``real``.
         seed: of the training.
+        device: of all networks, ``cpu`` or ``cuda``.
     """
 
     dataset: str
@@ -44,6 +45,7 @@ class Cell:
     delta: float
     method: str
     seed: int
+    device: str
 
     @property
     def name(self) -> str:
@@ -52,22 +54,24 @@ class Cell:
             return f"{REAL}-{self.seed}"
         return f"{self.method}-epsilon{self.epsilon!r}-{self.seed}"
 
+    @property
+    def size(self) -> MetricSize:
+        """Of its metrics."""
+        return metric_size(self.preset, torch.device(self.device))
+
     def settings(self) -> dict[str, Any]:
         """Return all that decides its figures beside data set, epsilon, delta and seed."""
-        found: dict[str, Any] = {"metric_size": asdict(metric_size(self.preset))}
+        found: dict[str, Any] = {"metric_size": asdict(self.size)}
         if self.method != REAL:
             found["method"] = asdict(METHODS[self.method].settings(self.preset))
         return found
 
 
 def run_cell(cell: Cell, folder: Path) -> str:
-    """Train and measure one cell, keep it in the folder, and return its name.
-
-    Runs on the GPU where there is one, otherwise on one core.
-    """
+    """Train and measure one cell, keep it in the folder, and return its name."""
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     results = ResultsFolder(folder)
-    data = _on_device(open_whole_dataset(cell.dataset, cell.data_dir))
+    data = open_whole_dataset(cell.dataset, cell.data_dir).to(torch.device(cell.device))
     with results.progress_log(cell.name) as log:
         measured = (
             _real(cell, data, results, log)
@@ -79,16 +83,15 @@ def run_cell(cell: Cell, folder: Path) -> str:
 
 
 def _real(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) -> dict[str, Any]:
-    size = metric_size(cell.preset)
-    judge = table_judge(data, size, EVALUATION_SEED, log)
+    judge = table_judge(data, cell.size, EVALUATION_SEED, log)
     results.keep_judge({name: value.cpu() for name, value in judge.state_dict().items()})
-    scores = real_scores(data, size, EVALUATION_SEED, log, judge)
+    scores = real_scores(data, cell.size, EVALUATION_SEED, log, judge)
     return {"method": REAL, "seed": cell.seed, "metrics": scores.to_dict()}
 
 
 def _method(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) -> dict[str, Any]:
     method = METHODS[cell.method]
-    size = metric_size(cell.preset)
+    size = cell.size
     real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
     judge = kept_score_classifier(size.score_classifier, len(data.class_names), results.judge())
     started = time.perf_counter()
@@ -103,11 +106,10 @@ def _method(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) ->
         progress=lambda share: log(f"training: {share:.0%}"),
     )
     training_seconds = time.perf_counter() - started
-    device = data.train_images_NCHW.device
     metrics = table_metrics(
-        trained.sampler, data, size, EVALUATION_SEED, real, log, judge.to(device)
+        trained.sampler, data, size, EVALUATION_SEED, real, log, judge.to(cell.device)
     )
-    drawn = drawn_for_picture(trained.sampler, len(data.class_names), str(device))
+    drawn = drawn_for_picture(trained.sampler, len(data.class_names), cell.device)
     results.keep_samples(cell.name, drawn)
     return {
         "method": cell.method,
@@ -121,23 +123,3 @@ def _method(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) ->
         "training_seconds": round(training_seconds, 1),
         "metrics": metrics.to_dict(),
     }
-
-
-def metric_size(preset: str) -> MetricSize:
-    """Return the sizes of the metrics; the full ones need a GPU for two of their networks."""
-    if preset == "small":
-        return SMALL
-    return FULL if torch.cuda.is_available() else FULL_ON_CPU
-
-
-def _on_device(data: WholeDataset) -> WholeDataset:
-    if not torch.cuda.is_available():
-        return data
-    return WholeDataset(
-        dataset=data.dataset,
-        train_images_NCHW=data.train_images_NCHW.cuda(),
-        train_labels_N=data.train_labels_N.cuda(),
-        test_images_NCHW=data.test_images_NCHW.cuda(),
-        test_labels_N=data.test_labels_N.cuda(),
-        class_names=data.class_names,
-    )

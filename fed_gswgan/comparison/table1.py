@@ -34,6 +34,7 @@ class Table1:
         seeds: of every method; 0: as many as its preset asks for.
         folder: of the comparison.
         workers: cells at a time.
+        device: that they run on, ``cpu`` or ``cuda``; a cell on ``cpu`` has one core.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class Table1:
     seeds: int
     folder: Path
     workers: int
+    device: str
 
     def __post_init__(self) -> None:
         one_of(("mnist", "fashion-mnist"), dataset=self.dataset)
@@ -55,6 +57,7 @@ class Table1:
         between(0, 1, delta=self.delta)
         at_least(0, seeds=self.seeds)
         at_least(1, workers=self.workers)
+        one_of(("cpu", "cuda"), device=self.device)
         for name in self.methods:
             one_of(METHODS, methods=name)
             with needs_extra("compare", f"methods={name}"):
@@ -95,7 +98,7 @@ class Table1:
         """Return the row of real images, which calibrates, and all others, first seeds first."""
         real = Cell(
             dataset=self.dataset, data_dir=self.data_dir, preset=self.preset, epsilon=0.0,
-            delta=self.delta, method=REAL, seed=0,
+            delta=self.delta, method=REAL, seed=0, device=self.device,
         )  # fmt: skip
         others = [
             replace(real, method=name, seed=seed, epsilon=epsilon)

@@ -1,6 +1,6 @@
 """MNIST and Fashion-MNIST as wholes: the images that lie in one place, and their own test set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,16 @@ class WholeDataset:
 
     def __repr__(self) -> str:
         return f"WholeDataset({self.dataset!r})"
+
+    def to(self, device: torch.device) -> "WholeDataset":
+        """Return the same on a device."""
+        return replace(
+            self,
+            train_images_NCHW=self.train_images_NCHW.to(device),
+            train_labels_N=self.train_labels_N.to(device),
+            test_images_NCHW=self.test_images_NCHW.to(device),
+            test_labels_N=self.test_labels_N.to(device),
+        )
 
 
 def open_whole_dataset(dataset: str, data_dir: Path | None) -> WholeDataset:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from fed_gswgan.evaluation.score_classifier import KINDS, ScoreClassifierKind
 from fed_gswgan.validation import at_least, one_of
 
@@ -82,3 +84,10 @@ FULL_ON_CPU = MetricSize(
     distance_samples=20_000,
     distance_images=60_000,
 )
+
+
+def metric_size(preset: str, device: torch.device) -> MetricSize:
+    """Return the sizes for ``small`` or ``full``; two networks of the full ones need a GPU."""
+    if preset == "small":
+        return SMALL
+    return FULL if device.type == "cuda" else FULL_ON_CPU

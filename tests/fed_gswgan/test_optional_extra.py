@@ -58,7 +58,7 @@ def test_a_method_by_dp_sgd_says_which_extra_to_install_before_anything_runs(
 def table_of(method: str) -> Table1:
     return Table1(
         dataset="mnist", data_dir=None, preset="small", methods=(method,), epsilons=(10.0,),
-        delta=1e-5, seeds=1, folder=Path("unused"), workers=1,
+        delta=1e-5, seeds=1, folder=Path("unused"), workers=1, device="cpu",
     )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Copying:
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "open_whole_dataset", lambda *place: DATA)
     monkeypatch.setattr(cells, "METHODS", {"copying": Copying()})
-    monkeypatch.setattr(cells, "metric_size", lambda preset: TINY)
+    monkeypatch.setattr(cells, "metric_size", lambda preset, device: TINY)
     ResultsFolder(tmp_path).open({})
     return tmp_path
 
@@ -80,7 +80,7 @@ def folder(tmp_path, monkeypatch):
 def cell(method: str) -> Cell:
     return Cell(
         dataset="mnist", data_dir=None, preset="small", epsilon=10.0, delta=1e-5, method=method,
-        seed=0,
+        seed=0, device="cpu",
     )  # fmt: skip
 
 
@@ -106,7 +106,8 @@ def test_a_cell_is_finished_until_its_settings_change(folder, monkeypatch):
     results, asked = ResultsFolder(folder), cell("real")
     run_cell(asked, folder)
     assert results.finished(asked.name, asked.settings())
-    monkeypatch.setattr(cells, "metric_size", lambda preset: replace(TINY, lenet_epochs=2))
+    changed = replace(TINY, lenet_epochs=2)
+    monkeypatch.setattr(cells, "metric_size", lambda preset, device: changed)
     assert not results.finished(asked.name, asked.settings())
 
 

@@ -16,7 +16,7 @@ def test_a_cell_that_fails_is_named_with_its_error(tmp_path):
     ResultsFolder(tmp_path).open({})
     cell = Cell(
         dataset="mnist", data_dir=tmp_path, preset="small", epsilon=10.0, delta=1e-5,
-        method="dp-merf", seed=0,
+        method="dp-merf", seed=0, device="cpu",
     )  # fmt: skip
     finished = []
     with pytest.raises(

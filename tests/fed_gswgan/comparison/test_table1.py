@@ -31,7 +31,7 @@ METRICS = {
 def table(folder: Path, **changed) -> Table1:
     settings = dict(
         dataset="mnist", data_dir=None, preset="small", methods=("dp-merf",), epsilons=(10.0,),
-        delta=1e-5, seeds=2, folder=folder, workers=1,
+        delta=1e-5, seeds=2, folder=folder, workers=1, device="cpu",
     )  # fmt: skip
     return Table1(**{**settings, **changed})
 
@@ -40,7 +40,7 @@ def keep(folder: Path, method: str, seed: int, cnn_accuracy: float, epsilon: flo
     """Keep a cell as a run leaves it, so that it is not run here."""
     asked = Cell(
         dataset="mnist", data_dir=None, preset="small", epsilon=epsilon, delta=1e-5,
-        method=method, seed=seed,
+        method=method, seed=seed, device="cpu",
     )  # fmt: skip
     name = asked.name
     cell = {
@@ -116,6 +116,7 @@ def test_a_folder_of_another_data_set_is_refused(finished):
         ({"methods": ("dp-merf", "dp-merf")}, "dp-merf, dp-merf: each may be named once"),
         ({"delta": 1.0}, "delta=1.0"),
         ({"seeds": -1}, "seeds=-1"),
+        ({"device": "gpu"}, "device='gpu' must be one of"),
     ],
 )
 def test_what_is_out_of_range_is_refused_by_name(tmp_path, changed, message):

@@ -41,6 +41,18 @@ def test_images_are_bytes_over_255_with_their_labels(folder, dataset):
     assert data.test_labels_N.tolist() == [5, 1]
 
 
+def test_all_images_and_labels_go_to_a_device(folder):
+    data = open_whole_dataset("mnist", folder)
+    moved = data.to(torch.device("meta"))
+    tensors = {name: value for name, value in vars(moved).items() if torch.is_tensor(value)}
+    assert {tensor.device.type for tensor in tensors.values()} == {"meta"}
+    assert {name: value.shape for name, value in tensors.items()} == {
+        name: getattr(data, name).shape
+        for name in ("train_images_NCHW", "train_labels_N", "test_images_NCHW", "test_labels_N")
+    }
+    assert (moved.dataset, moved.class_names) == (data.dataset, data.class_names)
+
+
 def test_classes_are_named_in_the_order_of_the_labels(folder):
     assert open_whole_dataset("mnist", folder).class_names == tuple("0123456789")
     garments = open_whole_dataset("fashion-mnist", folder).class_names

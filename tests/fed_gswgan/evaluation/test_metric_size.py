@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL
+from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL, metric_size
 
 
 def test_full_is_the_published_protocol():
@@ -22,6 +23,13 @@ def test_full_on_a_cpu_replaces_the_two_large_networks_alone():
         features=FULL.features,
     )
     assert replaced == FULL
+
+
+def test_a_preset_s_sizes_are_those_that_the_device_can_bear():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    assert metric_size("small", cpu) == metric_size("small", cuda) == SMALL
+    assert metric_size("full", cuda) == FULL
+    assert metric_size("full", cpu) == FULL_ON_CPU
 
 
 def test_sizes_have_names_of_their_own():
