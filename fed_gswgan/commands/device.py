@@ -2,9 +2,11 @@
 
 import argparse
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fed_gswgan.commands.action import add_action
 from fed_gswgan.flat_table import Value
 
 
@@ -12,8 +14,9 @@ def add_parser(commands: Any) -> None:
     """Add the commands and their options."""
     device = commands.add_parser("device", help="the guard that a device runs beside its data")
     actions = device.add_subparsers(required=True, metavar="COMMAND")
+    action = partial(add_action, actions, subject="folder", metavar="DIR")
 
-    made = _action(actions, "init", init, "make a device's folder, with an empty ledger, once")
+    made = action("init", init, "make a device's folder, with an empty ledger, once")
     made.add_argument("--client-id", required=True, metavar="ID")
     made.add_argument(
         "--data",
@@ -39,7 +42,7 @@ def add_parser(commands: Any) -> None:
     )
     made.add_argument("--socket", type=Path, metavar="PATH", help="default DIR/guard.sock")
 
-    checked = _action(actions, "check", check, "what is missing before the first round")
+    checked = action("check", check, "what is missing before the first round")
     checked.add_argument(
         "--root-certificates", type=Path, metavar="FILE", help="that the server is known by, PEM"
     )
@@ -48,7 +51,7 @@ def add_parser(commands: Any) -> None:
     )
     checked.set_defaults(render=_findings, verdict=lambda result: all(map(_good, result["checks"])))
 
-    served = _action(actions, "serve", serve, "answer relays until SIGTERM")
+    served = action("serve", serve, "answer relays until SIGTERM")
     served.set_defaults(render=lambda result: "stopped")
 
 
@@ -112,11 +115,3 @@ def _findings(result: dict[str, Any]) -> str:
         else f"FAIL  {finding['name']}: {finding['said']}"
         for finding in result["checks"]
     )
-
-
-def _action(actions: Any, name: str, command: Any, what: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=what)
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(command=command)
-    return parser

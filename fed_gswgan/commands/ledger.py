@@ -2,9 +2,11 @@
 
 import argparse
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fed_gswgan.commands.action import add_action
 from fed_gswgan.privacy.accountant import compose
 from fed_gswgan.privacy.durable_file import sync_folder
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
@@ -20,11 +22,12 @@ def add_parser(commands: Any) -> None:
     """Add the commands and their options."""
     ledger = commands.add_parser("ledger", help="what left a device, and whether that is intact")
     actions = ledger.add_subparsers(required=True, metavar="COMMAND")
+    action = partial(add_action, actions, subject="path", metavar="LEDGER")
 
-    create = _action(actions, "init", init, "create the ledger of these users, once")
+    create = action("init", init, "create the ledger of these users, once")
     create.add_argument("--user", action="append", required=True, dest="users", metavar="NAME")
 
-    shown = _action(actions, "show", show, "releases and epsilon of each user")
+    shown = action("show", show, "releases and epsilon of each user")
     shown.add_argument("--policy", type=Path, metavar="FILE", help="the device's policy, TOML")
     shown.set_defaults(render=_table)
     shown.add_argument("--delta", type=float, help="without a policy; default 1e-5")
@@ -34,7 +37,7 @@ def add_parser(commands: Any) -> None:
         help="without a policy; default replace-one",
     )
 
-    checked = _action(actions, "verify", verify, "read every line, hash by hash, to the head")
+    checked = action("verify", verify, "read every line, hash by hash, to the head")
     checked.set_defaults(verdict=lambda result: result["intact"])
     checked.add_argument(
         "--drop-incomplete-line",
@@ -43,7 +46,7 @@ def add_parser(commands: Any) -> None:
         "on the strength of it",
     )
 
-    copied = _action(actions, "backup", backup, "copy ledger and head as of one moment")
+    copied = action("backup", backup, "copy ledger and head as of one moment")
     copied.add_argument("target", type=Path, help="folder that holds neither yet")
 
 
@@ -137,14 +140,6 @@ def _table(shown: dict[str, Any]) -> str:
         ]
     limits = {name: shown[name] for name in ("max_epsilon", "max_participations") if shown[name]}
     return "\n".join(lines + [f"{name}: {value:g}" for name, value in limits.items()])
-
-
-def _action(actions: Any, name: str, command: Any, what: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=what)
-    parser.add_argument("path", type=Path, metavar="LEDGER")
-    parser.add_argument("--json", action="store_true")
-    parser.set_defaults(command=command)
-    return parser
 
 
 def _policy(options: argparse.Namespace) -> DevicePolicy:
