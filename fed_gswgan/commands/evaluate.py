@@ -68,22 +68,11 @@ def _refuse(options: argparse.Namespace, why: str, *names: str) -> None:
 
 
 def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) -> dict[str, Any]:
-    import torch
-
     from fed_gswgan.data.writer_source import open_source
-    from fed_gswgan.evaluation.evaluate import evaluate as evaluate_generator
+    from fed_gswgan.evaluation.held_out import evaluate_on_held_out
 
-    source = open_source(config)
-    held_out = source.held_out()
-    report = evaluate_generator(
-        sampler,
-        torch.from_numpy(held_out.images),
-        torch.from_numpy(held_out.labels),
-        len(source.class_names),
-        SAMPLES if options.samples is None else options.samples,
-        options.seed,
-    )
-    return report.to_dict()
+    samples = SAMPLES if options.samples is None else options.samples
+    return evaluate_on_held_out(sampler, open_source(config), samples, options.seed).to_dict()
 
 
 def _on_test_set(options: argparse.Namespace, sampler: Any) -> dict[str, Any]:
