@@ -22,7 +22,8 @@ from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.flower_commands import FLOWERS_SUPERNODE
 from deploy.keep_running import keep_running
-from fed_gswgan.flat_table import Value
+from fed_gswgan.flat_table import Value, toml_value
+from fed_gswgan.reporting.round_log import read_rounds
 
 NO_OP = Path(__file__).with_name("no-op")
 WARM_UP_ROUNDS = 1  # in which the bundle is fetched
@@ -89,7 +90,7 @@ def our_rounds(
 ) -> list[dict[str, float]]:
     folder = federation.folder / name
     keep_running(federation.submit, folder, settings)
-    return read_rounds(folder)
+    return read_rounds(folder)[WARM_UP_ROUNDS:]
 
 
 def floor_rounds(federation: Federation, nodes: int, rounds: int, repeat: int) -> list[float]:
@@ -107,14 +108,10 @@ def work_seconds(folder: Path, settings: dict[str, Value]) -> float:
     """Median seconds of the same rounds in one process: all devices' work, one after the other."""
     command = [sys.executable, "-m", "simulations.run", "--runtime", "in-process", "--workers", "1"]
     for key, value in settings.items():
-        command += ["--set", f"{key}={json.dumps(value)}"]
+        command += ["--set", f"{key}={toml_value(value)}"]
     subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)
-    return statistics.median(line["round_seconds"] for line in read_rounds(folder))
-
-
-def read_rounds(folder: Path) -> list[dict[str, float]]:
-    lines = (folder / "rounds.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines][WARM_UP_ROUNDS:]
+    rounds = read_rounds(folder)[WARM_UP_ROUNDS:]
+    return statistics.median(line["round_seconds"] for line in rounds)
 
 
 def print_table(found: dict[str, list[float]], work: float) -> None:

@@ -134,8 +134,9 @@ class PlainGrid:
 
 def round_seconds(folder: Path) -> list[float]:
     """Return the wall time of each round of a run."""
-    lines = (folder / "rounds.jsonl").read_text().splitlines()
-    return [json.loads(line)["round_seconds"] for line in lines]
+    from fed_gswgan.reporting.round_log import read_rounds
+
+    return [line["round_seconds"] for line in read_rounds(folder)]
 
 
 def deal_digits(folder: Path) -> None:

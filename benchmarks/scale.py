@@ -8,7 +8,6 @@ Usage: python -m benchmarks.scale [--rounds 30] [--repeats 3] [--critic-width 32
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from fed_gswgan.reporting.round_log import ROUNDS, read_rounds
 
 POPULATIONS = (10, 100, 1_000, 10_000, 100_000)
 COMPARED = (100, 100_000)
@@ -100,14 +101,14 @@ def measure(clients: int, rounds: int, critic_width: int = 32) -> Measured:
         peak = 0
         while process.poll() is None:
             peak = max(peak, resident_bytes(process.pid))
-            lines = count_lines(folder / "rounds.jsonl")
+            lines = count_lines(folder / ROUNDS)
             written += [time.monotonic()] * (lines - len(written))
             time.sleep(POLL_SECONDS)
         ended = time.monotonic()
         if process.returncode != 0:
             assert process.stderr is not None
             raise ChildProcessError(process.stderr.read())
-        first = json.loads((folder / "rounds.jsonl").read_text().splitlines()[0])
+        first = read_rounds(folder)[0]
         asked = list((folder / "clients").glob("client-*"))
         kilobytes = [disk_bytes(client) / 1e3 for client in asked]
     return Measured(

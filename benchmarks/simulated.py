@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fed_gswgan.reporting.run_folder import RESUMABLE
+from fed_gswgan.flat_table import toml_value
+from fed_gswgan.reporting.run_folder import RESUMABLE, SUMMARY
 from simulations.engine import available_cores
 
 Item = TypeVar("Item")
@@ -32,11 +33,11 @@ def simulate(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         settings = {key: value for key, value in settings.items() if key in RESUMABLE}
     else:
         words += ["--output", str(folder)]
-    words += [f"--set={key}={json.dumps(value)}" for key, value in settings.items()]
+    words += [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
     started = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ChildProcessError(f"{' '.join(words)}\n{done.stdout}\n{done.stderr}")
     which = f"{settings['rounds']} rounds of seed {settings.get('seed', 0)}"
     print(f"{which}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return dict(json.loads((folder / "summary.json").read_text()))
+    return dict(json.loads((folder / SUMMARY).read_text()))

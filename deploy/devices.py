@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deploy.flower_commands import toml_value
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import load_partition, partitions_of
 from fed_gswgan.data.writer_shard import WriterShard
@@ -17,7 +16,7 @@ from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import DeviceSettings, device_share
 from fed_gswgan.device.virtual_clients import policy_of_run
-from fed_gswgan.flat_table import Value, to_table
+from fed_gswgan.flat_table import Value, to_table, toml_value
 
 DEVICE, IMAGES, POLICY = "device", "images", "policy.toml"
 

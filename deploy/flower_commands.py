@@ -3,7 +3,6 @@
 What the same words mean on real machines is in docs/deployment.md.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.certificates import Certificates
-from fed_gswgan.flat_table import Value
+from fed_gswgan.flat_table import Value, toml_value
 
 BIN = Path(sys.executable).parent
 CONNECTION = "here"
@@ -100,16 +99,11 @@ def config_words(config: Mapping[str, Value]) -> str:
     return " ".join(f"{key}={toml_value(value)}" for key, value in config.items())
 
 
-def toml_value(value: Value) -> str:
-    """Return a setting as TOML writes it."""
-    return str(value) if isinstance(value, float) else json.dumps(value)  # TOML's inf is not JSON
-
-
 def write_connection(flwr_home: Path, port: int, certificates: Certificates | None) -> None:
     """Tell ``flwr`` where the SuperLink is and whom to trust."""
     flwr_home.mkdir(parents=True, exist_ok=True)
     trust = (
-        f"root-certificates = {json.dumps(str(certificates.authority))}"
+        f"root-certificates = {toml_value(str(certificates.authority))}"
         if certificates
         else "insecure = true"
     )

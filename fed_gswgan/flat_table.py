@@ -1,5 +1,6 @@
-"""A frozen settings class from a flat kebab-case table, and back."""
+"""A frozen settings class from a flat kebab-case table, and back; a value as TOML writes it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -25,6 +26,13 @@ def from_table(role: type[Role], table: Mapping[str, Any]) -> Role:
 def to_table(settings: Any) -> dict[str, Value]:
     """Return the fields of a settings object by key."""
     return {_key(item.name): getattr(settings, item.name) for item in fields(settings)}
+
+
+def toml_value(value: Value | list[str]) -> str:
+    """Return a setting as TOML writes it; its ``inf`` is no JSON, and no surrogate pair is TOML."""
+    if isinstance(value, float):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _of_type(key: str, value: Any, expected: Any) -> Any:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fed_gswgan.config import Config
-from fed_gswgan.flat_table import Value
-from fed_gswgan.reporting.run_folder import changed_setting
+from fed_gswgan.flat_table import Value, toml_value
+from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting
 
 PLACES = ("output-dir", "data-dir", "resume")  # where things lie; no part of what a run is
 
@@ -29,14 +29,14 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
         ChildProcessError: the run failed.
     """
     _require_same_settings(settings, folder)
-    summary = folder / "summary.json"
+    summary = folder / SUMMARY
     if not summary.exists():
         words = [sys.executable, "-m", "simulations.run", "--runtime", runtime]
-        if (folder / "run.json").exists():
+        if (folder / RUN).exists():
             words += ["--resume", str(folder)]
         else:
             words += ["--output", str(folder)]
-            words += [f"--set={key}={_written(value)}" for key, value in settings.items()]
+            words += [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
         status = subprocess.run(words, check=False, stdout=sys.stderr).returncode
         if status != 0:
             raise ChildProcessError(
@@ -46,7 +46,7 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
 
 
 def _require_same_settings(settings: Mapping[str, Value], folder: Path) -> None:
-    if not (folder / "run.json").exists():
+    if not (folder / RUN).exists():
         return
     if changed := changed_setting(Config.from_run_config(settings), folder, PLACES):
         key, asked, kept = changed
@@ -54,8 +54,3 @@ def _require_same_settings(settings: Mapping[str, Value], folder: Path) -> None:
             f"{key}={asked} must be {kept}, as in the run that {folder} holds: name another output "
             "folder, or move that run away"
         )
-
-
-def _written(value: Value) -> str:
-    """Write a value as TOML has it."""
-    return json.dumps(value)

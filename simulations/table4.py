@@ -17,7 +17,7 @@ from fed_gswgan.comparison.tables import write_tables
 from fed_gswgan.config import Config
 from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.reporting.run_folder import config_of_run
+from fed_gswgan.reporting.run_folder import SUMMARY, config_of_run
 from fed_gswgan.validation import at_least, one_of
 from simulations.client_compute import participation_flops
 from simulations.federated_presets import METHODS, SHARED, FederatedMethod
@@ -110,7 +110,7 @@ class Table4:
 
         The cohorts follow from the seed, so the same run without this noise tells that number.
         """
-        own = self.folder / "runs" / f"fedavg-gan-{settings['seed']}" / "summary.json"
+        own = self.folder / "runs" / f"fedavg-gan-{settings['seed']}" / SUMMARY
         if not own.exists():
             raise ValueError("methods must name fedavg-gan before fedavg-gan-matched")
         replies = json.loads(own.read_text())["privacy"]["participations_max"]

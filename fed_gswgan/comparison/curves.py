@@ -1,9 +1,10 @@
 """Plots of a comparison: quality against epsilon and against bytes, epsilon against rounds."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from fed_gswgan.reporting.round_log import read_rounds
 
 
 def save_curves(
@@ -57,10 +58,10 @@ def save_quality_against_epsilon(rows: Sequence[Mapping[str, Any]], path: Path) 
 
 
 def _epsilons(run: Path) -> tuple[list[float], list[float]]:
-    lines = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    rounds = read_rounds(run)
     return (
-        [line["server_round"] for line in lines],
-        [line["epsilon_server_bound"] for line in lines],
+        [line["server_round"] for line in rounds],
+        [line["epsilon_server_bound"] for line in rounds],
     )
 
 

@@ -1,8 +1,12 @@
+import math
+import tomllib
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fed_gswgan.flat_table import from_table, to_table
+from fed_gswgan.flat_table import from_table, to_table, toml_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +39,24 @@ def test_a_whole_number_is_a_float_where_one_is_asked():
 def test_a_value_of_another_type_is_refused_by_name(key, value):
     with pytest.raises(ValueError, match=key):
         from_table(Oven, {key: value})
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | TEXT
+    | st.lists(TEXT)
+)
+def test_toml_reads_every_value_as_it_was(value):
+    written = toml_value(value)
+    assert "\n" not in written
+    read = tomllib.loads(f"key = {written}")["key"]
+    assert (type(read), read) == (type(value), value)
+
+
+def test_no_limit_is_written_as_toml_has_it():
+    assert toml_value(math.inf) == "inf"
