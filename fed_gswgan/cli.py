@@ -1,4 +1,7 @@
-"""The command ``fed-gswgan``: what privacy costs, what a ledger and a data set hold."""
+"""The command ``fed-gswgan``: what privacy costs, a device and its ledger, the status of a run.
+
+It can also sample a generator, evaluate samples, compare methods, and say what data sets hold.
+"""
 
 import argparse
 import json

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -80,3 +81,12 @@ def test_a_reader_that_has_seen_enough_is_no_error():
             command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_help_names_every_command_in_its_own_words_too(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    introduction, _, listed = capsys.readouterr().out.partition("positional arguments:")
+    commands = re.findall(r"^    (\w+)", listed, re.MULTILINE)
+    assert len(commands) == 8
+    assert [name for name in commands if name not in introduction] == []
