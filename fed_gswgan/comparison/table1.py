@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class Table1:
         for name in self.methods:
             one_of(METHODS, methods=name)
             with needs_extra("compare", f"methods={name}"):
-                METHODS[name].settings(self.preset)  # imports it: now, not after the first cell
+                # Now, not after the first cell.
+                import_module(f"fed_gswgan.baselines.{METHODS[name].module}")
         for values in (self.methods, self.epsilons):
             if len(set(values)) < len(values):
                 raise ValueError(f"{', '.join(map(str, values))}: each may be named once")
