@@ -23,7 +23,7 @@ from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.reporting.run_folder import SUMMARY, is_running
+from fed_gswgan.reporting.run_folder import RUN, SUMMARY, is_running
 from server.round_strategy import PATIENCE_ROUNDS
 
 logger = logging.getLogger("deploy.keep_running")  # also when started with -m
@@ -97,7 +97,7 @@ def keep_running(
             )
         _require_steps(run_folder, begun_at)
         watch()
-        resume = (run_folder / "run.json").exists()
+        resume = (run_folder / RUN).exists()
         logger.info("%s the run in %s", "resuming" if resume else "starting", run_folder)
         try:
             submit({**settings, "output-dir": str(run_folder), "resume": resume})
@@ -133,7 +133,7 @@ def _wait_for_start(run_folder: Path, watch: Callable[[], None]) -> None:
 
 def _mark(run_folder: Path) -> int:
     """Return when run.json was last written, which each ServerApp does first; 0 before."""
-    index = run_folder / "run.json"
+    index = run_folder / RUN
     return index.stat().st_mtime_ns if index.exists() else 0
 
 
