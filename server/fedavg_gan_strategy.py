@@ -31,8 +31,6 @@ class FedAvgGanStrategy(RoundStrategy):
 
     Args:
         config: of the run.
-        experiment_id: part of every release's key; a resumed run keeps it.
-        num_classes: of the data set.
         trainer: generator and critic.
         shared: the other arguments of ``RoundStrategy``.
 
@@ -42,20 +40,10 @@ class FedAvgGanStrategy(RoundStrategy):
     message_type = UPDATE
     trainer: AveragedCriticTrainer
 
-    def __init__(
-        self,
-        *,
-        config: Config,
-        experiment_id: str,
-        num_classes: int,
-        trainer: AveragedCriticTrainer,
-        **shared: Any,
-    ) -> None:
+    def __init__(self, *, config: Config, trainer: AveragedCriticTrainer, **shared: Any) -> None:
         event = update_event(config.sanitizer.clipping_bound, config.sanitizer.noise_stddev)
         size = len(to_state_vector(trainer.critic))
         super().__init__(config=config, trainer=trainer, event=event, reply_size=size, **shared)
-        self.experiment_id = experiment_id
-        self.num_classes = num_classes
 
     def build_records(self, server_round: int) -> RecordDict:
         """Encode generator and critic as they are."""
@@ -75,10 +63,8 @@ class FedAvgGanStrategy(RoundStrategy):
         return reply.update.values_P
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
-        """Move the critic by the noisy mean update, then train the generator, if enough came."""
+        """Move the critic by the noisy mean update, then train the generator."""
         cohort = self.config.cohort
-        if len(replies.values) < cohort.min_replies:
-            return Step(taken=False)
         sum_P = np.sum([replies.values[c] for c in sorted(replies.values)], axis=0, dtype=float)
         noisy_P = self._noise_source(server_round).add_noise(
             sum_P, self.event.noise_stddev * self.event.clipping_bound

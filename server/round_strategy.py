@@ -1,4 +1,4 @@
-"""The round that every algorithm here shares: select, count, ask, read the replies, step."""
+"""The round that every algorithm shares: select, count, ask, read, step; and the loop of rounds."""
 
 import logging
 import time
@@ -21,20 +21,15 @@ from fed_gswgan.reporting.round_report import RoundReport
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.wire.byte_meter import ByteMeter, RoundBytes
-from server.cohort_sampling import select_cohort
+from server.budgeted_cohort import BudgetedCohort
 from server.exchange import Batch, Exchange
 from server.nodes import Nodes
+from server.presence import RunStalled, wait_for_clients
 from server.reply_reading import Replies, read_replies
 
 logger = logging.getLogger(__name__)
 
-
 PATIENCE_ROUNDS = 5
-PRESENCE_POLL_SECONDS = 1.0
-
-
-class RunStalled(RuntimeError):
-    """Too few clients answer for the generator to move, while everybody asked is charged."""
 
 
 class Step(NamedTuple):
@@ -65,6 +60,8 @@ class RoundStrategy(Strategy):
 
     Args:
         config: of the run.
+        experiment_id: part of every release's key; a resumed run keeps it.
+        num_classes: of the data set.
         nodes: the population, sorted by client id, and each one's node id.
         trainer: the generator.
         user_ledgers: the server's own count of private releases.
@@ -85,6 +82,8 @@ class RoundStrategy(Strategy):
         self,
         *,
         config: Config,
+        experiment_id: str,
+        num_classes: int,
         nodes: Nodes,
         trainer: GeneratorTrainer,
         user_ledgers: UserLedgers,
@@ -98,6 +97,8 @@ class RoundStrategy(Strategy):
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
+        self.experiment_id = experiment_id
+        self.num_classes = num_classes
         self.nodes = nodes
         self.trainer = trainer
         self.user_ledgers = user_ledgers
@@ -113,9 +114,8 @@ class RoundStrategy(Strategy):
         self.batches: dict[int, Batch] = {}  # by round
         self.steps_taken = 0
         self.absent: frozenset[str] = frozenset()
-        self._exhausted = 0  # so many clients, from the first, cannot be asked any more
-        self._population = len(nodes)  # when that was counted
         self.seeds = SeedStream(config.run.seed)
+        self.cohorts = BudgetedCohort(nodes, config.cohort, self.seeds, user_ledgers, event)
 
     @abstractmethod
     def build_records(self, server_round: int) -> RecordDict:
@@ -127,7 +127,7 @@ class RoundStrategy(Strategy):
 
     @abstractmethod
     def step_generator(self, server_round: int, replies: Replies) -> Step:
-        """Combine the replies and step the generator, if enough came."""
+        """Combine the replies, of which enough came, and step the generator."""
 
     def train_round(
         self, exchange: Exchange, server_round: int, last_round: int
@@ -148,12 +148,64 @@ class RoundStrategy(Strategy):
             return None
         with timed("codec"):
             replies = self.read_replies(server_round, arrived)
-        staleness = self.steps_taken - self.asked[server_round].steps_before
         with timed("generator"):
             self.trainer.set_learning_rate(server_round / last_round)
-            step = self.step_generator(server_round, replies)
-        self.steps_taken += step.taken
+            enough = len(replies.values) >= self.config.cohort.min_replies
+            step = self.step_generator(server_round, replies) if enough else Step(taken=False)
+        return self.end_round(server_round, replies, step, started, waited_seconds)
+
+    def ask(self, exchange: Exchange, server_round: int, last_round: int) -> bool:
+        """Ask a round and those in flight with it, unless they are asked; False if interrupted."""
+        last = min(server_round + self.config.cohort.rounds_in_flight - 1, last_round)
+        for wanted in range(server_round, last + 1):
+            if wanted in self.batches:
+                continue
+            if wanted > server_round and self.cohorts.everybody_is_exhausted():
+                break
+            absent = wait_for_clients(
+                exchange.grid, self.nodes, self.config.cohort, self.interrupted
+            )
+            if absent is None:
+                return False
+            self.absent = absent
+            messages = self.configure_train(wanted, ArrayRecord(), ConfigRecord(), exchange.grid)
+            self.batches[wanted] = exchange.send(messages)
+        return True
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Select the cohort, count their releases on disk, build and address the requests."""
+        cohort = self.cohorts.select(server_round, self.absent)
+        self.user_ledgers.record(server_round, cohort, self.event)
+        records = self.build_records(server_round)
+        clients = {self.nodes.node_id(client_id): client_id for client_id in cohort}
+        asked = self.asked[server_round] = AskedRound(clients, RoundBytes(), self.steps_taken)
+        for client_id in cohort:
+            asked.bytes.sent(client_id, records)
+        # A request ends with its round: a device that returns later is not charged for nothing.
+        ttl = self.config.cohort.reply_timeout_seconds * self.config.cohort.rounds_in_flight
+        group, kind = str(server_round), self.message_type
+        return [Message(records, n, kind, ttl=ttl, group_id=group) for n in clients]
+
+    def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
+        """Check, count and decode what arrived."""
+        asked = self.asked[server_round]
+        return read_replies(
+            messages,
+            asked.clients,
+            lambda records: self.decode(records, server_round),
+            asked.bytes,
+            server_round,
+        )
+
+    def end_round(
+        self, server_round: int, replies: Replies, step: Step, started: float, waited_seconds: float
+    ) -> RoundReport:
+        """Forget the round but for its bytes, count its step, and report it."""
         asked = self.asked.pop(server_round)
+        staleness = self.steps_taken - asked.steps_before
+        self.steps_taken += step.taken
         self.samples_in_flight.pop(server_round, None)
         self.byte_meter.add(asked.bytes)
         return RoundReport(
@@ -173,81 +225,6 @@ class RoundStrategy(Strategy):
             round_seconds=time.monotonic() - started,
             waited_seconds=waited_seconds,
             staleness=staleness,
-        )
-
-    def ask(self, exchange: Exchange, server_round: int, last_round: int) -> bool:
-        """Ask a round and those in flight with it, unless they are asked; False if interrupted."""
-        last = min(server_round + self.config.cohort.rounds_in_flight - 1, last_round)
-        for wanted in range(server_round, last + 1):
-            if wanted in self.batches:
-                continue
-            if wanted > server_round and self.everybody_is_exhausted():
-                break
-            if not self.wait_for_clients(exchange.grid):
-                return False
-            messages = self.configure_train(wanted, ArrayRecord(), ConfigRecord(), exchange.grid)
-            self.batches[wanted] = exchange.send(messages)
-        return True
-
-    def wait_for_clients(self, grid: Grid) -> bool:
-        """Wait until a step is possible; False if interrupted. Nobody is asked for nothing.
-
-        Raises:
-            RunStalled: after a time-out's time fewer than ``min-replies`` clients are there.
-        """
-        wanted, patience = self.config.cohort.min_replies, self.config.cohort.reply_timeout_seconds
-        started = time.monotonic()
-        while True:
-            self.absent = self.nodes.refresh(grid)
-            present = len(self.nodes) - len(self.absent)
-            if present >= wanted:
-                return True
-            if self.interrupted():
-                return False
-            if time.monotonic() - started > patience:
-                raise RunStalled(
-                    f"only {present} of {len(self.nodes)} clients are there, min-replies={wanted}; "
-                    f"waited {patience:g} s for the others"
-                )
-            time.sleep(PRESENCE_POLL_SECONDS)
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Select the cohort, count their releases on disk, build and address the requests."""
-        cohort = self.select_cohort(server_round)
-        self.user_ledgers.record(server_round, cohort, self.event)
-        records = self.build_records(server_round)
-        clients = {self.nodes.node_id(client_id): client_id for client_id in cohort}
-        asked = self.asked[server_round] = AskedRound(clients, RoundBytes(), self.steps_taken)
-        for client_id in cohort:
-            asked.bytes.sent(client_id, records)
-        # A request ends with its round: a device that returns later is not charged for nothing.
-        ttl = self.config.cohort.reply_timeout_seconds * self.config.cohort.rounds_in_flight
-        group, kind = str(server_round), self.message_type
-        return [Message(records, n, kind, ttl=ttl, group_id=group) for n in clients]
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Read the replies and step the generator; nothing but the step comes of it."""
-        self.step_generator(server_round, self.read_replies(server_round, replies))
-        return None, None
-
-    def select_cohort(self, server_round: int) -> list[str]:
-        """Return the cohort, drawn among those who are there, less those without a budget."""
-        drawn = select_cohort(self.nodes, server_round, self.config.cohort, self.seeds, self.absent)
-        return [c for c in drawn if not self.user_ledgers.would_exceed(c, self.event)]
-
-    def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
-        """Check, count and decode what arrived."""
-        asked = self.asked[server_round]
-        return read_replies(
-            messages,
-            asked.clients,
-            lambda records: self.decode(records, server_round),
-            asked.bytes,
-            server_round,
         )
 
     def start(
@@ -277,7 +254,7 @@ class RoundStrategy(Strategy):
         for server_round in range(self.first_round, num_rounds + 1):
             if self.interrupted():
                 break
-            if server_round not in self.batches and self.everybody_is_exhausted():
+            if server_round not in self.batches and self.cohorts.everybody_is_exhausted():
                 logger.warning(
                     "stopped before round %d: another release would take every user past "
                     "max-epsilon=%g or max-participations=%d", server_round,
@@ -298,14 +275,11 @@ class RoundStrategy(Strategy):
                 )
         return Result(arrays=ArrayRecord(self.trainer.ema_generator.state_dict()))
 
-    def everybody_is_exhausted(self) -> bool:
-        """Tell whether no client may be asked any more; who was found so is not looked at again."""
-        nodes, would_exceed = self.nodes, self.user_ledgers.would_exceed
-        if len(nodes) != self._population:  # somebody joined, and may stand before those counted
-            self._exhausted, self._population = 0, len(nodes)
-        while self._exhausted < len(nodes) and would_exceed(nodes[self._exhausted], self.event):
-            self._exhausted += 1
-        return self._exhausted == len(nodes)
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Refuse: there is one way from replies to a step, ``train_round``."""
+        raise NotImplementedError("replies are read and stepped on by train_round alone")
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -33,23 +33,21 @@ class SampleGradientStrategy(RoundStrategy):
 
     Args:
         config: of the run.
-        experiment_id: part of every release's key; a resumed run keeps it.
-        num_classes: of the data set.
-        shared: the arguments of ``RoundStrategy``.
+        shared: the other arguments of ``RoundStrategy``.
     """
 
     message_type = TRAIN
 
-    def __init__(
-        self, *, config: Config, experiment_id: str, num_classes: int, **shared: Any
-    ) -> None:
+    def __init__(self, *, config: Config, **shared: Any) -> None:
         event = release_event(config.cohort.batch_size, config.sanitizer)
         self.reply_shape = release_shape(
             (event.samples, *IMAGE_SHAPE), config.sanitizer.dct_frequencies
         )
         size = math.prod(self.reply_shape)
         super().__init__(config=config, event=event, reply_size=size, **shared)
-        self.requests = SampleRequests(config, experiment_id, num_classes, self.samples_in_flight)
+        self.requests = SampleRequests(
+            config, self.experiment_id, self.num_classes, self.samples_in_flight
+        )
 
     def build_records(self, server_round: int) -> RecordDict:
         """Generate this round's samples and encode them."""
@@ -65,9 +63,7 @@ class SampleGradientStrategy(RoundStrategy):
         return reply.gradient.values_BCHW
 
     def step_generator(self, server_round: int, replies: Replies) -> Step:
-        """Combine the gradients and let the generator learn from them, if enough came."""
-        if len(replies.values) < self.config.cohort.min_replies:
-            return Step(taken=False)
+        """Combine the gradients and let the generator learn from them."""
         frequencies = self.config.sanitizer.dct_frequencies
         combined = to_pixels(combine(replies.values), IMAGE_SHAPE[-1], frequencies)
         gradient_BCHW = torch.from_numpy(combined)

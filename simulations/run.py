@@ -24,7 +24,7 @@ from fed_gswgan.profiling import PROFILE_FOLDER
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
 from server.app import run_server
-from server.round_strategy import RunStalled
+from server.presence import RunStalled
 from simulations.engine import RUNTIMES, Engine
 from simulations.virtual_nodes import VirtualNodes
 

@@ -12,8 +12,8 @@ from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import LedgerUnavailable, MalformedInput
 from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN
+from server.presence import RunStalled
 from server.registration import register_clients
-from server.round_strategy import RunStalled
 from simulations.in_process_grid import InProcessGrid
 from tests.conftest import SMALL, read_rounds
 

@@ -15,7 +15,7 @@ from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.wire.message_types import TRAIN
-from server.round_strategy import RunStalled
+from server.presence import RunStalled
 from simulations.in_process_grid import InProcessGrid
 from tests.conftest import read_rounds
 
@@ -214,7 +214,7 @@ def test_a_step_between_them_makes_patience_start_again(small_run):
 
 
 def test_rounds_that_asked_nobody_are_no_reason_to_lose_patience(small_run, monkeypatch):
-    monkeypatch.setattr("server.round_strategy.select_cohort", lambda *arguments: [])
+    monkeypatch.setattr("server.budgeted_cohort.select_cohort", lambda *arguments: [])
     folder = small_run(rounds=8)
 
     assert [(line["asked"], line["stepped"]) for line in read_rounds(folder)] == [(0, False)] * 8
