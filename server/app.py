@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from flwr.app import Context
@@ -11,35 +10,15 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import Partitions, partitions_of
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
-from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.data.partitions import partitions_of
+from fed_gswgan.data.writer_source import open_source
 from fed_gswgan.device.population import Population
-from fed_gswgan.device.virtual_clients import (
-    ReservedBudgets,
-    failed_clients,
-    policy_of_run,
-    reserved_budgets,
-    simulation_folder,
-)
-from fed_gswgan.models.build import (
-    build_critic,
-    build_generator,
-    initial_weights_from,
-    parameter_count,
-)
-from fed_gswgan.privacy.refusals import LedgerUnavailable
+from fed_gswgan.device.virtual_clients import failed_clients, simulation_folder
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import also_log_to, log_to
 from fed_gswgan.reporting.run_folder import ASKED, LOG, SUMMARY, RunFolder, open_run_folder
-from fed_gswgan.reporting.summary_table import METRICS, print_summary
-from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
-from fed_gswgan.training.field_trainer import FieldTrainer
-from fed_gswgan.training.generator_trainer import GeneratorTrainer
-from fed_gswgan.training.gradient_field import GradientField
-from fed_gswgan.training.sampling import sampler_of
+from fed_gswgan.reporting.summary_table import print_summary
 from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.careful_grid import careful
 from server.fedavg_gan_strategy import FedAvgGanStrategy
@@ -49,14 +28,12 @@ from server.roster import Roster
 from server.round_strategy import RoundStrategy
 from server.run_recorder import RunRecorder
 from server.sample_gradient_strategy import SampleGradientStrategy
-from server.summary import privacy_summary, virtual_unit
+from server.summary import summarize
+from server.trainers import build_trainer
 
 logger = logging.getLogger(__name__)
 
 app = ServerApp()
-
-# Constant, so that every run on a data set is judged by the same classifier.
-EVALUATION_SEED = 0
 
 STRATEGIES: Mapping[str, Callable[..., RoundStrategy]] = {
     "gs-wgan": SampleGradientStrategy,
@@ -113,7 +90,7 @@ def _run(
     if virtual_clients is not None and user_ledgers.max_participations() == 0:
         Population.create(virtual_clients, partitions)
     num_classes = len(source.class_names)
-    trainer = _trainer(config, num_classes)
+    trainer = build_trainer(config, num_classes)
     byte_meter = ByteMeter()
     recorder = RunRecorder(run.path, config, trainer, byte_meter, num_classes, console)
     try:
@@ -145,34 +122,6 @@ def _run(
         print_summary(summary, run.path, console)
 
 
-def _trainer(config: Config, num_classes: int) -> GeneratorTrainer:
-    seeds = SeedStream(config.run.seed)
-    generator = build_generator(
-        config.generator, num_classes, seeds.torch_seed("generator-weights")
-    )
-    if config.algorithm.algorithm == "gs-wgan":
-        if config.gradient_field.release_use == "step":
-            return GeneratorTrainer(generator, config.generator, config.adam)
-        field = _gradient_field(config, num_classes)
-        return FieldTrainer(
-            generator, field, config.generator, config.adam, config.gradient_field, num_classes
-        )
-    critic = build_critic(config.critic, num_classes, seeds.torch_seed("critic-weights"))
-    return AveragedCriticTrainer(generator, critic, config.generator, config.adam)
-
-
-def _gradient_field(config: Config, num_classes: int) -> GradientField:
-    with initial_weights_from(SeedStream(config.run.seed).torch_seed("field-weights")):
-        return GradientField(
-            num_classes,
-            (config.cohort.batch_size, *IMAGE_SHAPE),
-            config.sanitizer.dct_frequencies,
-            config.sanitizer.clipping_bound,
-            config.gradient_field.field_rounds,
-            config.gradient_field.field_width,
-        )
-
-
 def _register(
     grid: Grid,
     config: Config,
@@ -183,84 +132,3 @@ def _register(
     timeout = config.cohort.reply_timeout_seconds
     registered = register_clients(grid, byte_meter, clients, timeout, interrupted)
     return Roster(registered, byte_meter)
-
-
-def summarize(
-    config: Config,
-    source: WriterSource,
-    partitions: Partitions,
-    strategy: RoundStrategy,
-    recorder: RunRecorder,
-    runtime: str,
-) -> dict[str, Any]:
-    """Evaluate on the held-out images and return what ``summary.json`` holds."""
-    metrics = _evaluate(config, source, strategy)
-    recorder.tensorboard.write_metrics(
-        {name: value for name, value in metrics.items() if isinstance(value, float)},
-        recorder.finished_round,
-    )
-    critic = build_critic(config.critic, len(source.class_names), seed=0)
-    return {
-        "algorithm": config.algorithm.algorithm,
-        "runtime": runtime,
-        "dataset": source.name,
-        "clients": len(strategy.nodes),
-        "shards": len(partitions.shards),
-        "cohort_size": min(config.cohort.cohort_size, len(strategy.nodes)),
-        "rounds": recorder.finished_round,
-        "seconds": round(recorder.seconds, 3),
-        "seed": config.run.seed,
-        "classes": len(source.class_names),
-        "privacy": privacy_summary(
-            config,
-            strategy.event,
-            strategy.reply_size,
-            virtual_unit(source.unit, partitions) if partitions.shared else source.unit,
-            len(strategy.nodes),
-            strategy.user_ledgers,
-            _reserved(config, partitions),
-        ),
-        "bytes": recorder.byte_meter.summary(
-            parameter_count(strategy.trainer.generator),
-            parameter_count(critic),
-            recorder.bytes_by_client(),
-        ),
-        "metrics": metrics,
-        "replies": recorder.replies,
-        "profile": recorder.profile.summary() if recorder.profile else None,
-    }
-
-
-def _reserved(config: Config, partitions: Partitions) -> ReservedBudgets | None:
-    """Return what the clients' ledgers say, where they are simulated and all can be read."""
-    folder = simulation_folder()
-    if folder is None:
-        return None
-    try:
-        return reserved_budgets(folder, partitions, policy_of_run(config))
-    except LedgerUnavailable as error:
-        logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
-        return None
-
-
-def _evaluate(config: Config, source: WriterSource, strategy: RoundStrategy) -> dict[str, Any]:
-    """Return the metrics of the EMA generator on images that no client held; none if not asked."""
-    if config.run.evaluation_samples == 0:
-        return dict.fromkeys(METRICS)
-    from fed_gswgan.evaluation.evaluate import evaluate
-
-    logger.info("evaluating on held-out images")
-    held_out = source.held_out()
-    try:
-        report = evaluate(
-            sampler_of(strategy.trainer.ema_generator, config.generator),
-            torch.from_numpy(held_out.images),
-            torch.from_numpy(held_out.labels),
-            len(source.class_names),
-            config.run.evaluation_samples,
-            EVALUATION_SEED,
-        )
-    except ValueError as error:  # a generator that diverged; the rest of the summary stands
-        logger.error("no metrics: %s", error)
-        return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}
-    return report.to_dict()

@@ -1,89 +1,109 @@
 """summary.json: what a finished run was, cost and reached."""
 
-import math
+import logging
 from typing import Any
+
+import torch
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partitions
-from fed_gswgan.device.virtual_clients import ReservedBudgets
-from fed_gswgan.privacy.calibration import remedies
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
-from fed_gswgan.privacy.neighboring import NeighboringRelation
-from fed_gswgan.privacy.trust import TrustModel
-from fed_gswgan.privacy.user_ledgers import UserLedgers
-from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
+from fed_gswgan.data.writer_source import WriterSource
+from fed_gswgan.device.virtual_clients import (
+    ReservedBudgets,
+    policy_of_run,
+    reserved_budgets,
+    simulation_folder,
+)
+from fed_gswgan.models.build import build_critic, parameter_count
+from fed_gswgan.privacy.refusals import LedgerUnavailable
+from fed_gswgan.reporting.summary_table import METRICS
+from fed_gswgan.training.sampling import sampler_of
+from server.privacy_summary import privacy_summary, virtual_unit
+from server.round_strategy import RoundStrategy
+from server.run_recorder import RunRecorder
+
+logger = logging.getLogger(__name__)
+
+# Constant, so that every run on a data set is judged by the same classifier.
+EVALUATION_SEED = 0
 
 
-def virtual_unit(unit: str, partitions: Partitions) -> str:
-    """Return who a user is where virtual clients share the data of real ones."""
-    shared = f"{len(partitions)} clients share {len(partitions.shards)} shards"
-    return f"virtual: {shared}, so this is not the epsilon of {unit}"
-
-
-def privacy_summary(
+def summarize(
     config: Config,
-    event: SanitizedGradientEvent,
-    reply_size: int,
-    unit: str,
-    clients: int,
-    user_ledgers: UserLedgers,
-    reserved: ReservedBudgets | None,
+    source: WriterSource,
+    partitions: Partitions,
+    strategy: RoundStrategy,
+    recorder: RunRecorder,
+    runtime: str,
 ) -> dict[str, Any]:
-    """Return the privacy part of the summary.
-
-    Args:
-        config: of the run.
-        event: one reply.
-        reply_size: numbers in a reply.
-        unit: who a user is.
-        clients: how many there are.
-        user_ledgers: the server's own count, an upper bound.
-        reserved: what the clients' ledgers say; None where the server cannot see them, and then
-            the server's bound stands in.
-    """
-    sanitizer, budget = config.sanitizer, config.budget
-    relation = NeighboringRelation(budget.neighboring_relation)
-    bound = user_ledgers.max_epsilon()
-    if reserved:
-        epsilon, mu = reserved.epsilon_max, reserved.mu_max
-        participations, users = reserved.participations_max, reserved.users
-    else:
-        epsilon, mu = bound, user_ledgers.max_mu()
-        participations, users = user_ledgers.max_participations(), clients
-    found = remedies(event, mu, relation, budget.delta, PROTECTIVE_EPSILON)
-    coordinates = participations * reply_size
-    added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
-    seeded = sanitizer.noise_source == "seeded"
-    server_trusted = event.noise_added_by == "server"
+    """Evaluate on the held-out images and return what ``summary.json`` holds."""
+    metrics = _evaluate(config, source, strategy)
+    recorder.tensorboard.write_metrics(
+        {name: value for name, value in metrics.items() if isinstance(value, float)},
+        recorder.finished_round,
+    )
+    critic = build_critic(config.critic, len(source.class_names), seed=0)
     return {
-        "trust_model": str(TrustModel.CENTRAL if server_trusted else TrustModel.LOCAL),
-        "neighboring_relation": str(relation),
-        "unit": unit,
-        "delta": budget.delta,
-        "noise_stddev": sanitizer.noise_stddev,
-        "clipping": sanitizer.clipping,
-        "clipping_bound": sanitizer.clipping_bound,
-        "samples_per_reply": event.samples,
-        "max_epsilon": None if math.isinf(budget.max_epsilon) else budget.max_epsilon,
-        "participations_max": participations,
-        "mu": mu,
-        "epsilon_max": epsilon,
-        "epsilon_median": reserved.epsilon_median if reserved else None,
-        "epsilon_from": "the clients' ledgers" if reserved else "the server's count",
-        "epsilon_server_bound": bound,
-        "delta_of_finite_arithmetic_log10": added_delta if coordinates else None,
-        "seeded_noise": seeded,
-        "statement": privacy_statement(
-            epsilon,
-            budget.delta,
-            str(relation),
-            unit,
-            users,
-            participations,
-            seeded,
-            server_trusted,
-            added_delta,
-            found,
+        "algorithm": config.algorithm.algorithm,
+        "runtime": runtime,
+        "dataset": source.name,
+        "clients": len(strategy.nodes),
+        "shards": len(partitions.shards),
+        "cohort_size": min(config.cohort.cohort_size, len(strategy.nodes)),
+        "rounds": recorder.finished_round,
+        "seconds": round(recorder.seconds, 3),
+        "seed": config.run.seed,
+        "classes": len(source.class_names),
+        "privacy": privacy_summary(
+            config,
+            strategy.event,
+            strategy.reply_size,
+            virtual_unit(source.unit, partitions) if partitions.shared else source.unit,
+            len(strategy.nodes),
+            strategy.user_ledgers,
+            _reserved(config, partitions),
         ),
+        "bytes": recorder.byte_meter.summary(
+            parameter_count(strategy.trainer.generator),
+            parameter_count(critic),
+            recorder.bytes_by_client(),
+        ),
+        "metrics": metrics,
+        "replies": recorder.replies,
+        "profile": recorder.profile.summary() if recorder.profile else None,
     }
+
+
+def _reserved(config: Config, partitions: Partitions) -> ReservedBudgets | None:
+    """Return what the clients' ledgers say, where they are simulated and all can be read."""
+    folder = simulation_folder()
+    if folder is None:
+        return None
+    try:
+        return reserved_budgets(folder, partitions, policy_of_run(config))
+    except LedgerUnavailable as error:
+        logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
+        return None
+
+
+def _evaluate(config: Config, source: WriterSource, strategy: RoundStrategy) -> dict[str, Any]:
+    """Return the metrics of the EMA generator on images that no client held; none if not asked."""
+    if config.run.evaluation_samples == 0:
+        return dict.fromkeys(METRICS)
+    from fed_gswgan.evaluation.evaluate import evaluate
+
+    logger.info("evaluating on held-out images")
+    held_out = source.held_out()
+    try:
+        report = evaluate(
+            sampler_of(strategy.trainer.ema_generator, config.generator),
+            torch.from_numpy(held_out.images),
+            torch.from_numpy(held_out.labels),
+            len(source.class_names),
+            config.run.evaluation_samples,
+            EVALUATION_SEED,
+        )
+    except ValueError as error:  # a generator that diverged; the rest of the summary stands
+        logger.error("no metrics: %s", error)
+        return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}
+    return report.to_dict()
