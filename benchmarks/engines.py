@@ -88,11 +88,12 @@ def run_engine(name: str, folder: Path) -> Seconds:
     from rich.console import Console
 
     from fed_gswgan.config import Config
-    from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+    from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
     from server.app import run_server
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    os.environ[SIMULATION_FOLDER] = str(folder / "clients")
+    virtual_clients = VirtualClients(folder / "clients")
+    os.environ[SIMULATION_FOLDER] = str(virtual_clients.folder)
     settings = {
         "dataset": "folder", "data-dir": str(folder.parent / "people"), "max-clients": CLIENTS,
         "critic": "conv", "critic-width": 16, "critic-steps": 5, "batch-size": 32,
@@ -104,7 +105,8 @@ def run_engine(name: str, folder: Path) -> Seconds:
         for cohort, rounds in ROUNDS.items():
             own = {"cohort-size": cohort, "rounds": rounds, "output-dir": str(folder / str(cohort))}
             config = Config.from_run_config(settings | own)
-            run_server(PlainGrid(grid) if name == PLAIN else grid, config, name, console=quiet)
+            used = PlainGrid(grid) if name == PLAIN else grid
+            run_server(used, config, virtual_clients, name, console=quiet)
 
     engine = Engine(**ENGINES[name])
     engine.run(serve, Config.from_run_config(settings).to_run_config(), CLIENTS)

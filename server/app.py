@@ -12,8 +12,7 @@ from rich.console import Console
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import partitions_of
 from fed_gswgan.data.writer_source import open_source
-from fed_gswgan.device.population import Population
-from fed_gswgan.device.virtual_clients import failed_clients, simulation_folder
+from fed_gswgan.device.virtual_clients import Clients, clients_of_process
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import also_log_to, log_to
@@ -45,12 +44,14 @@ STRATEGIES: Mapping[str, Callable[..., RoundStrategy]] = {
 def main(grid: Grid, context: Context) -> None:
     """Run with the settings of the app's run config."""
     log_to(logging.StreamHandler())
-    run_server(careful(grid), Config.from_run_config(context.run_config), runtime="flwr")
+    config = Config.from_run_config(context.run_config)
+    run_server(careful(grid), config, clients_of_process(), runtime="flwr")
 
 
 def run_server(
     grid: Grid,
     config: Config,
+    clients: Clients,
     runtime: str,
     interrupted: Callable[[], bool] = lambda: False,
     console: Console | None = None,
@@ -63,6 +64,7 @@ def run_server(
     Args:
         grid: reaches the clients.
         config: of the run.
+        clients: what the server can see of them beside their replies.
         runtime: its name in the summary.
         interrupted: True once the run shall end after the replies at hand.
         console: where the progress bar goes.
@@ -70,7 +72,7 @@ def run_server(
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     with open_run_folder(config) as run, also_log_to(run.path / LOG):
-        _run(run, grid, config, runtime, interrupted, console or Console(), nodes)
+        _run(run, grid, config, clients, runtime, interrupted, console or Console(), nodes)
     return run.path
 
 
@@ -78,6 +80,7 @@ def _run(
     run: RunFolder,
     grid: Grid,
     config: Config,
+    clients: Clients,
     runtime: str,
     interrupted: Callable[[], bool],
     console: Console,
@@ -86,9 +89,8 @@ def _run(
     source = open_source(config.data)
     partitions = partitions_of(source, config.data)
     user_ledgers = UserLedgers(run.path / ASKED, config.budget)
-    virtual_clients = simulation_folder()
-    if virtual_clients is not None and user_ledgers.max_participations() == 0:
-        Population.create(virtual_clients, partitions)
+    if user_ledgers.max_participations() == 0:  # later on, a ledger that is missing is exhausted
+        clients.create(partitions)
     num_classes = len(source.class_names)
     trainer = build_trainer(config, num_classes)
     byte_meter = ByteMeter()
@@ -112,11 +114,11 @@ def _run(
         strategy.start(grid, num_rounds=config.run.rounds)
         if not interrupted():
             recorder.picture()
-            summary = summarize(config, source, partitions, strategy, recorder, runtime)
+            summary = summarize(config, source, partitions, clients, strategy, recorder, runtime)
             replace_json(run.path / SUMMARY, summary)
     finally:
         recorder.close()
-        for log in failed_clients(virtual_clients) if virtual_clients else []:
+        for log in clients.failure_logs():
             logger.warning("a client failed, or answered with noise alone: see %s", log)
     if not interrupted():
         print_summary(summary, run.path, console)

@@ -8,12 +8,7 @@ import torch
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.data.writer_source import WriterSource
-from fed_gswgan.device.virtual_clients import (
-    ReservedBudgets,
-    policy_of_run,
-    reserved_budgets,
-    simulation_folder,
-)
+from fed_gswgan.device.virtual_clients import Clients, ReservedBudgets, policy_of_run
 from fed_gswgan.models.build import build_critic, parameter_count
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.summary_table import METRICS
@@ -32,6 +27,7 @@ def summarize(
     config: Config,
     source: WriterSource,
     partitions: Partitions,
+    clients: Clients,
     strategy: RoundStrategy,
     recorder: RunRecorder,
     runtime: str,
@@ -61,7 +57,7 @@ def summarize(
             virtual_unit(source.unit, partitions) if partitions.shared else source.unit,
             len(strategy.nodes),
             strategy.user_ledgers,
-            _reserved(config, partitions),
+            _reserved(config, partitions, clients),
         ),
         "bytes": recorder.byte_meter.summary(
             parameter_count(strategy.trainer.generator),
@@ -74,13 +70,10 @@ def summarize(
     }
 
 
-def _reserved(config: Config, partitions: Partitions) -> ReservedBudgets | None:
-    """Return what the clients' ledgers say, where they are simulated and all can be read."""
-    folder = simulation_folder()
-    if folder is None:
-        return None
+def _reserved(config: Config, partitions: Partitions, clients: Clients) -> ReservedBudgets | None:
+    """Return what the clients' ledgers say, where they can be seen and all can be read."""
     try:
-        return reserved_budgets(folder, partitions, policy_of_run(config))
+        return clients.reserved(partitions, policy_of_run(config))
     except LedgerUnavailable as error:
         logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
         return None

@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import partitions_of
 from fed_gswgan.data.writer_source import open_source
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
 from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.profiling import PROFILE_FOLDER
@@ -58,7 +58,8 @@ def run(config: Config, clients: int, engine: Engine, profile: bool, console: Co
     folder = Path(config.run.output_dir)
     if "FED_GSWGAN_DATA" in os.environ:
         os.environ["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
-    os.environ[SIMULATION_FOLDER] = str((folder / "clients").absolute())
+    virtual_clients = VirtualClients((folder / "clients").absolute())
+    os.environ[SIMULATION_FOLDER] = str(virtual_clients.folder)  # of the clients' processes, too
     if profile:
         os.environ[PROFILE_FOLDER] = str((folder / "profile").absolute())
     else:
@@ -70,7 +71,7 @@ def run(config: Config, clients: int, engine: Engine, profile: bool, console: Co
 
     def serve(grid: Any) -> None:
         nodes = VirtualNodes(clients) if engine.nodes_are_partitions else None
-        run_server(grid, config, engine.runtime, stop.is_set, console, nodes)
+        run_server(grid, config, virtual_clients, engine.runtime, stop.is_set, console, nodes)
 
     engine.run(serve, config.to_run_config(), clients)
     if stop.is_set():

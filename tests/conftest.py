@@ -16,7 +16,7 @@ from rich.console import Console
 
 from client.app import app as client_app
 from fed_gswgan.config import Config
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
 from server.app import run_server
 from simulations.in_process_grid import InProcessGrid
 from simulations.virtual_nodes import VirtualNodes
@@ -67,7 +67,8 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         **overrides: bool | int | float | str,
     ) -> Path:
         folder = tmp_path / name
-        monkeypatch.setenv(SIMULATION_FOLDER, str(folder / "clients"))
+        virtual_clients = VirtualClients(folder / "clients")
+        monkeypatch.setenv(SIMULATION_FOLDER, str(virtual_clients.folder))
         settings = {**SMALL, "output-dir": str(folder)}
         settings |= {key.replace("_", "-"): value for key, value in overrides.items()}
         config = Config.from_run_config(settings)
@@ -75,7 +76,7 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         grid = grid_type(app, clients, config.to_run_config())
         console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
         nodes = VirtualNodes(clients) if config.data.virtual_clients else None
-        return run_server(grid, config, "in-process", interrupted, console, nodes)
+        return run_server(grid, config, virtual_clients, "in-process", interrupted, console, nodes)
 
     return run
 

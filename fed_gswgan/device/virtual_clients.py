@@ -40,6 +40,76 @@ class ReservedBudgets:
     epsilon_median: float
 
 
+@dataclass(frozen=True)
+class VirtualClients:
+    """All clients of a run, where it simulates them and so can read what is theirs.
+
+    Attributes:
+        folder: of their ledgers and critics.
+    """
+
+    folder: Path
+
+    def create(self, partitions: Partitions) -> None:
+        """Make the folder, with nobody's ledger yet, unless it is there; see ``Population``."""
+        Population.create(self.folder, partitions)
+
+    def reserved(self, partitions: Partitions, policy: DevicePolicy) -> ReservedBudgets:
+        """Read the ledger of each client that has one; whoever was never asked spent nothing.
+
+        Raises:
+            LedgerUnavailable: one that was made is missing or cannot be read, or is of other users.
+        """
+        relation = NeighboringRelation(policy.neighboring_relation)
+        population = Population(self.folder, partitions)
+        counts, mus = [0], []
+        for partition_id in population.made():
+            ledger = Ledger(
+                population.folder_of(partition_id) / LEDGER, partitions.users(partition_id), policy
+            )
+            for releases in ledger.releases().values():
+                counts.append(releases.total())
+                mus.append(compose(releases, relation))
+        users = partitions.user_count
+        mu_max, mu_median = max(mus, default=0.0), _upper_median(mus, users)
+        return ReservedBudgets(
+            users=users,
+            participations_max=max(counts),
+            mu_max=mu_max,
+            epsilon_max=gaussian_epsilon(mu_max, policy.delta),
+            epsilon_median=gaussian_epsilon(mu_median, policy.delta),
+        )
+
+    def failure_logs(self) -> list[Path]:
+        """Return the logs of failures, which the clients' replies do not tell of."""
+        return sorted([*self.folder.glob(FAILURES), *self.folder.glob(f"*/{FAILURES}")])
+
+
+@dataclass(frozen=True)
+class RemoteClients:
+    """All clients of a run, where they are devices: what is theirs is not to be seen."""
+
+    def create(self, partitions: Partitions) -> None:
+        """Make nothing: a device's owner made its ledger."""
+
+    def reserved(self, partitions: Partitions, policy: DevicePolicy) -> ReservedBudgets | None:
+        """Return None: ledgers are on the devices."""
+        return None
+
+    def failure_logs(self) -> list[Path]:
+        """Return none: logs are on the devices."""
+        return []
+
+
+Clients = VirtualClients | RemoteClients
+
+
+def clients_of_process() -> Clients:
+    """Return the clients of a server that knows no more of them than its environment says."""
+    folder = simulation_folder()
+    return RemoteClients() if folder is None else VirtualClients(folder)
+
+
 def simulation_folder() -> Path | None:
     """Return the folder of the virtual clients; None in a process that does not simulate."""
     value = os.environ.get(SIMULATION_FOLDER)
@@ -57,36 +127,6 @@ def policy_of_run(config: Config) -> DevicePolicy:
         min_noise_stddev=config.sanitizer.noise_stddev,
         trusted_server=config.algorithm.algorithm == "fedavg-gan",
     )
-
-
-def reserved_budgets(folder: Path, partitions: Partitions, policy: DevicePolicy) -> ReservedBudgets:
-    """Read the ledger of every virtual client that has one; whoever was never asked spent nothing.
-
-    Raises:
-        LedgerUnavailable: one that was made is missing or cannot be read, or is of other users.
-    """
-    relation = NeighboringRelation(policy.neighboring_relation)
-    population = Population(folder, partitions)
-    counts, mus = [0], []
-    for partition_id in population.made():
-        path = population.folder_of(partition_id) / LEDGER
-        for releases in Ledger(path, partitions.users(partition_id), policy).releases().values():
-            counts.append(releases.total())
-            mus.append(compose(releases, relation))
-    users = partitions.user_count
-    mu_max, mu_median = max(mus, default=0.0), _upper_median(mus, users)
-    return ReservedBudgets(
-        users=users,
-        participations_max=max(counts),
-        mu_max=mu_max,
-        epsilon_max=gaussian_epsilon(mu_max, policy.delta),
-        epsilon_median=gaussian_epsilon(mu_median, policy.delta),
-    )
-
-
-def failed_clients(folder: Path) -> list[Path]:
-    """Return the failure logs of virtual clients, which their replies do not tell of."""
-    return sorted([*folder.glob(FAILURES), *folder.glob(f"*/{FAILURES}")])
 
 
 def _upper_median(mus: list[float], users: int) -> float:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from client.app import app as client_app
 from fed_gswgan.config import Config
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
+from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
 from fed_gswgan.wire.message_types import CLIENT_FAILED, TRAIN
 from server.app import run_server
 from simulations.in_process_grid import InProcessGrid
@@ -39,14 +39,15 @@ def packed_run(tmp_path, monkeypatch):
 
     def run(name, clients_per_message=0, carriers=2, **overrides):
         folder = tmp_path / name
-        monkeypatch.setenv(SIMULATION_FOLDER, str(folder / "clients"))
+        virtual_clients = VirtualClients(folder / "clients")
+        monkeypatch.setenv(SIMULATION_FOLDER, str(virtual_clients.folder))
         settings = SMALL | {k.replace("_", "-"): v for k, v in overrides.items()}
         config = Config.from_run_config(settings | {"output-dir": str(folder)})
         clients = config.data.max_clients
         carrying = Carrying(PackedClientApp(clients, config.to_run_config()), carriers)
         grid = PackedGrid(carrying, carriers, clients, clients_per_message)
         console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        run_server(grid, config, "packed", lambda: False, console)
+        run_server(grid, config, virtual_clients, "packed", lambda: False, console)
         return folder, carrying
 
     return run

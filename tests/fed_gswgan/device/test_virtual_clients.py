@@ -9,8 +9,9 @@ from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.population import Population
 from fed_gswgan.device.virtual_clients import (
     SIMULATION_FOLDER,
-    failed_clients,
-    reserved_budgets,
+    RemoteClients,
+    VirtualClients,
+    clients_of_process,
     simulation_folder,
 )
 from fed_gswgan.privacy.events import SanitizedGradientEvent
@@ -39,7 +40,7 @@ def test_reserved_budgets_by_hand(tmp_path):
     Population.create(folder, PARTITIONS)
     reserve(folder, 0, 4)
     reserve(folder, 1, 1)
-    found = reserved_budgets(folder, PARTITIONS, BUDGET)
+    found = VirtualClients(folder).reserved(PARTITIONS, BUDGET)
     assert found.users == 7
     assert found.participations_max == 4
     assert found.mu_max == pytest.approx(0.5)
@@ -47,7 +48,7 @@ def test_reserved_budgets_by_hand(tmp_path):
     assert found.epsilon_median == pytest.approx(gaussian_epsilon(0.25, 1e-5))  # 0 0 0 1 1 4 4
 
     zero_out = DevicePolicy(delta=1e-5, neighboring_relation="zero-out")
-    found = reserved_budgets(folder, PARTITIONS, zero_out)
+    found = VirtualClients(folder).reserved(PARTITIONS, zero_out)
     assert found.mu_max == pytest.approx(0.25)
     assert found.epsilon_max == pytest.approx(gaussian_epsilon(0.25, 1e-5))
 
@@ -56,13 +57,13 @@ def test_median_of_an_even_number_of_users_is_the_upper_one(tmp_path):
     partitions = Partitions((("a",), ("b",)))
     Population.create(tmp_path / "clients", partitions)
     reserve(tmp_path / "clients", 1, 4, partitions)
-    found = reserved_budgets(tmp_path / "clients", partitions, BUDGET)
+    found = VirtualClients(tmp_path / "clients").reserved(partitions, BUDGET)
     assert found.epsilon_median == found.epsilon_max == pytest.approx(gaussian_epsilon(0.5, 1e-5))
 
 
 def test_clients_who_were_never_asked_spent_nothing(tmp_path):
     Population.create(tmp_path / "clients", PARTITIONS)
-    found = reserved_budgets(tmp_path / "clients", PARTITIONS, BUDGET)
+    found = VirtualClients(tmp_path / "clients").reserved(PARTITIONS, BUDGET)
     assert (found.users, found.participations_max) == (7, 0)
     assert found.mu_max == found.epsilon_max == found.epsilon_median == 0.0
 
@@ -79,14 +80,14 @@ def test_client_whose_ledger_is_gone_is_not_counted_as_fresh(tmp_path, gone):
         "folder": lambda: shutil.rmtree(folder),
     }[gone]()
     with pytest.raises(LedgerUnavailable):
-        reserved_budgets(folder, PARTITIONS, BUDGET)
+        VirtualClients(folder).reserved(PARTITIONS, BUDGET)
 
 
 def test_writers_dealt_otherwise_are_not_counted_as_those_of_the_ledger(tmp_path):
     Population.create(tmp_path / "clients", PARTITIONS)
     dealt_otherwise = Partitions((("a",), ("b",), ("c",)))
     with pytest.raises(LedgerUnavailable):
-        reserved_budgets(tmp_path / "clients", dealt_otherwise, BUDGET)
+        VirtualClients(tmp_path / "clients").reserved(dealt_otherwise, BUDGET)
 
 
 def fail(folder, what):
@@ -114,14 +115,22 @@ def test_noting_a_failure_never_fails(tmp_path):
 def test_failed_clients_are_those_with_a_log(tmp_path):
     folder = tmp_path / "clients"
     Population.create(folder, PARTITIONS)
-    assert failed_clients(folder) == []
+    assert VirtualClients(folder).failure_logs() == []
     for partition_id in (2, 0):
         fail(Population(folder, PARTITIONS).open(partition_id), "first")
     logs = [folder / f"client-0000{i}" / "failures.log" for i in (0, 2)]
-    assert failed_clients(folder) == logs
+    assert VirtualClients(folder).failure_logs() == logs
     fail(folder, "before a client was open")
-    assert set(failed_clients(folder)) == {folder / "failures.log", *logs}
-    assert failed_clients(tmp_path / "gone") == []
+    assert set(VirtualClients(folder).failure_logs()) == {folder / "failures.log", *logs}
+    assert VirtualClients(tmp_path / "gone").failure_logs() == []
+
+
+def test_of_remote_clients_nothing_is_made_or_seen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RemoteClients().create(PARTITIONS)
+    assert list(tmp_path.iterdir()) == []
+    assert RemoteClients().reserved(PARTITIONS, BUDGET) is None
+    assert RemoteClients().failure_logs() == []
 
 
 @pytest.mark.parametrize(("value", "folder"), [(None, None), ("", None), ("x", Path("x"))])
@@ -131,4 +140,5 @@ def test_only_the_environment_makes_a_process_simulate(monkeypatch, value, folde
     else:
         monkeypatch.setenv(SIMULATION_FOLDER, value)
     assert simulation_folder() == folder
+    assert clients_of_process() == (VirtualClients(folder) if folder else RemoteClients())
     assert virtual_clients.SIMULATION_FOLDER == "FED_GSWGAN_SIMULATION"
