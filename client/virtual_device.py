@@ -19,7 +19,7 @@ from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.population import Population, virtual_client_id
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, policy_of_run, simulation_folder
-from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
+from fed_gswgan.privacy.noise_source import NoiseSource, named_noise_source
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.profiling import timed
 from fed_gswgan.seeding import SeedStream
@@ -153,9 +153,8 @@ def _opened(root: Path, settings: tuple[Any, ...]) -> Simulation:
 
 
 def _noise_source(config: Config, client_id: str, server_round: int) -> NoiseSource:
-    if config.sanitizer.noise_source == "secure":
-        return SecureNoise()
-    return SeededNoise(SeedStream(config.run.seed).generator("noise", server_round, client_id))
+    randomness = SeedStream(config.run.seed).generator("noise", server_round, client_id)
+    return named_noise_source(config.sanitizer.noise_source, randomness)
 
 
 def _partition_id(context: Context) -> int:

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from fed_gswgan.config import Config
 from fed_gswgan.models.state_vector import to_state_vector
 from fed_gswgan.privacy.clipped_update import update_event
-from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise, SeededNoise
+from fed_gswgan.privacy.noise_source import named_noise_source
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from fed_gswgan.wire.message_types import UPDATE
 from fed_gswgan.wire.update_codec import decode_update_reply, encode_update_request
@@ -66,9 +66,11 @@ class FedAvgGanStrategy(RoundStrategy):
         """Move the critic by the noisy mean update, then train the generator."""
         cohort = self.config.cohort
         sum_P = np.sum([replies.values[c] for c in sorted(replies.values)], axis=0, dtype=float)
-        noisy_P = self._noise_source(server_round).add_noise(
-            sum_P, self.event.noise_stddev * self.event.clipping_bound
+        noise_source = named_noise_source(
+            self.config.sanitizer.noise_source, self.seeds.generator("noise", server_round)
         )
+        stddev = self.event.noise_stddev * self.event.clipping_bound
+        noisy_P = noise_source.add_noise(sum_P, stddev)
         # The intended size, not how many answered: a client's weight must not depend on others.
         mean_P = (noisy_P / cohort.cohort_size).astype(np.float32)
         self.trainer.move_critic(mean_P, self.config.algorithm.server_learning_rate)
@@ -89,8 +91,3 @@ class FedAvgGanStrategy(RoundStrategy):
             len(self.nodes), cohort.cohort_size, cohort.sampling_method, sanitizer.clipping_bound,
             sanitizer.noise_stddev,
         )  # fmt: skip
-
-    def _noise_source(self, server_round: int) -> NoiseSource:
-        if self.config.sanitizer.noise_source == "secure":
-            return SecureNoise()
-        return SeededNoise(self.seeds.generator("noise", server_round))

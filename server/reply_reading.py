@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import Message, RecordDict
 
+from fed_gswgan.strangers_text import one_line
 from fed_gswgan.wire.byte_meter import RoundBytes
 from fed_gswgan.wire.messages import MalformedReplyError
 
 logger = logging.getLogger(__name__)
-
-LONGEST_REASON = 300
 
 
 @dataclass
@@ -64,11 +63,10 @@ def read_replies(
             replies.values[client_id] = decode(message.content)
         except MalformedReplyError as error:
             replies.malformed += 1
-            logger.warning("round %d: %s: %s", server_round, client_id, said(str(error)))
+            logger.warning("round %d: %s: %s", server_round, client_id, one_line(str(error)))
     return replies
 
 
-def said(text: str | None) -> str:
-    """Return a stranger's text as one short line, so that it can neither forge nor fill the log."""
-    line = (text or "no reason given")[:LONGEST_REASON]
-    return "".join(character if character.isprintable() else "?" for character in line)
+def said(reason: str | None) -> str:
+    """Return the reason that an error gives, as a line of the log."""
+    return one_line(reason or "no reason given")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fed_gswgan.device.guard_frame import Frame, incoming, pack
 from fed_gswgan.privacy.refusals import LedgerLocked, MalformedInput, Refusal
+from fed_gswgan.strangers_text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ REQUEST_SECONDS = 10.0  # from connecting to the request's last byte
 ANSWER_SECONDS = 30.0  # to take the answer
 LONGEST_PATH_BYTES = 107  # of a Unix domain socket
 SOCKET_MODE = 0o660
-LONGEST_REASON = 300
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
@@ -235,9 +235,8 @@ class GuardServer:
 
 
 def _refusal(connection: Connection, refusal: Refusal) -> bytes:
-    said = f"{refusal.name}: {refusal}"[:LONGEST_REASON]
     # A stranger may have put anything into a name: no line breaks in the log, no half characters.
-    reason = "".join(c if c.isprintable() else "?" for c in said)
+    reason = one_line(f"{refusal.name}: {refusal}")
     logger.warning("refused uid %d: %s", connection.user, reason)
     return pack(Frame(kind="refusal", config={"code": refusal.code, "reason": reason}))
 

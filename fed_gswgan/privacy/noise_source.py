@@ -70,3 +70,13 @@ class SecureNoise:
         centers = np.clip(np.asarray(values, dtype=np.float64).ravel(), -limit, limit) / step
         steps = rounded_gaussian(centers, stddev / step, words, secrets.randbits)
         return (steps * step).reshape(values.shape)
+
+
+def named_noise_source(name: str, randomness: np.random.Generator) -> NoiseSource:
+    """Return the source that the setting ``noise-source`` names.
+
+    Args:
+        name: ``secure`` or ``seeded``.
+        randomness: of a seeded source; a secure one never touches it.
+    """
+    return SeededNoise(randomness) if name == "seeded" else SecureNoise()

@@ -9,7 +9,7 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise
+from fed_gswgan.privacy.noise_source import named_noise_source
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.messages import TrainRequest
 
@@ -93,10 +93,9 @@ def make_guard(make_shard):
         shard = open_shard or make_shard
 
         def noise_source(server_round):
-            if config.sanitizer.noise_source == "secure":
-                return SecureNoise()
             stream = SeedStream(config.run.seed)
-            return SeededNoise(stream.generator("noise", server_round, "client-00000"))
+            randomness = stream.generator("noise", server_round, "client-00000")
+            return named_noise_source(config.sanitizer.noise_source, randomness)
 
         policy = replace(policy_of_run(config), **(limits or {}))
         guard = Guard(

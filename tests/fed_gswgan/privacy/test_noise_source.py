@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fed_gswgan.privacy import noise_source
-from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise
+from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise, named_noise_source
 
 # stddev / 1024, down to a power of two: 0.1 -> 9.8e-5 -> 2^-14, 2.14 -> 2.1e-3 -> 2^-9.
 STEPS = [(0.1, 2.0**-14), (1.0, 2.0**-10), (2.14, 2.0**-9), (1024.0, 1.0), (5000.0, 4.0)]
@@ -153,3 +153,18 @@ def test_noise_has_shape_and_double_precision_of_any_input(source):
         noisy = source.add_noise(np.zeros((2, 1, 3, 3), dtype), 1.0)
         assert noisy.shape == (2, 1, 3, 3)
         assert noisy.dtype == np.float64
+
+
+def test_a_seeded_source_is_made_only_where_the_setting_names_it():
+    def added(name):
+        randomness = np.random.Generator(np.random.Philox(key=0))
+        return named_noise_source(name, randomness).add_noise(np.zeros(5), 1.0)
+
+    assert np.array_equal(added("seeded"), seeded().add_noise(np.zeros(5), 1.0))
+    assert not np.array_equal(added("secure"), added("secure"))
+
+
+def test_a_secure_source_never_touches_the_seeds_randomness():
+    randomness = np.random.Generator(np.random.Philox(key=0))
+    named_noise_source("secure", randomness).add_noise(np.zeros(5), 1.0)
+    assert randomness.random() == np.random.Generator(np.random.Philox(key=0)).random()
