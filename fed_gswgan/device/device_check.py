@@ -14,7 +14,7 @@ from fed_gswgan.data.own_images import read_own_images
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.device_folder import POLICY, SETTINGS, socket_path
 from fed_gswgan.device.device_settings import DeviceSettings, read_settings
-from fed_gswgan.device.guard_server import LONGEST_PATH_BYTES
+from fed_gswgan.device.guard_socket import LONGEST_PATH_BYTES
 from fed_gswgan.device.server_certificate import check_server_certificate
 from fed_gswgan.device.tested_versions import BUILD_YEAR, TESTED
 from fed_gswgan.device.training_trial import try_training

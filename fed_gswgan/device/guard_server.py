@@ -6,77 +6,24 @@ silent and malformed peers cost a buffer for some seconds, and stop nobody else.
 
 import contextlib
 import logging
-import os
 import queue
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
-from fed_gswgan.device.guard_frame import Frame, incoming, pack
+from fed_gswgan.device.guard_connection import Connection
+from fed_gswgan.device.guard_frame import Frame, pack
+from fed_gswgan.device.guard_socket import listen
 from fed_gswgan.privacy.refusals import LedgerLocked, MalformedInput, Refusal
 from fed_gswgan.strangers_text import one_line
 
 logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 16
-BACKLOG = 128  # peers that the system lets wait before they are looked at
-REQUEST_SECONDS = 10.0  # from connecting to the request's last byte
-ANSWER_SECONDS = 30.0  # to take the answer
-LONGEST_PATH_BYTES = 107  # of a Unix domain socket
-SOCKET_MODE = 0o660
-_CREDENTIALS = struct.Struct("3i")  # process, user, group
-
-
-class Connection:
-    """One peer, and how far its request or its answer has come."""
-
-    def __init__(self, peer: socket.socket, largest_body_bytes: int) -> None:
-        self.peer = peer
-        self.process, self.user, _ = _CREDENTIALS.unpack(
-            peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
-        self.deadline = time.monotonic() + REQUEST_SECONDS
-        self.reading = True
-        self._reader: Generator[memoryview, None, Frame] = incoming(largest_body_bytes)
-        self._buffer = next(self._reader)
-
-    def read(self) -> Frame | None:
-        """Take what is there and return the request once it is whole.
-
-        Raises:
-            MalformedInput: it is none, or ends too early.
-        """
-        received = self.peer.recv_into(self._buffer)
-        if received == 0:
-            raise MalformedInput("frame ends before it is whole")
-        self._buffer = self._buffer[received:]
-        while not self._buffer:
-            try:
-                self._buffer = next(self._reader)
-            except StopIteration as end:
-                frame: Frame = end.value
-                return frame
-        return None
-
-    def stop_reading(self) -> None:
-        """Let go of the request's buffers."""
-        self.reading, self._buffer = False, memoryview(b"")
-        self._reader.close()
-
-    def answer_with(self, written: bytes) -> None:
-        """Begin to send an answer."""
-        self._buffer = memoryview(written)
-        self.deadline = time.monotonic() + ANSWER_SECONDS
-
-    def write(self) -> bool:
-        """Send what the peer takes, and tell whether that was all."""
-        self._buffer = self._buffer[self.peer.send(self._buffer) :]
-        return not self._buffer
 
 
 class GuardServer:
@@ -94,7 +41,7 @@ class GuardServer:
         self._answer = answer
         self._largest_body_bytes = largest_body_bytes
         self._path = path
-        self._listener = _listen(path)
+        self._listener = listen(path)
         self._waker, self._woken = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
@@ -141,8 +88,7 @@ class GuardServer:
         now = time.monotonic()
         for connection in [c for c in self._connections if c.deadline < now]:
             if connection.reading:
-                late = MalformedInput(f"frame is not whole after {REQUEST_SECONDS:g} s")
-                self._refuse(connection, late)
+                self._refuse(connection, connection.too_slow())
             else:
                 self._drop(connection)
 
@@ -239,29 +185,3 @@ def _refusal(connection: Connection, refusal: Refusal) -> bytes:
     reason = one_line(f"{refusal.name}: {refusal}")
     logger.warning("refused uid %d: %s", connection.user, reason)
     return pack(Frame(kind="refusal", config={"code": refusal.code, "reason": reason}))
-
-
-def _listen(path: Path) -> socket.socket:
-    """Return a listening socket in place of what an earlier guard may have left there.
-
-    Raises:
-        ValueError: the path is longer than a socket's may be.
-        OSError: it cannot be made.
-    """
-    if (size := len(os.fsencode(path))) > LONGEST_PATH_BYTES:
-        raise ValueError(
-            f"socket={str(path)!r} has {size} bytes, must have at most {LONGEST_PATH_BYTES}; "
-            "name a shorter one in device.toml"
-        )
-    if path.is_socket():
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(str(path))
-        os.chmod(path, SOCKET_MODE)  # until then only its owner may connect
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
