@@ -100,4 +100,7 @@ def test_who_does_not_listen_is_killed(program, monkeypatch):
 
 
 def test_stopping_what_never_started_is_no_error(program):
-    stop_all([program(SLEEPER)])
+    never_started = program(SLEEPER)
+    stop_all([never_started])
+    assert not never_started.alive()
+    assert not never_started.log.exists()

@@ -208,11 +208,12 @@ def test_a_run_is_running_as_long_as_its_folder_is_open(tmp_path):
 
 
 def test_asking_whether_a_run_is_running_keeps_nobody_out(tmp_path):
-    opened(config_in(tmp_path))
+    begun = opened(config_in(tmp_path))
     with open(tmp_path / "lock") as asking:
         fcntl.flock(asking, fcntl.LOCK_EX)
+        assert is_running(tmp_path)  # to whoever cannot tell the asking from a run
         threading.Timer(0.03, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
-        opened(config_in(tmp_path, resume=True))
+        assert opened(config_in(tmp_path, resume=True)) == begun
 
 
 def test_a_run_that_goes_on_has_no_summary_until_it_ends_again(tmp_path):
