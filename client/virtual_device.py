@@ -17,6 +17,7 @@ from fed_gswgan.device.answering import Answering, answer_alone
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.population import Population, virtual_client_id
+from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, policy_of_run, simulation_folder
 from fed_gswgan.privacy.noise_source import NoiseSource, named_noise_source
@@ -65,7 +66,7 @@ class Simulation:
     def _device(self, partition_id: int) -> Device:
         config, client_id = self.config, self.client_id(partition_id)
         writers = self.partitions.writers(partition_id)
-        owned = (
+        client = PrivateClient(
             client_id,
             self.partitions.users(partition_id),
             lambda: self.shard(writers),
@@ -74,8 +75,8 @@ class Simulation:
             policy_of_run(config),
             self.population.open(partition_id),
         )
-        guard = Guard(*owned, lambda server_round: _noise_source(config, client_id, server_round))
-        return Device(guard, UpdateGuard(*owned))
+        guard = Guard(client, lambda server_round: _noise_source(config, client_id, server_round))
+        return Device(guard, UpdateGuard(client))
 
 
 def client_id_of(context: Context) -> str:

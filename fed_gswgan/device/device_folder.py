@@ -17,6 +17,7 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, read_settings
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.flat_table import to_table
 from fed_gswgan.privacy.durable_file import replace_durably
@@ -92,20 +93,13 @@ def open_device(
         images = read_own_images(Path(settings.data), settings.class_names)
         return WriterShard(users, images.images, images.labels)
 
-    owned = (
-        settings.client_id,
-        users,
-        open_shard,
-        len(settings.class_names),
-        settings.config(),
-        policy,
-        folder,
-    )
+    classes, config = len(settings.class_names), settings.config()
+    client = PrivateClient(settings.client_id, users, open_shard, classes, config, policy, folder)
     return OpenDevice(
         settings=settings,
         policy=policy,
-        guard=Guard(*owned, noise_source),
-        update_guard=UpdateGuard(*owned),
+        guard=Guard(client, noise_source),
+        update_guard=UpdateGuard(client),
         socket=socket_path(folder, settings),
     )
 

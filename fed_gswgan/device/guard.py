@@ -8,30 +8,23 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 
 import logging
 from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.answering import Answering, answer_alone
-from fed_gswgan.device.client_folder import ANSWERING, LEDGER, note_failure
-from fed_gswgan.device.critic_slots import CriticSlots, CriticState
+from fed_gswgan.device.client_folder import note_failure
+from fed_gswgan.device.critic_slots import CriticSlots
+from fed_gswgan.device.private_client import CriticVector, PrivateClient
 from fed_gswgan.device.request_check import check_request
 from fed_gswgan.models.build import build_critic
-from fed_gswgan.privacy.durable_file import held
-from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
-from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
 from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import to_release_basis
-from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.critic_task import CriticTask
 from fed_gswgan.training.critic_training import critic_optimizer
 from fed_gswgan.training.critic_vector import from_vector, to_vector
@@ -39,10 +32,6 @@ from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
 logger = logging.getLogger(__name__)
-
-ANSWERING_PATIENCE_SECONDS = 60.0
-
-CriticVector = tuple[np.ndarray, int]
 
 
 class Critic(NamedTuple):
@@ -56,37 +45,18 @@ class Guard:
     """Answers train requests for one client.
 
     Args:
-        client_id: stable name of the client.
-        users: whose data the client holds; its ledger must be theirs.
-        open_shard: reads the client's data; called once, after the first reservation.
-        num_classes: of the data set.
-        config: how the critic is built and trained (of a simulated device: the run's settings).
-        policy: the owner's limits, which a request can only stay within.
-        folder: of the ledger and the critic's state, the client's own.
+        client: whom it stands before.
         noise_source: of a round; secure unless whoever builds the guard says otherwise.
     """
 
     def __init__(
         self,
-        client_id: str,
-        users: tuple[str, ...],
-        open_shard: Callable[[], WriterShard],
-        num_classes: int,
-        config: Config,
-        policy: DevicePolicy,
-        folder: Path,
+        client: PrivateClient,
         noise_source: Callable[[int], NoiseSource] = lambda server_round: SecureNoise(),
     ) -> None:
-        self._client_id = client_id
-        self._open_shard = open_shard
-        self._num_classes = num_classes
-        self._config = config
-        self._policy = policy
-        self._folder = folder
+        self._client = client
         self._noise_source = noise_source
-        self._ledger = Ledger(folder / LEDGER, users, policy)
-        self._seeds = SeedStream(config.run.seed)
-        self._persistent = config.critic.critic_state == "persistent"
+        self._persistent = client.config.critic.critic_state == "persistent"
         self._tested = False
 
     def answer(self, request: TrainRequest) -> TrainReply:
@@ -107,22 +77,21 @@ class Guard:
             Refusal: refused by name, from the request, the policy and the ledger alone, before any
                 data was read; nothing was charged.
         """
-        event = check_request(request, self._policy, self._num_classes)
-        with held(self._folder / ANSWERING, ANSWERING_PATIENCE_SECONDS):
-            key = ReleaseKey(request.experiment_id, request.server_round, request.hash())
-            slots = CriticSlots(self._folder, request.experiment_id)
-            if (released := slots.released(key, request.reply_shape())) is not None:
-                return _reply(request, SanitizedGradient(values_BCHW=released, event=event))
+        client = self._client
+        event = check_request(request, client.policy, client.num_classes)
+        with client.release(request.key(), event, request.reply_shape()) as release:
+            if (kept := release.kept_values) is not None:
+                return _reply(request, SanitizedGradient(values_BCHW=kept, event=event))
             self._require_working_sanitizer()
-            self._ledger.reserve(key, event)  # refused, or on disk, before any data is read
+            release.reserve()  # refused, or on disk, before any data is read
 
-            critic_after, gradients_BCHW = yield from self._train(request, slots)
+            critic_after, gradients_BCHW = yield from self._train(request, release.slots)
             with timed("sanitize"):
                 noise_source = self._noise_source(request.server_round)
                 values = to_release_basis(gradients_BCHW, request.dct_frequencies)
                 sanitized = sanitize(values, event, noise_source)
             del gradients_BCHW, values
-            self._seal(key, critic_after, sanitized, slots, request.checkpoint_round)
+            release.keep(sanitized.values_BCHW, critic_after, request.checkpoint_round)
         return _reply(request, sanitized)
 
     def _train(
@@ -140,18 +109,18 @@ class Guard:
                 samples_NBCHW, labels_NB = map(_tensor, request.critic_batches())
                 task = CriticTask(
                     *critic,
-                    self._shard,
+                    self._client.shard,
                     samples_NBCHW,
                     labels_NB,
                     _tensor(request.samples_BCHW),
                     _tensor(request.labels_B),
-                    self._config.critic,
-                    self._stream("critic-training", request.server_round),
+                    self._client.config.critic,
+                    self._client.randomness("critic-training", request.server_round),
                 )
             gradients_BCHW = yield task
             return kept or to_vector(*critic), gradients_BCHW.numpy()
         except Exception:
-            note_failure(self._folder)
+            note_failure(self._client.folder)
             return None, np.zeros_like(request.samples_BCHW)
 
     def _critic_before(self, server_round: int, slots: CriticSlots) -> Critic:
@@ -160,9 +129,9 @@ class Guard:
         Under ``critic-state = snapshot`` what a round leaves is the critic it began with, so that
         none depends on how often its client took part; only then does sampling amplify.
         """
-        config = self._config
-        seed = self._seeds.torch_seed("critic-weights", client_id=self._client_id)
-        network = build_critic(config.critic, self._num_classes, seed)
+        config, classes = self._client.config, self._client.num_classes
+        seed = self._client.torch_seed("critic-weights")
+        network = build_critic(config.critic, classes, seed)
         critic = Critic(network, critic_optimizer(network, config.critic, config.adam))
         state = slots.before(server_round)
         if state is not None and state.optimizer_steps > 0:
@@ -171,46 +140,15 @@ class Guard:
                 return critic
             except ValueError as error:  # the owner chose another critic since
                 logger.warning("%s; it begins anew", error)
-        randomness = self._stream("warm-start", 0)
-        classes = self._num_classes
-        warm_start(*critic, self._shard, classes, config.critic, config.adam, randomness)
+        randomness = self._client.randomness("warm-start", 0)
+        warm_start(*critic, self._client.shard, classes, config.critic, config.adam, randomness)
         return critic
-
-    def _seal(
-        self,
-        key: ReleaseKey,
-        critic: CriticVector | None,
-        sanitized: SanitizedGradient,
-        slots: CriticSlots,
-        checkpoint_round: int,
-    ) -> None:
-        """Keep critic and released bytes, so that asking again costs nothing; no room is no error.
-
-        What is not kept is trained and charged again when it is asked for again.
-        """
-        try:
-            if critic is None:  # training failed: the reply is kept all the same, or a repeat tells
-                before = slots.before(key.server_round)
-                critic = (np.array(before.parameters), before.optimizer_steps) if before else None
-            parameters, steps = critic or (np.empty((3, 0), np.float32), 0)
-            released = sanitized.values_BCHW.reshape(-1)
-            state = CriticState(key.server_round, steps, parameters, key.request_hash, released)
-            slots.store(state, checkpoint_round)
-        except Exception:
-            note_failure(self._folder)
 
     def _require_working_sanitizer(self) -> None:
         require_randomness()
         if not self._tested:
             selftest(self._noise_source(0))
             self._tested = True
-
-    @cached_property
-    def _shard(self) -> WriterShard:
-        return self._open_shard()
-
-    def _stream(self, purpose: str, server_round: int) -> np.random.Generator:
-        return self._seeds.generator(purpose, server_round, self._client_id)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -3,14 +3,15 @@
 Shapes: N sample batches, B batch, C channels, H and W image.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger import ReleaseKey
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.release_basis import release_shape
+from fed_gswgan.wire.request_hash import request_hash
 
 
 class MalformedReplyError(ValueError):
@@ -70,19 +71,21 @@ class TrainRequest:
             return self.critic_samples_NBCHW, self.critic_labels_NB
         return self.samples_BCHW[None], self.labels_B[None]
 
+    def key(self) -> ReleaseKey:
+        """Return what makes the release that is asked for the same as another."""
+        return ReleaseKey(self.experiment_id, self.server_round, self.hash())
+
     def hash(self) -> str:
-        """Return a hash of all that decides the reply, part of the release's key."""
-        asked = (self.experiment_id, self.server_round, asdict(self.event()), self.dct_frequencies)
-        digest = hashlib.sha256(repr(asked).encode())
-        for array in (
-            self.samples_BCHW,
-            self.labels_B,
-            self.critic_samples_NBCHW,
-            self.critic_labels_NB,
-        ):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        """Return a hash of all that decides the reply."""
+        return request_hash(
+            (self.experiment_id, self.server_round, asdict(self.event()), self.dct_frequencies),
+            (
+                self.samples_BCHW,
+                self.labels_B,
+                self.critic_samples_NBCHW,
+                self.critic_labels_NB,
+            ),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,14 @@
 P and Q: numbers in the state vectors of generator and critic.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from fed_gswgan.privacy.clipped_update import ClippedUpdate, update_event
 from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.ledger import ReleaseKey
+from fed_gswgan.wire.request_hash import request_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,14 @@ class UpdateRequest:
         """Return the release that is asked for; ValueError for a number out of range."""
         return update_event(self.clipping_bound, self.noise_stddev)
 
+    def key(self) -> ReleaseKey:
+        """Return what makes the release that is asked for the same as another."""
+        return ReleaseKey(self.experiment_id, self.server_round, self.hash())
+
     def hash(self) -> str:
-        """Return a hash of all that decides the reply, part of the release's key."""
+        """Return a hash of all that decides the reply."""
         asked = (self.experiment_id, self.server_round, asdict(self.event()))
-        digest = hashlib.sha256(repr(asked).encode())
-        for array in (self.generator_P, self.critic_Q):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return request_hash(asked, (self.generator_P, self.critic_Q))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.policy import DevicePolicy
 
@@ -54,9 +55,10 @@ class AttackedDevice:
         self._shard = WatchedShard()
         self._charges: list[dict[str, Any]] = []
         self._read_bytes = 0
-        self.guard = Guard(
+        client = PrivateClient(
             "client-00000", USERS, self._open_shard, NUM_CLASSES, CONFIG, policy, folder
         )
+        self.guard = Guard(client)
 
     def data_reads(self) -> int:
         """Return how often the data was opened or anything read from it."""

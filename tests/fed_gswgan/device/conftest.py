@@ -7,6 +7,7 @@ import pytest
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.noise_source import named_noise_source
@@ -98,10 +99,8 @@ def make_guard(make_shard):
             return named_noise_source(config.sanitizer.noise_source, randomness)
 
         policy = replace(policy_of_run(config), **(limits or {}))
-        guard = Guard(
-            "client-00000", users, shard, NUM_CLASSES, config, policy, folder, noise_source
-        )
-        return AskedAsAllowed(guard, policy)
+        client = PrivateClient("client-00000", users, shard, NUM_CLASSES, config, policy, folder)
+        return AskedAsAllowed(Guard(client, noise_source), policy)
 
     return make
 

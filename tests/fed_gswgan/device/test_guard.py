@@ -11,6 +11,7 @@ import pytest
 from fed_gswgan.config import CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device import guard as guard_module
+from fed_gswgan.device import private_client
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.models.build import build_critic, parameter_count
 from fed_gswgan.privacy import sanitizer
@@ -317,7 +318,7 @@ class TestLimits:
     ):
         folder = tmp_path / "client"
         make_guard(folder)
-        monkeypatch.setattr(guard_module, "ANSWERING_PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(private_client, "ANSWERING_PATIENCE_SECONDS", 0.05)
         with held(folder / "answering.lock", 0):
             refused(folder, make_request(1), LedgerLocked, "answering.lock .* 0.05 s")
         answered(make_guard(folder), make_request(1))

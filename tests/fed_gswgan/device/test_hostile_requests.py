@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.device import guard as guard_module
+from fed_gswgan.device import private_client
 from fed_gswgan.privacy import noise_source, refusals, selftest
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
@@ -283,9 +284,9 @@ class TestBrokenMachines:
         self.refused(make_device(), "SANITIZER_SELFTEST_FAILED")
 
     def test_a_lock_that_is_not_let_go_of_is_told(self, make_device, monkeypatch):
-        monkeypatch.setattr(guard_module, "ANSWERING_PATIENCE_SECONDS", 0.05)
+        monkeypatch.setattr(private_client, "ANSWERING_PATIENCE_SECONDS", 0.05)
         device = make_device()
-        with guard_module.held(device.folder / "answering.lock", 0.0):
+        with private_client.held(device.folder / "answering.lock", 0.0):
             self.refused(device, "LEDGER_LOCKED")
 
 

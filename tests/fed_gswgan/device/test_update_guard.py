@@ -6,6 +6,7 @@ import pytest
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device.client_folder import FAILURES
+from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.models.build import build_critic, build_generator
@@ -46,7 +47,8 @@ def make_guard(tmp_path):
 
     def make(open_shard=shard, **limits):
         policy = replace(policy_of_run(CONFIG), **limits)
-        return UpdateGuard("c", ("f0001",), open_shard, CLASSES, CONFIG, policy, tmp_path)
+        client = PrivateClient("c", ("f0001",), open_shard, CLASSES, CONFIG, policy, tmp_path)
+        return UpdateGuard(client)
 
     return make
 
