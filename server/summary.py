@@ -3,8 +3,6 @@
 import logging
 from typing import Any
 
-import torch
-
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.data.writer_source import WriterSource
@@ -18,9 +16,6 @@ from server.round_strategy import RoundStrategy
 from server.run_recorder import RunRecorder
 
 logger = logging.getLogger(__name__)
-
-# Constant, so that every run on a data set is judged by the same classifier.
-EVALUATION_SEED = 0
 
 
 def summarize(
@@ -83,19 +78,12 @@ def _evaluate(config: Config, source: WriterSource, strategy: RoundStrategy) -> 
     """Return the metrics of the EMA generator on images that no client held; none if not asked."""
     if config.run.evaluation_samples == 0:
         return dict.fromkeys(METRICS)
-    from fed_gswgan.evaluation.evaluate import evaluate
+    from fed_gswgan.evaluation.held_out import evaluate_on_held_out
 
     logger.info("evaluating on held-out images")
-    held_out = source.held_out()
+    sampler = sampler_of(strategy.trainer.ema_generator, config.generator)
     try:
-        report = evaluate(
-            sampler_of(strategy.trainer.ema_generator, config.generator),
-            torch.from_numpy(held_out.images),
-            torch.from_numpy(held_out.labels),
-            len(source.class_names),
-            config.run.evaluation_samples,
-            EVALUATION_SEED,
-        )
+        report = evaluate_on_held_out(sampler, source, config.run.evaluation_samples)
     except ValueError as error:  # a generator that diverged; the rest of the summary stands
         logger.error("no metrics: %s", error)
         return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}

@@ -1,6 +1,5 @@
 """A whole small run in this process, for every test that needs one."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -79,11 +78,6 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         return run_server(grid, config, virtual_clients, "in-process", interrupted, console, nodes)
 
     return run
-
-
-def read_rounds(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's rounds.jsonl."""
-    return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture

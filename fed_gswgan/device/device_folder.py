@@ -19,7 +19,7 @@ from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, read_setti
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
-from fed_gswgan.flat_table import to_table
+from fed_gswgan.flat_table import to_table, toml_value
 from fed_gswgan.privacy.durable_file import replace_durably
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
@@ -57,7 +57,7 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
         OSError, ValueError: the policy cannot be read or is none.
     """
     if policy_file is None:
-        policy_text = "".join(f"{k} = {_toml(v)}\n" for k, v in to_table(CAREFUL).items())
+        policy_text = "".join(f"{k} = {toml_value(v)}\n" for k, v in to_table(CAREFUL).items())
     else:
         read_policy(policy_file)
         policy_text = policy_file.read_text()
@@ -107,7 +107,3 @@ def open_device(
 def socket_path(folder: Path, settings: DeviceSettings) -> Path:
     """Return where the guard listens."""
     return Path(settings.socket) if settings.socket else folder.absolute() / SOCKET
-
-
-def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()

@@ -1,6 +1,5 @@
 """``device.toml``: what the owner of a device settles once: who, whose data, which critic."""
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from fed_gswgan.config import (
     GeneratorConfig,
 )
 from fed_gswgan.data.class_sets import emnist_class_set
-from fed_gswgan.flat_table import Value, to_table
+from fed_gswgan.flat_table import Value, to_table, toml_value
 from fed_gswgan.validation import one_of
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -80,13 +79,13 @@ class DeviceSettings:
 
     def to_toml(self) -> str:
         """Return the file's text."""
-        lines = [f"client-id = {_written(self.client_id)}", f"data = {_written(self.data)}"]
+        lines = [f"client-id = {toml_value(self.client_id)}", f"data = {toml_value(self.data)}"]
         classes = list(self.classes) if isinstance(self.classes, tuple) else self.classes
-        lines += [f"classes = {_written(classes)}  # of the run, in the order of the labels"]
+        lines += [f"classes = {toml_value(classes)}  # of the run, in the order of the labels"]
         if self.socket:
-            lines += [f"socket = {_written(self.socket)}"]
+            lines += [f"socket = {toml_value(self.socket)}"]
         lines += ["", "[training]  # the critic's; a missing key takes its default"]
-        lines += [f"{key} = {_written(value)}" for key, value in self.training.items()]
+        lines += [f"{key} = {toml_value(value)}" for key, value in self.training.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -135,7 +134,3 @@ def device_share(run_config: Mapping[str, Value]) -> dict[str, Value]:
     if run_config.get("algorithm") == "fedavg-gan":
         keys = keys | FEDAVG_GAN_KEYS
     return {key: value for key, value in run_config.items() if key in keys}
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -10,12 +10,13 @@ from client.virtual_device import client_id_of
 from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import LedgerUnavailable, MalformedInput
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.wire.byte_meter import ByteMeter
 from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN
 from server.presence import RunStalled
 from server.registration import register_clients
 from simulations.in_process_grid import InProcessGrid
-from tests.conftest import SMALL, read_rounds
+from tests.conftest import SMALL
 
 
 class Meddler:

@@ -13,7 +13,7 @@ from deploy.chaos import SETTINGS, answered
 from deploy.devices import make_devices
 from deploy.federation import Security, running
 from deploy.keep_running import keep_running
-from tests.conftest import read_rounds
+from fed_gswgan.reporting.round_log import read_rounds
 from tests.server.forged_replies import SENT_OVER_GRPC, named
 
 TESTS = Path(__file__).parents[1]

@@ -11,9 +11,9 @@ from deploy.chaos import SETTINGS, answered
 from deploy.devices import make_devices
 from deploy.federation import Security, running
 from deploy.keep_running import keep_running
+from fed_gswgan.reporting.round_log import read_rounds
 from tests.client.hostile_client_app import require_sanitized
 from tests.client.test_hostile_bundle import CODES, UNPICKLED
-from tests.conftest import read_rounds
 
 TESTS = Path(__file__).parents[1]
 NAMES = ["device-0", "device-1"]

@@ -12,8 +12,8 @@ from fed_gswgan.models.build import build_critic, parameter_count
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.reporting.checkpoint import Checkpoint
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.wire.message_types import UPDATE
-from tests.conftest import read_rounds
 
 SETTINGS = {
     "algorithm": "fedavg-gan",

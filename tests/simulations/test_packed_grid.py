@@ -11,11 +11,12 @@ from rich.console import Console
 from client.app import app as client_app
 from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.wire.message_types import CLIENT_FAILED, TRAIN
 from server.app import run_server
 from simulations.in_process_grid import InProcessGrid
 from simulations.packed_grid import PACK, PackedClientApp, PackedGrid
-from tests.conftest import SMALL, read_rounds
+from tests.conftest import SMALL
 from tests.simulations.test_resume import reservations, same, weights
 
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from client.app import app as client_app
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.checkpoint import Checkpoint
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.wire.message_types import TRAIN
-from tests.conftest import SMALL, read_rounds
+from tests.conftest import SMALL
 
 
 def weights(folder: Path) -> dict:

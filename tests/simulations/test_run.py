@@ -12,8 +12,9 @@ import pytest
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.profiling import PROFILE_FOLDER
 from fed_gswgan.reporting.logs import PACKAGES
+from fed_gswgan.reporting.round_log import read_rounds
 from simulations.run import main
-from tests.conftest import SMALL, read_rounds
+from tests.conftest import SMALL
 
 CONFIGS = sorted(Path("simulations/configs").glob("*.toml"))
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import SMALL, read_rounds
+from fed_gswgan.reporting.round_log import read_rounds
+from tests.conftest import SMALL
 
 ENGINES = {
     "ray": ["--runtime", "ray"],

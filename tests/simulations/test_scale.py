@@ -10,7 +10,7 @@ import pytest
 from benchmarks.scale import measure
 from client.app import app as client_app
 from fed_gswgan.device.population import POPULATION
-from tests.conftest import read_rounds
+from fed_gswgan.reporting.round_log import read_rounds
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.listdir", "os.scandir")
 

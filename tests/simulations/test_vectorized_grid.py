@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 
 from client import virtual_device
 from fed_gswgan.privacy.refusals import LedgerUnavailable, MalformedInput
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.training import cohort_training, critic_task
 from fed_gswgan.wire.message_types import CLIENT_FAILED, TRAIN
 from simulations import vectorized_grid
 from simulations.in_process_grid import InProcessGrid
 from simulations.vectorized_grid import VectorizedGrid
-from tests.conftest import read_rounds
 
 SECRET = "the writer has 17 images of a 3"
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from fed_gswgan.reporting.round_log import read_rounds
 from simulations.worker_grid import WorkerGrid
-from tests.conftest import SMALL, read_rounds
+from tests.conftest import SMALL
 from tests.simulations.echoing_app import load
 
 
