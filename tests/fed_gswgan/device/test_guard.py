@@ -405,7 +405,7 @@ class TestFailures:
         folder = tmp_path / "client"
         answered(make_guard(folder), make_request(1))
         assert "damaged" not in caplog.text
-        (slot,) = folder.rglob("*.slot")
+        (slot,) = folder.rglob("critic-*/*.safetensors")
         slot.write_bytes(slot.read_bytes()[:-1] + b"x")
         never_trained = make_guard(tmp_path / "new")
         assert answered(make_guard(folder), make_request(2, 1)) == answered(

@@ -47,7 +47,7 @@ def test_a_damaged_critic_begins_anew_and_a_damaged_ledger_stops_the_device(serv
     assert first.stop() == 0
     assert not first.socket.exists()
 
-    damage(*folder.rglob("*.slot"))
+    damage(*folder.rglob("critic-*/*.safetensors"))
     second = served(folder)
     gradient(second.ask(train_frame(2)))
     assert steps_of(folder) == [2]  # not 4, as of a critic that goes on
@@ -81,7 +81,7 @@ def test_critic_ledger_and_replies_survive_the_process(served, tmp_path):
 
 
 def steps_of(folder):
-    states = [state for path in folder.rglob("*.slot") if (state := _read(path))]
+    states = [state for path in folder.rglob("critic-*/*.safetensors") if (state := _read(path))]
     return sorted(state.optimizer_steps for state in states)
 
 
