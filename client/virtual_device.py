@@ -24,8 +24,12 @@ from fed_gswgan.privacy.noise_source import NoiseSource, named_noise_source
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.profiling import timed
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.wire.codec import decode_request, encode_reply
-from fed_gswgan.wire.update_codec import decode_update_request, encode_update_reply
+from fed_gswgan.wire.record_codec import (
+    decode_request,
+    decode_update_request,
+    encode_reply,
+    encode_update_reply,
+)
 
 # Devices, and the shards that virtual clients share, kept in memory. Ray shares an actor between
 # clients, and there may be any number of them: what is kept can be read again, and is never state.

@@ -18,7 +18,7 @@ from fed_gswgan.privacy.clipped_update import update_event
 from fed_gswgan.privacy.noise_source import named_noise_source
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from fed_gswgan.wire.message_types import UPDATE
-from fed_gswgan.wire.update_codec import decode_update_reply, encode_update_request
+from fed_gswgan.wire.record_codec import decode_update_reply, encode_update_request
 from fed_gswgan.wire.update_messages import UpdateRequest
 from server.reply_reading import Replies
 from server.round_strategy import RoundStrategy, Step

@@ -18,8 +18,8 @@ from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.privacy.sanitizer import release_event
 from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import release_shape, to_pixels
-from fed_gswgan.wire.codec import decode_reply, encode_request
 from fed_gswgan.wire.message_types import TRAIN
+from fed_gswgan.wire.record_codec import decode_reply, encode_request
 from server.aggregation import combine
 from server.reply_reading import Replies
 from server.round_strategy import RoundStrategy, Step

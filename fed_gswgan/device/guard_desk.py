@@ -1,7 +1,6 @@
 """From a frame to a reply: decode, ask the guard of that kind, encode. In the guard's process."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.device.guard import Guard
@@ -9,10 +8,9 @@ from fed_gswgan.device.guard_frame import Frame
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
-from fed_gswgan.wire.codec import decode_request, encode_reply
+from fed_gswgan.wire.codec import read_request, write_reply
 from fed_gswgan.wire.message_types import REGISTER, TRAIN, UPDATE
-from fed_gswgan.wire.record_fields import fields_of, records_of
-from fed_gswgan.wire.update_codec import decode_update_request, encode_update_reply
+from fed_gswgan.wire.update_codec import read_update_request, write_update_reply
 
 # Beside images in float32: labels, and whatever a codec puts next to them.
 ROOM_BYTES = 4 * 2**20
@@ -57,10 +55,9 @@ class GuardDesk:
 
     def _train(self, request: Frame) -> Frame:
         self._refuse_many(request)
-        asked = decode_request(_records(request))
-        reply = encode_reply(self._guard.answer(asked), asked.uplink_codec)
-        arrays, config = fields_of(reply)
-        return Frame(kind="reply", arrays=arrays, config=dict(config))
+        asked = read_request(request.arrays, request.config)
+        arrays, config = write_reply(self._guard.answer(asked), asked.uplink_codec)
+        return Frame(kind="reply", arrays=arrays, config=config)
 
     def _refuse_many(self, request: Frame) -> None:
         """Refuse more images than may be asked for by their labels, before any is unpacked."""
@@ -73,9 +70,9 @@ class GuardDesk:
                 raise RequestExceedsPolicy(f"{name} of {size} images must be <= {limit}")
 
     def _update(self, request: Frame) -> Frame:
-        asked = decode_update_request(_records(request))
-        arrays, config = fields_of(encode_update_reply(self._update_guard.answer(asked)))
-        return Frame(kind="reply", arrays=arrays, config=dict(config))
+        asked = read_update_request(request.arrays, request.config)
+        arrays, config = write_update_reply(self._update_guard.answer(asked))
+        return Frame(kind="reply", arrays=arrays, config=config)
 
 
 def largest_request_bytes(policy: DevicePolicy, weights: int) -> int:
@@ -89,10 +86,3 @@ def largest_request_bytes(policy: DevicePolicy, weights: int) -> int:
     images = policy.max_samples * (1 + policy.max_critic_batches)
     numbers = max(images * pixels, weights if policy.trusted_server else 0)
     return FLOAT32_BYTES * numbers + ROOM_BYTES
-
-
-def _records(request: Frame) -> Any:
-    try:
-        return records_of(request.arrays, request.config)
-    except (ValueError, TypeError) as error:
-        raise MalformedInput(str(error)) from error

@@ -1,12 +1,11 @@
-"""Requests and replies to Flower records and back, with every type checked on the way in.
+"""Requests and replies to arrays and settings and back, every type checked on the way in.
 
-Keys on the wire are the names of the messages' fields in kebab-case.
+Names on the wire are those of the messages' fields in kebab-case.
 """
 
 import math
 
 import numpy as np
-from flwr.app import RecordDict
 
 from fed_gswgan.config import DOWNLINK_CODECS
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
@@ -16,6 +15,7 @@ from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient
 from fed_gswgan.validation import one_of
 from fed_gswgan.wire.coarse_gradient import COARSE_RANGE, coarse_gain
+from fed_gswgan.wire.fields import Arrays, Fields, Settings, require_dtype, scalar
 from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
 from fed_gswgan.wire.number_format import (
     DEFLATED,
@@ -26,13 +26,6 @@ from fed_gswgan.wire.number_format import (
     packed_shape,
     rounding,
     unpack,
-)
-from fed_gswgan.wire.record_fields import (
-    fields_of,
-    records_of,
-    require_dtype,
-    require_small,
-    scalar,
 )
 
 PIXELS = (0.0, 1.0)
@@ -46,8 +39,8 @@ REQUEST_CONFIG = {
 }  # fmt: skip
 
 
-def encode_request(request: TrainRequest, downlink_codec: str) -> RecordDict:
-    """Return the records of a request; images by the codec, labels a byte each."""
+def write_request(request: TrainRequest, downlink_codec: str) -> Fields:
+    """Return what a request is sent as; images by the codec, labels a byte each."""
     arrays = {
         "samples": _write_images(request.samples_BCHW, downlink_codec),
         "labels": request.labels_B.astype(np.uint8),
@@ -66,17 +59,16 @@ def encode_request(request: TrainRequest, downlink_codec: str) -> RecordDict:
         "downlink-codec": downlink_codec,
         "uplink-codec": request.uplink_codec,
     }
-    return records_of(arrays, config)
+    return arrays, config
 
 
-def decode_request(records: RecordDict) -> TrainRequest:
+def read_request(arrays: Arrays, config: Settings) -> TrainRequest:
     """Return the request; the guard checks what it asks for.
 
     Raises:
         MalformedInput: a field is missing or of another type, by name.
     """
     try:
-        arrays, config = fields_of(records)
         unknown = (set(arrays) - REQUEST_ARRAYS) | (set(config) - REQUEST_CONFIG)
         if unknown:
             raise ValueError(f"fields {sorted(unknown)} are not a request's")
@@ -112,15 +104,16 @@ def decode_request(records: RecordDict) -> TrainRequest:
         raise MalformedInput(str(error)) from error
 
 
-def encode_reply(reply: TrainReply, uplink_codec: str) -> RecordDict:
-    """Return the records of a reply; the gradient is written after its noise, so for free."""
+def write_reply(reply: TrainReply, uplink_codec: str) -> Fields:
+    """Return what a reply is sent as; the gradient is written after its noise, so for free."""
     limit = largest_coordinate(reply.gradient.event, uplink_codec)
     gradient = pack(reply.gradient.values_BCHW, uplink_codec, -limit, limit)
-    return records_of({"sanitized-gradient": gradient}, {"server-round": reply.server_round})
+    return {"sanitized-gradient": gradient}, {"server-round": reply.server_round}
 
 
-def decode_reply(
-    records: RecordDict,
+def read_reply(
+    arrays: Arrays,
+    config: Settings,
     server_round: int,
     event: SanitizedGradientEvent,
     shape: tuple[int, ...],
@@ -129,7 +122,8 @@ def decode_reply(
     """Return the reply, checked against the round and the release that were asked for.
 
     Args:
-        records: as they came.
+        arrays: as they came.
+        config: as it came.
         server_round: that was asked.
         event: the release that was asked for.
         shape: of its values.
@@ -140,8 +134,6 @@ def decode_reply(
     """
     try:
         expected = packed_shape(uplink_codec, shape)
-        require_small(records, math.prod(expected), DTYPES[uplink_codec])
-        arrays, config = fields_of(records)
         if set(arrays) != {"sanitized-gradient"} or set(config) != {"server-round"}:
             raise ValueError(f"fields {sorted(arrays)} and {sorted(config)} are not a reply's")
         answered = scalar(config, "server-round", int)
@@ -202,9 +194,7 @@ def _write_images(images: np.ndarray, codec: str) -> np.ndarray:
     return deflate(packed) if codec.endswith(DEFLATED) else packed.reshape(images.shape)
 
 
-def _read_images(
-    arrays: dict[str, np.ndarray], name: str, labels: np.ndarray, codec: str
-) -> np.ndarray:
+def _read_images(arrays: Arrays, name: str, labels: np.ndarray, codec: str) -> np.ndarray:
     """Return the images, float32; those that came compressed are as many as there are labels."""
     written, number = arrays[name], codec.removesuffix(DEFLATED)
     require_dtype(name, written, DTYPES[number])
@@ -220,6 +210,6 @@ def _read_images(
     return unpack(packed, number, *PIXELS, rows).reshape(*labels.shape, *IMAGE_SHAPE)
 
 
-def _labels(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+def _labels(arrays: Arrays, name: str) -> np.ndarray:
     require_dtype(name, arrays[name], np.uint8)
     return arrays[name].astype(np.int64)

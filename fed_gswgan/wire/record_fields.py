@@ -44,20 +44,6 @@ def require_small(records: RecordDict, size: int, dtype: Any) -> None:
         raise ValueError(f"arrays of {found} bytes must be <= {largest_bytes}")
 
 
-def scalar(config: ConfigRecord, name: str, expected: type) -> Any:
-    """Return a setting; KeyError if it is missing, TypeError if it is of another type."""
-    value = config[name]
-    if type(value) is not expected:
-        raise TypeError(f"{name} is a {type(value).__name__}, must be {expected.__name__}")
-    return value
-
-
-def require_dtype(name: str, array: np.ndarray, dtype: type) -> None:
-    """Require exactly this dtype; TypeError otherwise."""
-    if array.dtype != np.dtype(dtype):
-        raise TypeError(f"{name} has dtype {array.dtype}, must be {np.dtype(dtype)}")
-
-
 def _numpy(name: str, array: Array) -> np.ndarray:
     try:
         values = array.numpy()  # reads NumPy's format with pickle switched off

@@ -13,9 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.release_basis import release_shape
+from fed_gswgan.wire.fields import scalar
 from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN, UPDATE
 from fed_gswgan.wire.number_format import DTYPES, packed_shape
-from fed_gswgan.wire.record_fields import scalar
 
 logger = logging.getLogger(__name__)
 

@@ -1,30 +1,23 @@
-"""Update requests and replies to Flower records and back, every type checked on the way in.
+"""Update requests and replies to arrays and settings and back, every type checked on the way in.
 
 Weights are written as float32, the update too: what FedAvg-GAN sends.
 """
 
 import numpy as np
-from flwr.app import RecordDict
 
 from fed_gswgan.privacy.clipped_update import ClippedUpdate
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.refusals import MalformedInput
+from fed_gswgan.wire.fields import Arrays, Fields, Settings, require_dtype, scalar
 from fed_gswgan.wire.messages import MalformedReplyError
-from fed_gswgan.wire.record_fields import (
-    fields_of,
-    records_of,
-    require_dtype,
-    require_small,
-    scalar,
-)
 from fed_gswgan.wire.update_messages import UpdateReply, UpdateRequest
 
 REQUEST_ARRAYS = {"generator", "critic"}
 REQUEST_CONFIG = {"experiment-id", "server-round", "clipping-bound", "noise-stddev"}
 
 
-def encode_update_request(request: UpdateRequest) -> RecordDict:
-    """Return the records of a request."""
+def write_update_request(request: UpdateRequest) -> Fields:
+    """Return what a request is sent as."""
     arrays = {"generator": request.generator_P, "critic": request.critic_Q}
     config = {
         "experiment-id": request.experiment_id,
@@ -32,17 +25,16 @@ def encode_update_request(request: UpdateRequest) -> RecordDict:
         "clipping-bound": request.clipping_bound,
         "noise-stddev": request.noise_stddev,
     }
-    return records_of(arrays, config)
+    return arrays, config
 
 
-def decode_update_request(records: RecordDict) -> UpdateRequest:
+def read_update_request(arrays: Arrays, config: Settings) -> UpdateRequest:
     """Return the request; the guard checks what it asks for.
 
     Raises:
         MalformedInput: a field is missing or of another type, by name.
     """
     try:
-        arrays, config = fields_of(records)
         if set(arrays) != REQUEST_ARRAYS or set(config) != REQUEST_CONFIG:
             raise ValueError(f"fields {sorted(arrays)} and {sorted(config)} are not a request's")
         for name, array in arrays.items():
@@ -59,14 +51,13 @@ def decode_update_request(records: RecordDict) -> UpdateRequest:
         raise MalformedInput(str(error)) from error
 
 
-def encode_update_reply(reply: UpdateReply) -> RecordDict:
-    """Return the records of a reply."""
-    arrays = {"critic-update": reply.update.values_P}
-    return records_of(arrays, {"server-round": reply.server_round})
+def write_update_reply(reply: UpdateReply) -> Fields:
+    """Return what a reply is sent as."""
+    return {"critic-update": reply.update.values_P}, {"server-round": reply.server_round}
 
 
-def decode_update_reply(
-    records: RecordDict, server_round: int, size: int, event: SanitizedGradientEvent
+def read_update_reply(
+    arrays: Arrays, config: Settings, server_round: int, size: int, event: SanitizedGradientEvent
 ) -> UpdateReply:
     """Return the reply, checked against the round and the update that were asked for.
 
@@ -76,8 +67,6 @@ def decode_update_reply(
         MalformedReplyError: naming the field, the rule and the value.
     """
     try:
-        require_small(records, size, np.float32)
-        arrays, config = fields_of(records)
         if set(arrays) != {"critic-update"} or set(config) != {"server-round"}:
             raise ValueError(f"fields {sorted(arrays)} and {sorted(config)} are not a reply's")
         if (answered := scalar(config, "server-round", int)) != server_round:

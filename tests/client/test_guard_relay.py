@@ -19,8 +19,8 @@ from fed_gswgan.device.guard_server import GuardServer
 from fed_gswgan.device.population import Population
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
-from fed_gswgan.wire.codec import encode_request
 from fed_gswgan.wire.message_types import CLIENT_FAILED, GUARD_UNREACHABLE, REGISTER, TRAIN, UPDATE
+from fed_gswgan.wire.record_codec import encode_request
 from tests.conftest import SMALL
 from tests.fed_gswgan.device.seeded_guard import open_seeded
 from tests.fed_gswgan.device.served_device import train_request

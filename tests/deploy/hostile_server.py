@@ -13,9 +13,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fed_gswgan.wire.codec import encode_request
 from fed_gswgan.wire.message_types import TRAIN, UPDATE
 from fed_gswgan.wire.messages import TrainRequest
+from fed_gswgan.wire.record_codec import encode_request
 from server.exchange import exchange
 
 PATIENCE_SECONDS = 120.0

@@ -10,8 +10,8 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fed_gswgan.wire.byte_meter import RoundBytes
-from fed_gswgan.wire.codec import decode_reply
 from fed_gswgan.wire.message_types import TRAIN
+from fed_gswgan.wire.record_codec import decode_reply
 from server.reply_reading import read_replies
 from tests.server.forged_replies import (
     EVENT,

@@ -12,9 +12,9 @@ from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, release_event
 from fed_gswgan.wire.byte_meter import RoundBytes, payload_bytes
-from fed_gswgan.wire.codec import decode_reply, encode_reply
 from fed_gswgan.wire.message_types import TRAIN
 from fed_gswgan.wire.messages import TrainReply
+from fed_gswgan.wire.record_codec import decode_reply, encode_reply
 from server.reply_reading import read_replies
 
 EVENT = release_event(2, SanitizerConfig())

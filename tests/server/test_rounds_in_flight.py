@@ -14,8 +14,8 @@ from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.wire.codec import decode_request
 from fed_gswgan.wire.message_types import TRAIN
+from fed_gswgan.wire.record_codec import decode_request
 
 EVENT = SanitizedGradientEvent(samples=8, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
 

@@ -14,9 +14,9 @@ from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import DeviceSettings
 from fed_gswgan.device.guard_client import ask_guard
 from fed_gswgan.device.guard_frame import Frame, incoming
-from fed_gswgan.wire.codec import encode_request
 from fed_gswgan.wire.message_types import TRAIN
 from fed_gswgan.wire.messages import TrainRequest
+from fed_gswgan.wire.record_codec import encode_request
 from fed_gswgan.wire.record_fields import fields_of
 
 CLIENT_ID = "alice"

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -111,3 +113,10 @@ def test_no_environment_makes_the_noise_or_the_device_a_simulations(served, tmp_
         replies.append(gradient(device.ask(train_frame(1))))
         device.stop()
     assert (replies[0] - replies[1]).std() == pytest.approx(2.14 * 2**0.5, rel=0.1)
+
+
+def test_the_guards_process_holds_nothing_of_flower():
+    """What must be believed is this project, NumPy and PyTorch, and no framework's wire format."""
+    seen = "import sys, fed_gswgan.device.serve; print({'flwr', 'grpc'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

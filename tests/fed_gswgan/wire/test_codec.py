@@ -13,9 +13,9 @@ from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.wire.byte_meter import payload_bytes
-from fed_gswgan.wire.codec import decode_reply, decode_request, encode_reply, encode_request
 from fed_gswgan.wire.messages import MalformedReplyError, TrainReply, TrainRequest
 from fed_gswgan.wire.number_format import BITS
+from fed_gswgan.wire.record_codec import decode_reply, decode_request, encode_reply, encode_request
 
 CODECS = ("float32", "float16", "uint8")
 # A bound of 2 and noise of 1.5: gradients are public to lie within 2 (1 + 6 x 1.5) = 20.

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fed_gswgan.wire.record_fields import fields_of, records_of, require_dtype, scalar
+from fed_gswgan.wire.fields import require_dtype, scalar
+from fed_gswgan.wire.record_fields import fields_of, records_of
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 

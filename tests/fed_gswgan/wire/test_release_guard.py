@@ -18,8 +18,8 @@ from client import virtual_device
 from client.app import app as client_app
 from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.wire.codec import encode_reply
 from fed_gswgan.wire.message_types import CLIENT_FAILED, REGISTER, TRAIN, UPDATE
+from fed_gswgan.wire.record_codec import encode_reply
 from fed_gswgan.wire.release_guard import release_guard
 
 SECRET = "17 images of a 3"

@@ -5,7 +5,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord
 from fed_gswgan.privacy.clipped_update import clip_update, update_event
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.wire.messages import MalformedReplyError
-from fed_gswgan.wire.update_codec import (
+from fed_gswgan.wire.record_codec import (
     decode_update_reply,
     decode_update_request,
     encode_update_reply,
