@@ -18,7 +18,6 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.models.build import build_critic
 from fed_gswgan.training.critic_training import (
     critic_optimizer,
@@ -26,6 +25,7 @@ from fed_gswgan.training.critic_training import (
     set_gradient_by_autograd,
 )
 from fed_gswgan.training.sample_gradient import sample_gradient
+from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 BATCH, CLASSES = 32, 10
 CRITICS = (("conv", 64), ("conv", 16), ("mlp", 256), ("mlp", 128))

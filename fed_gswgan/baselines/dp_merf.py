@@ -18,13 +18,13 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.config import GeneratorConfig
 from fed_gswgan.models.build import initial_weights_from
 from fed_gswgan.privacy.declared_releases import DeclaredRelease
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
+from fed_gswgan.training_config import GeneratorConfig
 
 RELATION = NeighboringRelation.REPLACE_ONE
 PUBLISHED = "Rényi accounting of one Gaussian (DP-MERF, arXiv 2002.11603, its code)"

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from fed_gswgan.baselines.conditional_generators import GENERATORS
 from fed_gswgan.baselines.poisson_batches import noisy_sums
 from fed_gswgan.baselines.shallow_networks import ShallowDiscriminator
-from fed_gswgan.config import AdamConfig
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.mlp_critic import MLPCritic
 from fed_gswgan.privacy.declared_releases import DeclaredRelease
+from fed_gswgan.training_config import AdamConfig
 from fed_gswgan.validation import at_least, one_of, positive
 
 DISCRIMINATORS = {"shallow": ShallowDiscriminator, "mlp": MLPCritic, "conv": ConvCritic}

@@ -22,11 +22,11 @@ from fed_gswgan.baselines.gpate_settings import GPATESettings
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.teachers_on_shards import teachers_on_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.config import GeneratorConfig
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training_config import GeneratorConfig
 
 PUBLISHED = (
     "Rényi accounting that depends on the votes, and so on the data (arXiv 1906.09338, 1802.08908)"

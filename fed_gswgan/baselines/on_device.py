@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.config import GeneratorConfig
 from fed_gswgan.evaluation.sampler import Sampler
 from fed_gswgan.training.sampling import sampler_of
+from fed_gswgan.training_config import GeneratorConfig
 
 
 class OnDevice(nn.Module):

@@ -7,15 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.config import (
-    CLASS_SETS,
-    AdamConfig,
-    Config,
-    CriticConfig,
-    GeneratorConfig,
-)
+from fed_gswgan.config import CLASS_SETS, Config
 from fed_gswgan.data.class_sets import emnist_class_set
 from fed_gswgan.flat_table import Value, to_table, toml_value
+from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
 from fed_gswgan.validation import one_of
 
 CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -5,12 +5,13 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 
 import numpy as np
 
-from fed_gswgan.config import MOST_FREQUENCIES, UPLINK_CODECS
+from fed_gswgan.config import UPLINK_CODECS
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.device.field_check import check_array, check_round, check_types, check_word
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.refusals import MalformedInput, RequestExceedsPolicy
+from fed_gswgan.privacy_config import MOST_FREQUENCIES
 from fed_gswgan.validation import one_of
 from fed_gswgan.wire.messages import TrainRequest
 

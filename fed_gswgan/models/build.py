@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from fed_gswgan.config import CriticConfig, GeneratorConfig
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.dcgan_generator import DCGANGenerator
 from fed_gswgan.models.mlp_critic import MLPCritic
 from fed_gswgan.models.resnet_generator import ResNetGenerator
 from fed_gswgan.models.slim_generator import SlimGenerator
+from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 
 GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGenerator}
 CRITICS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLPCritic, "conv": ConvCritic}

@@ -7,8 +7,9 @@ from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.validation import at_least, between, one_of
 
 # Far outside of use, and far inside what floating point can multiply and square.
-SMALLEST_NOISE, LARGEST_NOISE = 1e-9, 1e9
-SMALLEST_BOUND, LARGEST_BOUND = 1e-30, 1e30
+NOISE_STDDEVS = (1e-9, 1e9)
+CLIPPING_BOUNDS = (1e-30, 1e30)
+CLIPPINGS = ("sample", "message")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,9 @@ class SanitizedGradientEvent:
     def __post_init__(self) -> None:
         one_of(("device", "server"), noise_added_by=self.noise_added_by)
         at_least(1, samples=self.samples)
-        one_of(("sample", "message"), clipping=self.clipping)
-        between(SMALLEST_BOUND, LARGEST_BOUND, clipping_bound=self.clipping_bound)
-        between(SMALLEST_NOISE, LARGEST_NOISE, noise_stddev=self.noise_stddev)
+        one_of(CLIPPINGS, clipping=self.clipping)
+        between(*CLIPPING_BOUNDS, clipping_bound=self.clipping_bound)
+        between(*NOISE_STDDEVS, noise_stddev=self.noise_stddev)
 
     def sensitivity(self, relation: NeighboringRelation) -> float:
         """Return the largest L2 change of the reply that one user can cause, in units of C."""

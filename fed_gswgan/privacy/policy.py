@@ -7,10 +7,15 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from fed_gswgan.config import BudgetConfig
 from fed_gswgan.flat_table import from_table, to_table
-from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.events import (
+    CLIPPING_BOUNDS,
+    CLIPPINGS,
+    NOISE_STDDEVS,
+    SanitizedGradientEvent,
+)
 from fed_gswgan.privacy.refusals import RequestExceedsPolicy
+from fed_gswgan.privacy_config import BudgetConfig
 from fed_gswgan.validation import at_least, between, non_negative, one_of
 
 
@@ -49,9 +54,9 @@ class DevicePolicy(BudgetConfig):
         super().__post_init__()
         at_least(1, max_samples=self.max_samples)
         at_least(0, max_critic_batches=self.max_critic_batches)
-        one_of(("sample", "message"), clipping=self.clipping)
-        between(1e-30, 1e30, max_clipping_bound=self.max_clipping_bound)
-        between(1e-9, 1e9, min_noise_stddev=self.min_noise_stddev)
+        one_of(CLIPPINGS, clipping=self.clipping)
+        between(*CLIPPING_BOUNDS, max_clipping_bound=self.max_clipping_bound)
+        between(*NOISE_STDDEVS, min_noise_stddev=self.min_noise_stddev)
         at_least(0, min_separation_rounds=self.min_separation_rounds)
         non_negative(min_separation_seconds=self.min_separation_seconds)
         one_of(("charge", "refuse"), lost_replies=self.lost_replies)

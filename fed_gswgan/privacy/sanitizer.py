@@ -9,10 +9,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.clipping import clip
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.noise_source import NoiseSource
+from fed_gswgan.privacy_config import SanitizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

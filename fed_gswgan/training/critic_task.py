@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.config import CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.training.critic_training import train_critic
 from fed_gswgan.training.sample_gradient import sample_gradient
+from fed_gswgan.training_config import CriticConfig
 
 Outcome = Tensor | Exception  # the sample gradient, or what was raised in its place
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.training.critic_loss import drift_penalty, gradient_penalty, wasserstein_loss
 from fed_gswgan.training.piecewise_linear_gradient import (
     is_piecewise_linear,
     set_piecewise_linear_gradient,
 )
+from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 
 def critic_optimizer(

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.config import AdamConfig, FieldConfig, GeneratorConfig
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.gradient_field import GradientField
+from fed_gswgan.training_config import AdamConfig, FieldConfig, GeneratorConfig
 
 FIELD_BETAS = (0.9, 0.99)
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.config import AdamConfig, GeneratorConfig
+from fed_gswgan.training_config import AdamConfig, GeneratorConfig
 
 
 class GeneratorTrainer:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fed_gswgan.config import CriticConfig
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.mlp_critic import NEGATIVE_SLOPE, MLPCritic
 from fed_gswgan.training.linear_layer import LinearLayer, linear_layer
+from fed_gswgan.training_config import CriticConfig
 
 AsLayer = Callable[[nn.Linear | nn.Conv2d, torch.dtype], LinearLayer]
 

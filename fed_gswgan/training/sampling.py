@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.config import GeneratorConfig
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import draw_latents
+from fed_gswgan.training_config import GeneratorConfig
 
 Sampler = Callable[[Tensor, int], Tensor]
 

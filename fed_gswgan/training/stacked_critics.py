@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.utils import parameters_to_vector
 
-from fed_gswgan.config import CriticConfig
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.mlp_critic import MLPCritic
 from fed_gswgan.training.critic_vector import from_vector, to_vector
@@ -25,6 +24,7 @@ from fed_gswgan.training.piecewise_linear_gradient import (
     piecewise_linear_gradient,
 )
 from fed_gswgan.training.sample_gradient import sample_gradient
+from fed_gswgan.training_config import CriticConfig
 
 Member = tuple[nn.Module, torch.optim.Adam]
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fed_gswgan.config import AdamConfig, CriticConfig, GeneratorConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.build import build_generator
 from fed_gswgan.training.critic_training import train_critic
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training.sample_gradient import sample_gradient
+from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
 
 BATCH_SIZE = 32
 CRITIC_STEPS = 5  # a generator step, as in WGAN-GP

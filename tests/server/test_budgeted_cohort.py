@@ -1,8 +1,9 @@
 import pytest
 
-from fed_gswgan.config import BudgetConfig, CohortConfig
+from fed_gswgan.config import CohortConfig
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.privacy_config import BudgetConfig
 from fed_gswgan.seeding import SeedStream
 from server.budgeted_cohort import BudgetedCohort
 from server.cohort_sampling import select_cohort

@@ -8,9 +8,9 @@ from flwr.server.superlink.linkstate.utils import (
     create_message_error_unavailable_res_message,
 )
 
-from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy.refusals import BudgetExhausted
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, release_event
+from fed_gswgan.privacy_config import SanitizerConfig
 from fed_gswgan.wire.byte_meter import RoundBytes, payload_bytes
 from fed_gswgan.wire.message_types import TRAIN
 from fed_gswgan.wire.messages import TrainReply

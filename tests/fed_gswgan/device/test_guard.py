@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fed_gswgan.config import CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device import private_client
@@ -34,6 +33,7 @@ from fed_gswgan.privacy.refusals import (
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training import critic_task
+from fed_gswgan.training_config import CriticConfig
 
 
 def unreadable():

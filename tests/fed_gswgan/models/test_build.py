@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from fed_gswgan.config import CriticConfig, GeneratorConfig
 from fed_gswgan.models.build import (
     CRITICS,
     GENERATORS,
@@ -11,6 +10,7 @@ from fed_gswgan.models.build import (
     initial_weights_from,
     parameter_count,
 )
+from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 
 LABELS = torch.tensor([0, 1, 2])
 

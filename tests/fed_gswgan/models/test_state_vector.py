@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.config import CriticConfig, GeneratorConfig
 from fed_gswgan.models.build import build_critic, build_generator
 from fed_gswgan.models.state_vector import load_state_vector, to_state_vector
+from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 
 
 @pytest.mark.parametrize("name", ["slim", "dcgan", "resnet"])

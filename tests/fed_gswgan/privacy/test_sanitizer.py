@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from fed_gswgan.config import SanitizerConfig
 from fed_gswgan.privacy import sanitizer
 from fed_gswgan.privacy.clipping import clip
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.noise_source import SecureNoise, SeededNoise
 from fed_gswgan.privacy.sanitizer import release_event
+from fed_gswgan.privacy_config import SanitizerConfig
 
 HOSTILE = {
     "zero": np.zeros((4, 1, 5, 5)),

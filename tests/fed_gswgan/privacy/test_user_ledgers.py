@@ -1,11 +1,11 @@
 import pytest
 
-from fed_gswgan.config import BudgetConfig
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.privacy_config import BudgetConfig
 
 # mu = 2 / 8 = 0.25 under replace-one: three releases spend 0.43, four 0.5.
 EVENT = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)

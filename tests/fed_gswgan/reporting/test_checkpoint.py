@@ -4,11 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fed_gswgan.config import AdamConfig, GeneratorConfig
 from fed_gswgan.models.build import build_generator
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.reporting.files import replace_file
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
+from fed_gswgan.training_config import AdamConfig, GeneratorConfig
 
 # Its spectral norm keeps buffers, which a checkpoint of the parameters alone would lose.
 CONFIG = GeneratorConfig(generator="resnet", generator_width=2, latent_dim=4)

@@ -6,11 +6,11 @@ They are small, so that hardly any feature is so near to zero that rounding deci
 import numpy as np
 import torch
 
-from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.build import build_critic
 from fed_gswgan.training.critic_task import CriticTask, carry_out
 from fed_gswgan.training.critic_training import critic_optimizer
+from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 CLASSES = 5
 WIDTHS = {"mlp": 24, "conv": 3}

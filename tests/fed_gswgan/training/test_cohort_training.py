@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.utils import parametrizations
 
-from fed_gswgan.config import AdamConfig
 from fed_gswgan.training import cohort_training
 from fed_gswgan.training.cohort_training import carry_out_together
 from fed_gswgan.training.critic_task import carry_out
 from fed_gswgan.training.critic_training import critic_optimizer
 from fed_gswgan.training.critic_vector import to_vector
+from fed_gswgan.training_config import AdamConfig
 from tests.fed_gswgan.training.critic_tasks import task_of
 
 CPU = torch.device("cpu")

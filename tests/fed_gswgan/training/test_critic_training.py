@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch import nn
 
-from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.mlp_critic import MLPCritic
 from fed_gswgan.training import critic_training
@@ -13,6 +12,7 @@ from fed_gswgan.training.critic_training import (
     draw_images,
     train_critic,
 )
+from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 
 def make_shard(labels):

@@ -1,12 +1,12 @@
 import numpy as np
 import torch
 
-from fed_gswgan.config import AdamConfig, FieldConfig, GeneratorConfig
 from fed_gswgan.models.build import build_generator, initial_weights_from
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.training.field_trainer import FieldTrainer
 from fed_gswgan.training.generator_trainer import draw_labels, draw_latents
 from fed_gswgan.training.gradient_field import GradientField
+from fed_gswgan.training_config import AdamConfig, FieldConfig, GeneratorConfig
 
 CONFIG = GeneratorConfig(generator_width=4, latent_dim=4)
 FIELD = FieldConfig(field_rounds=3, field_steps=5, field_batch_size=8, field_width=16)

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.conv_critic import ConvCritic
 from fed_gswgan.models.mlp_critic import MLPCritic
@@ -19,6 +18,7 @@ from fed_gswgan.training.piecewise_linear_gradient import (
     is_piecewise_linear,
     set_piecewise_linear_gradient,
 )
+from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 CONFIG = CriticConfig(gradient_penalty=10.0, drift_penalty=1e-3)
 WIDTHS = {MLPCritic: 32, ConvCritic: 6}

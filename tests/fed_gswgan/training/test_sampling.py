@@ -3,9 +3,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fed_gswgan.config import GeneratorConfig
 from fed_gswgan.models.build import build_generator
 from fed_gswgan.training.sampling import sampler_of
+from fed_gswgan.training_config import GeneratorConfig
 
 CONFIG = GeneratorConfig(generator_width=4, latent_dim=3)
 

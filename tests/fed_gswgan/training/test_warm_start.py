@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.config import AdamConfig, CriticConfig
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.mlp_critic import MLPCritic
 from fed_gswgan.training.critic_training import critic_optimizer
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training.warm_start import warm_start
+from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 
 @pytest.fixture
