@@ -113,6 +113,7 @@ def test_the_exit_status_says_whether_starting_again_is_of_use(
         raise error
 
     monkeypatch.setattr(module, "keep_running", fails)
+    monkeypatch.setattr(module, "log_to", lambda handler: None)  # that of this process stays
     config = tmp_path / "run.toml"
     config.write_text("")
 

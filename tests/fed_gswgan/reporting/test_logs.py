@@ -30,8 +30,10 @@ def test_logging_is_as_before_also_after_an_error(tmp_path):
 
 def test_a_strangers_text_that_is_no_unicode_does_not_stop_the_log(tmp_path, monkeypatch):
     path = tmp_path / "run.log"
-    # Else pytest captures the line too, and cannot send it from one of its processes to another.
+    # Else pytest captures the line too, and cannot send it from one of its processes to another:
+    # by its own handler, or by one to standard error that an earlier test's command left.
     monkeypatch.setattr(logging.getLogger("server"), "propagate", False)
+    monkeypatch.setattr(logging.getLogger("server"), "handlers", [])
     with also_log_to(path):
         logging.getLogger("server").warning("%s", "\ud800")
     assert "\\ud800" in path.read_text()
