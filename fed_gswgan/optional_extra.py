@@ -20,5 +20,5 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{what} needs an extra that is not installed ({error}): "
-            f"pip install 'fed-gswgan[{extra}]'"
+            f"in a checkout, pip install '.[{extra}]'"
         ) from error

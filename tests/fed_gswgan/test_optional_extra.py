@@ -11,7 +11,7 @@ from fed_gswgan.cli import main
 from fed_gswgan.comparison.table1 import Table1
 from fed_gswgan.evaluation.sample_file import write_samples
 
-ADVICE = "pip install 'fed-gswgan[compare]'"
+ADVICE = "in a checkout, pip install '.[compare]'"
 THEIRS = ("opacus", "xgboost")
 
 
