@@ -80,7 +80,8 @@ def keep_running(
             devices is needed, and may then start this again.
         RunFailed: no round was finished by the last so many submissions.
     """
-    begun_at = finished = _finished_round(run_folder)
+    finished = _finished_round(run_folder)
+    begun_at = max([finished, *(line["server_round"] for line in read_rounds(run_folder))])
     standstill = -1  # submissions since the last that finished a round, but for the one to come
     while not _ended(run_folder):
         if is_running(run_folder):

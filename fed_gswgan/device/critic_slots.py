@@ -87,8 +87,8 @@ class CriticSlots:
         where neither qualifies, goes what is oldest.
         """
         if not self._folder.exists():
-            self._folder.mkdir(mode=0o700)
             _forget_experiments(self._folder.parent)
+            self._folder.mkdir(mode=0o700)
         rounds = [
             old.server_round if old and old.server_round < state.server_round else _EMPTY
             for old in self._read()
@@ -109,13 +109,13 @@ class CriticSlots:
 
 
 def _forget_experiments(folder: Path) -> None:
-    """Remove all critics but those of the experiments that were answered last.
+    """Make room for one more experiment: those that were answered last keep their critics.
 
     A server names its experiments as it likes, and no name may cost the device its disk. Who comes
     back to a forgotten one finds a new critic, and pays anew for what it was answered.
     """
     newest_first = sorted(folder.glob("critic-*"), key=_last_written, reverse=True)
-    for forgotten in newest_first[MOST_EXPERIMENTS:]:
+    for forgotten in newest_first[MOST_EXPERIMENTS - 1 :]:
         shutil.rmtree(forgotten, ignore_errors=True)
 
 

@@ -19,6 +19,7 @@ def check_server_certificate(server: str, root_certificates: Path) -> None:
             name or of another authority.
     """
     host, _, port = server.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")  # of an address of IPv6
     if not host or not port.isdigit():
         raise ValueError(f"server={server} must be HOST:PORT, such as server.example:9092")
     context = ssl.create_default_context(cafile=root_certificates)

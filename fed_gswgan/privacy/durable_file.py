@@ -95,7 +95,7 @@ def held(path: Path, patience_seconds: float) -> Iterator[None]:
         LedgerUnavailable: it cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise LedgerUnavailable(f"{path.name}: {error.strerror}; counts as exhausted") from error
     try:

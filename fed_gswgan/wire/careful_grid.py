@@ -8,6 +8,7 @@ replies that came with it. It also believes who a reply says it is from.
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
@@ -26,11 +27,16 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from fed_gswgan.wire.message_types import CLIENT_FAILED
 
 LARGEST_REPLY_BYTES = 2**28
+MOST_PARTS = 256  # an array of that size comes in some fifty
 
 
 def careful(grid: Grid) -> Grid:
     """Return a careful Grid in place of one on a network, and a simulation's as it is."""
     return CarefulGrid(grid) if isinstance(grid, HttpGrid) else grid
+
+
+class _NotYet(Exception):
+    """A part was announced and not uploaded so far."""
 
 
 @dataclass
@@ -40,12 +46,14 @@ class _Arriving:
     Attributes:
         message_id: its own.
         asked: the message it answers.
-        parts: object id to content; None: not there.
+        missing: object ids of the parts that are not there.
+        parts: object id to content.
     """
 
     message_id: str
     asked: Message
-    parts: dict[str, bytes | None] = field(default_factory=dict)
+    missing: set[str]
+    parts: dict[str, bytes] = field(default_factory=dict)
 
 
 class CarefulGrid(Grid):
@@ -106,13 +114,14 @@ class CarefulGrid(Grid):
         """
         wanted = set(message_ids)
         # What was announced once is, as the SuperLink sees it, delivered, and no message any more.
-        request = PullAppMessagesRequest(message_ids=wanted - self._arriving.keys())
+        unannounced = (wanted & self._asked.keys()) - self._arriving.keys()
+        request = PullAppMessagesRequest(message_ids=unannounced)
         found = self._grid._runtime_client.PullMessages(request)
         for message, tree in zip(found.messages_list, found.message_object_trees, strict=True):
             metadata = message.metadata
             if (asked := self._asked.get(metadata.reply_to_message_id)) is None:
                 continue
-            parts = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
+            parts = {part.object_id for part in iterate_object_tree(tree)}
             self._arriving[metadata.reply_to_message_id] = _Arriving(
                 metadata.message_id, asked, parts
             )
@@ -131,25 +140,25 @@ class CarefulGrid(Grid):
     def _fetch(self, arriving: _Arriving) -> Message | None:
         """Return a reply, or the error that takes its place; None if parts are still missing."""
         try:
-            missing = [part for part, content in arriving.parts.items() if content is None]
-            arriving.parts |= pull_objects(missing, self._part)  # type: ignore[arg-type]
-            sizes = [len(content) for content in arriving.parts.values() if content is not None]
-            if sum(sizes) > LARGEST_REPLY_BYTES:
-                raise ValueError(f"reply-bytes={sum(sizes)} must be <= {LARGEST_REPLY_BYTES}")
-            if len(sizes) < len(arriving.parts):
-                return None
-            confirmation = ConfirmMessageReceivedRequest(
+            if (count := len(arriving.missing) + len(arriving.parts)) > MOST_PARTS:
+                raise ValueError(f"reply of {count} parts, must have at most {MOST_PARTS}")
+            pull_objects(list(arriving.missing), partial(self._part, arriving))
+            reply = _read(arriving)
+        except _NotYet:
+            return None
+        except (ObjectPullError, ValueError) as error:
+            reply = Message(Error(CLIENT_FAILED, str(error)), reply_to=arriving.asked)
+        self._grid._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
                 node=self._grid.node,
                 run_id=self._grid.run.run_id,
                 message_object_id=arriving.message_id,
             )
-            self._grid._runtime_client.ConfirmMessageReceived(confirmation)
-            return _read(arriving)
-        except (ObjectPullError, ValueError) as error:
-            return Message(Error(CLIENT_FAILED, str(error)), reply_to=arriving.asked)
+        )
+        return reply
 
-    def _part(self, object_id: str) -> bytes | None:
-        """Return a part of a reply; None if it is not there yet, so that nobody waits for it."""
+    def _part(self, arriving: _Arriving, object_id: str) -> bytes:
+        """Put a part of a reply where it belongs; _NotYet where one would have to wait for it."""
         found = self._grid._runtime_client.PullObject(
             PullObjectRequest(
                 node=self._grid.node, run_id=self._grid.run.run_id, object_id=object_id
@@ -157,7 +166,13 @@ class CarefulGrid(Grid):
         )
         if not found.object_found:
             raise ObjectPullError(object_id, "it was announced and is not there")
-        return found.object_content if found.object_available else None
+        if not found.object_available:
+            raise _NotYet
+        arriving.parts[object_id] = found.object_content
+        arriving.missing.discard(object_id)
+        if (size := sum(map(len, list(arriving.parts.values())))) > LARGEST_REPLY_BYTES:
+            raise ValueError(f"reply-bytes={size} must be <= {LARGEST_REPLY_BYTES}")
+        return b""
 
 
 def _read(arriving: _Arriving) -> Message:
@@ -166,7 +181,7 @@ def _read(arriving: _Arriving) -> Message:
     For a node that is gone the SuperLink answers, with an error under its own node id.
     """
     try:
-        reply = inflate_object_from_contents(arriving.message_id, arriving.parts)  # type: ignore[arg-type]
+        reply = inflate_object_from_contents(arriving.message_id, arriving.parts)
     except Exception as error:  # a device chose these bytes, and Flower parses them
         raise ValueError(f"reply that cannot be read: {type(error).__name__}") from error
     if not isinstance(reply, Message):

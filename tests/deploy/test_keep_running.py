@@ -96,6 +96,16 @@ def test_whoever_starts_it_again_gets_another_five_rounds(server_of):
     assert len(server.settings) == 3
 
 
+def test_rounds_that_no_checkpoint_holds_keep_nobody_from_starting_again(server_of, monkeypatch):
+    server = server_of([False] * 5, [True])
+    server.submit({})
+    monkeypatch.setattr(module, "_finished_round", lambda folder: 4)
+
+    keep_running(server.submit, server.folder, {})
+
+    assert len(server.settings) == 2
+
+
 def test_a_run_that_finishes_no_round_any_more_is_given_up(server_of):
     server = server_of([True], *[[]] * 20)
 

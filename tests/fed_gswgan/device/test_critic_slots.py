@@ -269,6 +269,19 @@ def test_of_many_experiments_the_critics_of_those_answered_last_are_kept(tmp_pat
     assert CriticSlots(tmp_path, "experiment 1").before(100) is None
 
 
+def test_a_clock_that_went_back_costs_no_new_experiment_its_critic(tmp_path):
+    for number in range(critic_slots.MOST_EXPERIMENTS):
+        slots = CriticSlots(tmp_path, f"of the future {number}")
+        store(slots, (1, 0))
+        for path in (*slots._folder.iterdir(), slots._folder):
+            os.utime(path, (4e9, 4e9))
+
+    store(CriticSlots(tmp_path, "new"), (1, 0))
+
+    assert CriticSlots(tmp_path, "new").before(2).server_round == 1
+    assert len(list(tmp_path.glob("critic-*"))) == critic_slots.MOST_EXPERIMENTS
+
+
 @pytest.mark.parametrize(
     "experiment_id", ["../../x", "/x", "..", "", "a/b", "a\0b", "x" * 5000, "\u00fc\n"]
 )

@@ -172,6 +172,13 @@ def test_a_write_that_the_disk_takes_half_of_is_an_error(head, monkeypatch):
         write_durably(file.fileno(), b"after")
 
 
+def test_a_lock_that_is_a_link_to_another_file_is_not_taken(tmp_path):
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / "answering.lock").symlink_to("victim")
+    with pytest.raises(LedgerUnavailable), held(tmp_path / "answering.lock", 0.0):
+        pass
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have two accounts")
 def test_what_root_writes_in_another_accounts_folder_is_that_accounts(tmp_path):
     nobody = pwd.getpwnam("nobody")

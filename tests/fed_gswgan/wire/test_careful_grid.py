@@ -180,6 +180,31 @@ def test_a_reply_that_is_too_large_is_a_failure(grid, superlink, monkeypatch):
     assert "must be <= 100" in reason
 
 
+def test_a_reply_in_too_many_parts_is_a_failure_before_any_is_fetched(grid, superlink, monkeypatch):
+    monkeypatch.setattr(careful_grid, "MOST_PARTS", 3)
+    (message,) = asked(grid, 1)
+    reply_id = superlink.upload(reply_to(message), uploaded=lambda object_: False)
+
+    reason = pulled(grid, [message])[message.metadata.message_id].error.reason
+    assert "parts, must have at most 3" in reason
+    assert superlink.confirmed == [reply_id]  # so that the SuperLink lets go of it
+
+
+def test_nothing_is_asked_of_the_superlink_for_a_message_that_nobody_can_answer_any_more(
+    grid, superlink
+):
+    (old,) = asked(grid, 1, ttl=0.05)
+    time.sleep(0.1)
+    asked(grid, 1)
+    seen = []
+    superlink.PullMessages = lambda request: (
+        seen.extend(request.message_ids) or PullAppMessagesResponse()
+    )
+
+    assert pulled(grid, [old]) == {}
+    assert seen == []
+
+
 def test_the_superlinks_error_for_a_node_that_is_gone_comes_through(grid, superlink):
     (message,) = asked(grid, 1)
     gone = Message(Error(3, "the node is gone"), reply_to=message)
