@@ -70,5 +70,5 @@ def test_an_image_of_another_size_is_refused_with_the_writer():
 
 def test_a_missing_extra_is_refused_with_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "flwr_datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'fed-gswgan\[flwr-datasets\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install '\.\[flwr-datasets\]'"):
         open_flwr_femnist("all", 1)
