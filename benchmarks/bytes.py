@@ -5,7 +5,7 @@ sizes, generator and critic down and the critic's update up, in float32; its qua
 slim pair that shares our generator, after as many rounds. Its server is trusted, so its privacy is
 not compared here (docs/results.md).
 
-Usage: python -m benchmarks.bytes [--rounds 40] [--seeds 2]
+Usage: python -m benchmarks.bytes [--rounds 40] [--seeds 2] [--each]
 """
 
 import argparse
