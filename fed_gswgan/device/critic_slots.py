@@ -2,7 +2,7 @@
 
 Each file, a slot, holds what the client had after one round, tagged by that round. A server that
 falls back to its checkpoint asks for older rounds again and finds the critic of that time. A slot
-is written in place, since a new file for each round takes two and a half times as long.
+is written in place, since a large new file for each round takes longer.
 """
 
 import hashlib
