@@ -5,7 +5,6 @@ id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` 
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
@@ -15,6 +14,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fed_gswgan.flat_table import Value
+from fed_gswgan.wire.grid_in_front import expired
 from fed_gswgan.wire.message_types import CLIENT_FAILED
 
 logger = logging.getLogger(__name__)
@@ -144,9 +144,8 @@ def drop_expired(replies: MutableMapping[str, Message]) -> None:
     Args:
         replies: by the id of the message they answer.
     """
-    now = time.time()
     for message_id, reply in list(replies.items()):
-        if reply.metadata.created_at + reply.metadata.ttl < now:
+        if expired(reply):
             del replies[message_id]
 
 

@@ -16,17 +16,17 @@ from typing import Any, cast
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from client.app import app as client_app
 from fed_gswgan.flat_table import Value
+from fed_gswgan.wire.grid_in_front import GridInFront
 from server.exchange import exchange
 from simulations.in_process_grid import FIRST_NODE_ID, InProcessGrid, drop_expired
 
 PACK = "train.pack"
 
 
-class PackedGrid(Grid):
+class PackedGrid(GridInFront):
     """Stands before Flower's Grid: virtual clients on this side, packs on the other.
 
     The question is sent once a pack, so the clients of a pack must be asked the same.
@@ -42,33 +42,13 @@ class PackedGrid(Grid):
     def __init__(
         self, grid: Grid, carriers: int, num_clients: int, clients_per_message: int
     ) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._carriers = carriers
         self._node_ids = range(FIRST_NODE_ID, FIRST_NODE_ID + num_clients)
         self._clients_per_message = clients_per_message
         self._packs: dict[str, list[Message]] = {}  # by the id of the message that carries them
         self._replies: dict[str, Message] = {}
         self._pushed = 0
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message; Flower's older way."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the virtual clients' nodes; none before all that carry them are there."""

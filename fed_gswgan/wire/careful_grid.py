@@ -5,7 +5,6 @@ than it sends, and ends with the first reply that it cannot read: both stop the 
 replies that came with it. It also believes who a reply says it is from.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,9 +20,9 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
-from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from fed_gswgan.wire.grid_in_front import GridInFront, expired
 from fed_gswgan.wire.message_types import CLIENT_FAILED
 
 LARGEST_REPLY_BYTES = 2**28
@@ -56,49 +55,26 @@ class _Arriving:
     parts: dict[str, bytes] = field(default_factory=dict)
 
 
-class CarefulGrid(Grid):
+class CarefulGrid(GridInFront):
     """Stands before Flower's Grid and fetches the replies itself.
 
     Args:
         grid: Flower's.
     """
 
+    _grid: HttpGrid
+
     def __init__(self, grid: HttpGrid) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._asked: dict[str, Message] = {}  # without content, by message id
         self._arriving: dict[str, _Arriving] = {}  # by the id of the message they answer
-
-    def set_run(self, run: Run) -> None:
-        """Set the run."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message; Flower's older way."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that are connected."""
-        return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push the messages and return their ids; None for one that could not be pushed."""
         messages = list(messages)
         message_ids = list(self._grid.push_messages(messages))
-        now = time.time()
         for message_id, asked in list(self._asked.items()):
-            if asked.metadata.created_at + asked.metadata.ttl < now:  # nobody answers it any more
+            if expired(asked):  # nobody answers it any more
                 del self._asked[message_id]
                 self._arriving.pop(message_id, None)
         for message_id, message in zip(message_ids, messages, strict=True):
