@@ -1,11 +1,10 @@
 """Client rounds per second of every engine, in one run: a table, ratios and their spread.
 
 Whole runs of real digits dealt to 64 people: the convolutional critic of width 16, 5 steps, batches
-of 32, cohorts of 64 and 14, no round begun before the last has ended. Each engine runs in a process
-of its own, in turn, as often as asked for; a round's time holds the server's work and the clients'.
-What trains a cohort's critics at once is meant for a GPU: without one it runs if asked for.
+of 32, cohorts of 64 and 14. Each engine runs in a process of its own, in turn, as often as asked
+for; a round's time holds the server's work and the clients'.
 
-Usage: python -m benchmarks.engines [--repeats 3] [--vectorized] [--without-ray]
+Usage: python -m benchmarks.engines [--repeats 3] [--without-ray]
 """
 
 import argparse
@@ -19,9 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from simulations.engine import Engine, available_cores
+from simulations.engine import Engine
 
 SHARED = "ray, clients share messages"
 ENGINES: dict[str, dict[str, Any]] = {
@@ -30,17 +27,13 @@ ENGINES: dict[str, dict[str, Any]] = {
     SHARED: {"runtime": "ray", "workers": 2},
     "ray, a message a client": {"runtime": "ray", "workers": 2, "clients_per_message": 1},
     "ray, Flower's send_and_receive": {"runtime": "ray", "workers": 2, "clients_per_message": 1},
-    "vectorized, 1 process": {"runtime": "vectorized", "workers": 1},
-    "vectorized, a worker a core": {"runtime": "vectorized", "workers": available_cores()},
 }
 REFERENCE = "in-process, 2 workers"
-ONE_BY_ONE = "in-process, 1 process"
 PLAIN = "ray, Flower's send_and_receive"
 PEOPLE, CLIENTS = 100, 64  # a tenth or so is held out
 # Cohort to rounds. The first round is not counted: its clients open their data and build a critic.
 ROUNDS = {64: 3, 14: 7}
 GOALS = {14: 0.85, 64: 0.95}
-VECTORIZED_GOAL = (64, 50.0)  # a cohort, and how many times as fast as one by one, on a GPU
 
 Seconds = dict[int, list[float]]  # cohort to those of each round
 
@@ -48,15 +41,13 @@ Seconds = dict[int, list[float]]  # cohort to those of each round
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--vectorized", action="store_true", help="also without a GPU")
     parser.add_argument("--without-ray", action="store_true", help="where Ray is not installed")
     parser.add_argument("--one", nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run_engine(options.one[0], Path(options.one[1]))))
         return
-    vectorized = options.vectorized or torch.cuda.is_available()
-    left_out = {"vectorized": not vectorized, "ray": options.without_ray}
+    left_out = {"ray": options.without_ray}
     engines = [name for name, of in ENGINES.items() if not left_out.get(of["runtime"], False)]
     rates: dict[tuple[str, int], list[float]] = {}
     with tempfile.TemporaryDirectory() as parent:
@@ -173,14 +164,6 @@ def print_table(cohort: int, rates: dict[str, list[float]]) -> None:
     if SHARED in rates:
         found = _spread(ratios[SHARED], 2).strip()
         print(f"goal: ray over {REFERENCE} >= {GOALS[cohort]:.2f}; here {found}")
-    if cohort == VECTORIZED_GOAL[0]:
-        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "a processor"
-        for engine in rates:
-            if ENGINES[engine]["runtime"] == "vectorized":
-                pairs = zip(rates[engine], rates[ONE_BY_ONE], strict=True)
-                found = _spread([a / b for a, b in pairs], 1).strip()
-                print(f"goal on a GPU: {engine} over {ONE_BY_ONE} >= {VECTORIZED_GOAL[1]:g}; "
-                      f"here, on {where}, {found}")  # fmt: skip
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -166,7 +166,7 @@ def _ledger_events(run: Path) -> list[dict[str, Any]]:
     events = []
     for path in sorted((run / "clients").rglob("ledger.jsonl")):
         for line in path.read_text().splitlines():
-            entry = json.loads(line)
+            entry = json.loads(line).get("entry", {})
             if entry.get("kind") == "reserve":
                 events.append({key: entry[key] for key in ("user", "server_round", "event")})
     return sorted(events, key=lambda e: (e["server_round"], e["user"]))

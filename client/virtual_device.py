@@ -13,7 +13,6 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partition, load_partition, partitions_of
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.data.writer_source import open_source
-from fed_gswgan.device.answering import Answering, answer_alone
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.population import Population, virtual_client_id
@@ -96,17 +95,11 @@ def client_id_of(context: Context) -> str:
 
 def answer_train(content: RecordDict, context: Context) -> RecordDict:
     """Answer a train request of GS-WGAN; Refusal by name, from the guard."""
-    with timed("answer"):
-        return answer_alone(answering_train(content, context))
-
-
-def answering_train(content: RecordDict, context: Context) -> Answering[RecordDict]:
-    """Answer likewise, but let somebody else in this process carry out the critic's task."""
-    with _noted():
+    with _noted(), timed("answer"):
         guard = open_device(context).guard
         with timed("codec"):
             request = decode_request(content)
-        reply = yield from guard.answering(request)
+        reply = guard.answer(request)
         with timed("codec"):
             return encode_reply(reply, request.uplink_codec)
 

@@ -81,7 +81,6 @@ class CohortConfig:
     critic_batches: int = 0  # further batches for the critic's steps; 0: the answered one serves
     min_replies: int = 1
     reply_timeout_seconds: float = 600.0
-    rounds_in_flight: int = 1  # more: asked before older rounds end, at samples that are older
 
     def __post_init__(self) -> None:
         at_least(1, cohort_size=self.cohort_size)
@@ -95,7 +94,6 @@ class CohortConfig:
                 "round ever makes a step"
             )
         positive(reply_timeout_seconds=self.reply_timeout_seconds)
-        at_least(1, rounds_in_flight=self.rounds_in_flight)
 
 
 DOWNLINK_CODECS = ("float32", "float16", "uint8", "uint8-deflate", "uint4-deflate")
@@ -176,12 +174,6 @@ class Config:
             raise ValueError(
                 f"clipping={self.sanitizer.clipping} must be message under algorithm=fedavg-gan: "
                 "an update is clipped as a whole"
-            )
-        in_flight = self.cohort.rounds_in_flight
-        if self.algorithm.algorithm == "fedavg-gan" and in_flight > 1:
-            raise ValueError(
-                f"rounds-in-flight={in_flight} must be 1 under algorithm=fedavg-gan: an update is "
-                "relative to the critic that was sent"
             )
 
     @classmethod

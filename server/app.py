@@ -106,7 +106,6 @@ def _run(
             byte_meter=byte_meter,
             first_round=recorder.finished_round + 1,
             checkpoint_round=lambda: recorder.checkpoint_round,
-            samples_in_flight=recorder.samples_in_flight,
             on_round=recorder.on_round,
             interrupted=interrupted,
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -22,7 +21,7 @@ from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.wire.byte_meter import ByteMeter, RoundBytes
 from server.budgeted_cohort import BudgetedCohort
-from server.exchange import Batch, Exchange
+from server.exchange import exchange
 from server.nodes import Nodes
 from server.presence import RunStalled, wait_for_clients
 from server.reply_reading import Replies, read_replies
@@ -40,19 +39,17 @@ class Step(NamedTuple):
     generator_gradient_norm: float = 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class AskedRound:
-    """A round between its asking and its end.
+    """The round in progress.
 
     Attributes:
-        clients: node id to client id: its cohort.
-        bytes: of its messages.
-        steps_before: generator steps that were taken when its request was built.
+        clients: client id of each node of the cohort.
+        bytes: payload of its messages.
     """
 
     clients: dict[int, str]
     bytes: RoundBytes
-    steps_before: int
 
 
 class RoundStrategy(Strategy):
@@ -70,8 +67,6 @@ class RoundStrategy(Strategy):
         reply_size: numbers in a reply.
         first_round: 1, or the one after the checkpoint.
         checkpoint_round: tells the newest round the server could fall back to.
-        samples_in_flight: by round that was asked and has not ended: its samples, float32
-            (rows, C, H, W), which a checkpoint holds since the generator has moved on.
         on_round: gets every round's report.
         interrupted: True once the run shall end.
     """
@@ -92,7 +87,6 @@ class RoundStrategy(Strategy):
         reply_size: int,
         first_round: int = 1,
         checkpoint_round: Callable[[], int] = lambda: 0,
-        samples_in_flight: dict[int, torch.Tensor] | None = None,
         on_round: Callable[[RoundReport], None] = lambda report: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -107,12 +101,9 @@ class RoundStrategy(Strategy):
         self.reply_size = reply_size
         self.first_round = first_round
         self.checkpoint_round = checkpoint_round
-        self.samples_in_flight = {} if samples_in_flight is None else samples_in_flight
         self.on_round = on_round
         self.interrupted = interrupted
-        self.asked: dict[int, AskedRound] = {}  # by round
-        self.batches: dict[int, Batch] = {}  # by round
-        self.steps_taken = 0
+        self.asked = AskedRound({}, RoundBytes())
         self.absent: frozenset[str] = frozenset()
         self.seeds = SeedStream(config.run.seed)
         self.cohorts = BudgetedCohort(nodes, config.cohort, self.seeds, user_ledgers, event)
@@ -129,20 +120,18 @@ class RoundStrategy(Strategy):
     def step_generator(self, server_round: int, replies: Replies) -> Step:
         """Combine the replies, of which enough came, and step the generator."""
 
-    def train_round(
-        self, exchange: Exchange, server_round: int, last_round: int
-    ) -> RoundReport | None:
-        """Run one round, whole; None if it was interrupted and is to be asked again.
-
-        With ``rounds-in-flight`` of n, the n - 1 rounds after it are asked before it ends.
-        """
+    def train_round(self, grid: Grid, server_round: int, last_round: int) -> RoundReport | None:
+        """Run one round; return None if it was interrupted and must be asked again."""
         started = time.monotonic()
-        if not self.ask(exchange, server_round, last_round):
+        absent = wait_for_clients(grid, self.nodes, self.config.cohort, self.interrupted)
+        if absent is None:
             return None
+        self.absent = absent
+        messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         asked_at = time.monotonic()
         timeout = self.config.cohort.reply_timeout_seconds
         with timed("exchange"):
-            arrived = exchange.collect(self.batches.pop(server_round), timeout)
+            arrived = exchange(grid, messages, timeout, self.interrupted)
         waited_seconds = time.monotonic() - asked_at
         if self.interrupted():
             return None
@@ -154,24 +143,6 @@ class RoundStrategy(Strategy):
             step = self.step_generator(server_round, replies) if enough else Step(taken=False)
         return self.end_round(server_round, replies, step, started, waited_seconds)
 
-    def ask(self, exchange: Exchange, server_round: int, last_round: int) -> bool:
-        """Ask a round and those in flight with it, unless they are asked; False if interrupted."""
-        last = min(server_round + self.config.cohort.rounds_in_flight - 1, last_round)
-        for wanted in range(server_round, last + 1):
-            if wanted in self.batches:
-                continue
-            if wanted > server_round and self.cohorts.everybody_is_exhausted():
-                break
-            absent = wait_for_clients(
-                exchange.grid, self.nodes, self.config.cohort, self.interrupted
-            )
-            if absent is None:
-                return False
-            self.absent = absent
-            messages = self.configure_train(wanted, ArrayRecord(), ConfigRecord(), exchange.grid)
-            self.batches[wanted] = exchange.send(messages)
-        return True
-
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
@@ -180,33 +151,29 @@ class RoundStrategy(Strategy):
         self.user_ledgers.record(server_round, cohort, self.event)
         records = self.build_records(server_round)
         clients = {self.nodes.node_id(client_id): client_id for client_id in cohort}
-        asked = self.asked[server_round] = AskedRound(clients, RoundBytes(), self.steps_taken)
+        self.asked = AskedRound(clients, RoundBytes())
         for client_id in cohort:
-            asked.bytes.sent(client_id, records)
+            self.asked.bytes.sent(client_id, records)
         # A request ends with its round: a device that returns later is not charged for nothing.
-        ttl = self.config.cohort.reply_timeout_seconds * self.config.cohort.rounds_in_flight
+        ttl = self.config.cohort.reply_timeout_seconds
         group, kind = str(server_round), self.message_type
         return [Message(records, n, kind, ttl=ttl, group_id=group) for n in clients]
 
     def read_replies(self, server_round: int, messages: Iterable[Message]) -> Replies:
         """Check, count and decode what arrived."""
-        asked = self.asked[server_round]
         return read_replies(
             messages,
-            asked.clients,
+            self.asked.clients,
             lambda records: self.decode(records, server_round),
-            asked.bytes,
+            self.asked.bytes,
             server_round,
         )
 
     def end_round(
         self, server_round: int, replies: Replies, step: Step, started: float, waited_seconds: float
     ) -> RoundReport:
-        """Forget the round but for its bytes, count its step, and report it."""
-        asked = self.asked.pop(server_round)
-        staleness = self.steps_taken - asked.steps_before
-        self.steps_taken += step.taken
-        self.samples_in_flight.pop(server_round, None)
+        """Add up the bytes of the round and report it."""
+        asked = self.asked
         self.byte_meter.add(asked.bytes)
         return RoundReport(
             server_round=server_round,
@@ -224,7 +191,6 @@ class RoundStrategy(Strategy):
             generator_gradient_norm=step.generator_gradient_norm,
             round_seconds=time.monotonic() - started,
             waited_seconds=waited_seconds,
-            staleness=staleness,
         )
 
     def start(
@@ -249,19 +215,18 @@ class RoundStrategy(Strategy):
         if initial_arrays is not None:
             for network in (self.trainer.generator, self.trainer.ema_generator):
                 network.load_state_dict(initial_arrays.to_torch_state_dict())
-        exchange = Exchange(grid, self.interrupted)
         rounds_without_step = 0
         for server_round in range(self.first_round, num_rounds + 1):
             if self.interrupted():
                 break
-            if server_round not in self.batches and self.cohorts.everybody_is_exhausted():
+            if self.cohorts.everybody_is_exhausted():
                 logger.warning(
                     "stopped before round %d: another release would take every user past "
                     "max-epsilon=%g or max-participations=%d", server_round,
                     self.config.budget.max_epsilon, self.config.budget.max_participations,
                 )  # fmt: skip
                 break
-            report = self.train_round(exchange, server_round, num_rounds)
+            report = self.train_round(grid, server_round, num_rounds)
             if report is None:
                 break
             self.on_round(report)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from torch import Tensor
 
 from fed_gswgan.config import Config
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
@@ -21,11 +20,7 @@ REPLY_KINDS = ("received", "failed", "malformed", "missing")
 
 
 class RunRecorder:
-    """All that is written after a round; starts from the folder's checkpoint if it has one.
-
-    Attributes:
-        samples_in_flight: of rounds that were asked and have not ended; the strategy's, too.
-    """
+    """All that is written after a round; starts from the folder's checkpoint if it has one."""
 
     def __init__(
         self,
@@ -44,11 +39,9 @@ class RunRecorder:
         self.finished_round = self.checkpoint_round = 0
         self.seconds = 0.0
         self.replies = dict.fromkeys(REPLY_KINDS, 0)
-        self.samples_in_flight: dict[int, Tensor] = {}
         self._checkpoint = Checkpoint(folder)
         if self._checkpoint.exists():
             self._restore(self._checkpoint.load(trainer))
-            self.samples_in_flight |= self._checkpoint.in_flight()
         self._round_log = RoundLog(folder, self.finished_round)
         self.tensorboard = TensorBoardWriter(folder, self.finished_round)
         self.profile = RoundProfile.asked_for()
@@ -100,7 +93,7 @@ class RunRecorder:
             replies=self.replies,
             byte_meter=self.byte_meter.state_dict(),
         )
-        self._checkpoint.save(self.trainer, progress, self.samples_in_flight)
+        self._checkpoint.save(self.trainer, progress)
         self.checkpoint_round = self.finished_round
 
     def _restore(self, progress: Progress) -> None:

@@ -45,9 +45,7 @@ class SampleGradientStrategy(RoundStrategy):
         )
         size = math.prod(self.reply_shape)
         super().__init__(config=config, event=event, reply_size=size, **shared)
-        self.requests = SampleRequests(
-            config, self.experiment_id, self.num_classes, self.samples_in_flight
-        )
+        self.requests = SampleRequests(config, self.experiment_id, self.num_classes)
 
     def build_records(self, server_round: int) -> RecordDict:
         """Generate this round's samples and encode them."""
@@ -69,7 +67,7 @@ class SampleGradientStrategy(RoundStrategy):
         gradient_BCHW = torch.from_numpy(combined)
         latents_BZ, labels_B = self.requests.inputs(server_round)
         randomness = self.seeds.generator("release-use", server_round)
-        samples_BCHW = self.requests.answered_samples(server_round)
+        samples_BCHW = self.requests.answered_samples
         norm = self.trainer.learn(latents_BZ, labels_B, samples_BCHW, gradient_BCHW, randomness)
         return Step(True, float(gradient_BCHW.flatten(1).norm(dim=1).mean()), norm)
 

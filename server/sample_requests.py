@@ -1,11 +1,9 @@
-"""What the cohort is asked in a round: samples drawn from the run's seed, round by round.
-
-What was sent is kept until its round ends, for the generator may have moved on by then.
+"""Requests of GS-WGAN: samples whose latents and labels follow from the run's seed and the round.
 
 Shapes: N sample batches, B batch, Z latent, C channels, H and W image.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,44 +14,37 @@ from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels,
 from fed_gswgan.wire.messages import TrainRequest
 
 
-@dataclass(frozen=True)
+@dataclass
 class SampleRequests:
-    """Builds each round's request; latents and labels are kept as a seed.
+    """Build the request of each round.
 
     Attributes:
         config: of the run.
         experiment_id: part of every release's key.
         num_classes: of the data set.
-        in_flight: by round: the samples to be answered, then those for the critics' steps alone,
-            ((1 + N) * B, C, H, W); a round that is in it is asked with these very samples.
+        answered_samples: of the last request, those whose gradients are asked for,
+            (B, C, H, W) in [0, 1].
     """
 
     config: Config
     experiment_id: str
     num_classes: int
-    in_flight: dict[int, Tensor]
+    answered_samples: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def inputs(self, server_round: int) -> tuple[Tensor, Tensor]:
         """Return latents_BZ and uniform labels_B of the samples to be answered."""
         return self._draw("latents", server_round, self.config.cohort.batch_size)
 
-    def answered_samples(self, server_round: int) -> Tensor:
-        """Return samples_BCHW of a round in flight, those to be answered."""
-        return self.in_flight[server_round][: self.config.cohort.batch_size]
-
     def build(
         self, server_round: int, trainer: GeneratorTrainer, checkpoint_round: int
     ) -> TrainRequest:
-        """Return the round's request, with samples that are generated unless they are in flight."""
+        """Generate the samples of a round and return its request."""
         batches, size = self.config.cohort.critic_batches, self.config.cohort.batch_size
         latents_BZ, labels_B = self.inputs(server_round)
         critic_latents, critic_labels = self._draw("critic-latents", server_round, batches * size)
-        if server_round not in self.in_flight:
-            samples = trainer.samples(latents_BZ, labels_B)
-            critic_samples = trainer.samples(critic_latents, critic_labels)
-            self.in_flight[server_round] = torch.cat([samples, critic_samples])
-        samples_BCHW = self.answered_samples(server_round).numpy()
-        critic_samples_RCHW = self.in_flight[server_round][size:].numpy()
+        self.answered_samples = trainer.samples(latents_BZ, labels_B)
+        samples_BCHW = self.answered_samples.numpy()
+        critic_samples_RCHW = trainer.samples(critic_latents, critic_labels).numpy()
         return TrainRequest(
             experiment_id=self.experiment_id,
             server_round=server_round,

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from fed_gswgan.flat_table import Value
 from fed_gswgan.validation import at_least, one_of
 
-RUNTIMES = ("ray", "in-process", "vectorized")
+RUNTIMES = ("ray", "in-process")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,9 @@ class Engine:
     """Decides how long a round takes and nothing else, so it is no setting of the run.
 
     Attributes:
-        runtime: ``ray``, ``in-process``, or ``vectorized``: a cohort's critics are trained at once,
-            on a GPU where there is one.
+        runtime: ``ray`` or ``in-process``.
         workers: processes that serve clients, of one thread each; 1 means this very process, but
-            on Ray; 0: one for each core, or under ``vectorized``, where each takes room on the
-            GPU, one.
+            on Ray; 0: one for each core.
         clients_per_message: on Ray: clients in one Flower message; 0: a cohort split evenly over
             the workers, 1: none share one. Each is clipped, noised and charged by itself.
         ray_address: of a running cluster; empty starts Ray on this machine.
@@ -52,8 +50,7 @@ class Engine:
         self, serve: Callable[[Grid], None], run_config: dict[str, Value], clients: int
     ) -> None:
         """Call ``serve``, the server's whole run, with a Grid of so many virtual clients."""
-        at_once = self.runtime == "vectorized"
-        workers = self.workers or (1 if at_once else available_cores())
+        workers = self.workers or available_cores()
         if self.runtime == "ray":
             from simulations.ray_runtime import run_on_ray
 
@@ -63,15 +60,13 @@ class Engine:
         elif min(workers, clients) == 1:
             from client.app import app as client_app
             from simulations.in_process_grid import InProcessGrid
-            from simulations.vectorized_grid import VectorizedGrid
 
-            grid_type = VectorizedGrid if at_once else InProcessGrid
-            serve(grid_type(client_app, clients, run_config))
+            serve(InProcessGrid(client_app, clients, run_config))
         else:
             from simulations.worker_grid import WorkerGrid
 
             workers = min(workers, clients)
-            with closing(WorkerGrid(clients, run_config, workers, at_once=at_once)) as grid:
+            with closing(WorkerGrid(clients, run_config, workers)) as grid:
                 serve(grid)
 
     @property

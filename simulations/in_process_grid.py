@@ -5,7 +5,7 @@ id is set by whoever delivers it. ``tests/simulations/test_in_process_grid.py`` 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.clientapp import ClientApp
@@ -147,16 +147,6 @@ def drop_expired(replies: MutableMapping[str, Message]) -> None:
     for message_id, reply in list(replies.items()):
         if expired(reply):
             del replies[message_id]
-
-
-def answer_each(
-    client_app: ClientApp, messages: Sequence[Message], contexts: Sequence[Context]
-) -> list[Message]:
-    """Return the app's reply to every message."""
-    return [
-        answer(client_app, message, context)
-        for message, context in zip(messages, contexts, strict=True)
-    ]
 
 
 def delivered(metadata: Metadata, content: RecordDict) -> Message:

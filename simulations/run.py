@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", choices=RUNTIMES, default="ray")
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N",
-        help="processes that serve clients; default: one for each core, under vectorized one; "
+        help="processes that serve clients; default: one for each core; "
         "1, but on Ray: none but this one",
     )  # fmt: skip
     parser.add_argument(

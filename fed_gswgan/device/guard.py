@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from fed_gswgan.device.answering import Answering, answer_alone
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.critic_slots import CriticSlots
 from fed_gswgan.device.private_client import CriticVector, PrivateClient
@@ -25,9 +24,9 @@ from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
 from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import to_release_basis
-from fed_gswgan.training.critic_task import CriticTask
-from fed_gswgan.training.critic_training import critic_optimizer
+from fed_gswgan.training.critic_training import critic_optimizer, train_critic
 from fed_gswgan.training.critic_vector import from_vector, to_vector
+from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
@@ -62,14 +61,6 @@ class Guard:
     def answer(self, request: TrainRequest) -> TrainReply:
         """Train the critic on the samples and return the sanitized gradient: one round, whole.
 
-        Raises:
-            Refusal: as ``answering``.
-        """
-        return answer_alone(self.answering(request))
-
-    def answering(self, request: TrainRequest) -> Answering[TrainReply]:
-        """Do the round's steps in their order; only the critic's task is carried out elsewhere.
-
         A request that was answered before gets the identical bytes again, at no charge, as long as
         they are kept; after that the policy decides whether it is a new release.
 
@@ -85,7 +76,7 @@ class Guard:
             self._require_working_sanitizer()
             release.reserve()  # refused, or on disk, before any data is read
 
-            critic_after, gradients_BCHW = yield from self._train(request, release.slots)
+            critic_after, gradients_BCHW = self._train(request, release.slots)
             with timed("sanitize"):
                 noise_source = self._noise_source(request.server_round)
                 values = to_release_basis(gradients_BCHW, request.dct_frequencies)
@@ -96,7 +87,7 @@ class Guard:
 
     def _train(
         self, request: TrainRequest, slots: CriticSlots
-    ) -> Answering[tuple[CriticVector | None, np.ndarray]]:
+    ) -> tuple[CriticVector | None, np.ndarray]:
         """Return the critic to keep and the sample gradient, private; zeros if anything fails.
 
         Whether training fails can depend on the data, so a failure must look like any other reply:
@@ -106,18 +97,18 @@ class Guard:
             with timed("critic"):
                 critic = self._critic_before(request.server_round, slots)
                 kept = None if self._persistent else to_vector(*critic)
+                config = self._client.config.critic
                 samples_NBCHW, labels_NB = map(_tensor, request.critic_batches())
-                task = CriticTask(
+                train_critic(
                     *critic,
                     self._client.shard,
                     samples_NBCHW,
                     labels_NB,
-                    _tensor(request.samples_BCHW),
-                    _tensor(request.labels_B),
-                    self._client.config.critic,
+                    config,
                     self._client.randomness("critic-training", request.server_round),
                 )
-            gradients_BCHW = yield task
+                asked = _tensor(request.samples_BCHW), _tensor(request.labels_B)
+                gradients_BCHW = sample_gradient(critic.network, *asked, config.critic_compute)
             return kept or to_vector(*critic), gradients_BCHW.numpy()
         except Exception:
             note_failure(self._client.folder)

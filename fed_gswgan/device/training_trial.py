@@ -13,8 +13,8 @@ import torch
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE, WriterShard
 from fed_gswgan.models.build import build_critic
-from fed_gswgan.training.critic_task import CriticTask, carry_out
-from fed_gswgan.training.critic_training import critic_optimizer
+from fed_gswgan.training.critic_training import critic_optimizer, train_critic
+from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training.warm_start import warm_start
 
 
@@ -34,19 +34,9 @@ def try_training(config: Config, num_classes: int) -> None:
         critic = build_critic(once, num_classes, seed=0)
         optimizer = critic_optimizer(critic, once, config.adam)
         warm_start(critic, optimizer, shard, num_classes, once, config.adam, randomness)
-        carry_out(
-            CriticTask(
-                critic,
-                optimizer,
-                shard,
-                samples_BCHW[None],
-                labels_B[None],
-                samples_BCHW,
-                labels_B,
-                once,
-                randomness,
-            )
-        )
+        sample_batches = samples_BCHW[None], labels_B[None]
+        train_critic(critic, optimizer, shard, *sample_batches, once, randomness)
+        sample_gradient(critic, samples_BCHW, labels_B, once.critic_compute)
     except Exception as error:
         raise ValueError(
             f"a critic cannot be trained on this machine: {type(error).__name__}: {error}; until "

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from torch import Tensor
 
 from fed_gswgan.reporting.files import replace_file, replace_json
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
-
-IN_FLIGHT = "in-flight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +41,16 @@ class Checkpoint:
         """Tell whether there is one."""
         return self._index.exists()
 
-    def save(
-        self,
-        trainer: GeneratorTrainer,
-        progress: Progress,
-        in_flight: Mapping[int, Tensor] | None = None,
-    ) -> None:
+    def save(self, trainer: GeneratorTrainer, progress: Progress) -> None:
         """Write the tensors, then the index that names them, then remove the older tensors.
 
         Args:
             trainer: generator and optimizers.
             progress: everything else.
-            in_flight: by round that was asked and has not ended: the samples that were sent.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"round-{progress.server_round:06d}.safetensors"
-        asked = {f"{IN_FLIGHT}/{r}": t.contiguous() for r, t in (in_flight or {}).items()}
-        data = save(_tensors(trainer) | asked)
+        data = save(_tensors(trainer))
         replace_file(self._folder / name, data)
         digest = hashlib.sha256(data).hexdigest()
         index = {"tensors": name, "sha256": digest, "progress": asdict(progress)}
@@ -85,16 +75,6 @@ class Checkpoint:
             ValueError: the tensors are not those that were saved.
         """
         return _part(_read_tensors(self._folder, self._read_index()), "ema")
-
-    def in_flight(self) -> dict[int, Tensor]:
-        """Return the samples of the rounds that were asked and had not ended, by round.
-
-        Raises:
-            FileNotFoundError: there is no checkpoint.
-            ValueError: the tensors are not those that were saved.
-        """
-        found = _part(_read_tensors(self._folder, self._read_index()), IN_FLIGHT)
-        return {int(server_round): samples for server_round, samples in found.items()}
 
     def load(self, trainer: GeneratorTrainer) -> Progress:
         """Put the trainer back to where it was, and return how far that was.

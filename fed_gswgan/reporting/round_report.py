@@ -25,7 +25,6 @@ class RoundReport:
         generator_gradient_norm: L2 norm of the generator's parameter gradient.
         round_seconds: wall time since the round before was written down.
         waited_seconds: of it, for replies; the rest is the server's own work.
-        staleness: generator steps taken since the samples were generated; 0 unless rounds overlap.
     """
 
     server_round: int
@@ -43,7 +42,6 @@ class RoundReport:
     generator_gradient_norm: float
     round_seconds: float
     waited_seconds: float
-    staleness: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a norm that is not finite becomes null."""

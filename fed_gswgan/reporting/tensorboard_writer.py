@@ -28,7 +28,6 @@ class TensorBoardWriter:
             "cohort/replies": report.received,
             "cohort/failed": report.failed + report.malformed + report.missing,
             "generator/gradient_norm": report.generator_gradient_norm,
-            "generator/staleness": report.staleness,
             "generator/combined_gradient_norm": report.combined_gradient_norm,
             "time/round_seconds": report.round_seconds,
         }

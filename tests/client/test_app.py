@@ -187,7 +187,7 @@ def test_a_failure_after_the_reservation_looks_like_any_reply(
     small_run, caplog, monkeypatch, place
 ):
     loads = place == "load_partition"
-    module = "client.virtual_device" if loads else "fed_gswgan.training.critic_task"
+    module = "client.virtual_device" if loads else "fed_gswgan.device.guard"
     monkeypatch.setattr(f"{module}.{place}", fail)
     meddler = Meddler(lambda message, context: None)
     with caplog.at_level(logging.WARNING):

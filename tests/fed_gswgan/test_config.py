@@ -60,7 +60,6 @@ OUT_OF_RANGE = {
     "critic-batches": -1,
     "min-replies": 0,
     "reply-timeout-seconds": 0.0,
-    "rounds-in-flight": 0,
     "downlink-codec": "int8",
     "uplink-codec": "bfloat16",
     "rounds": 0,

@@ -4,7 +4,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from server.exchange import Exchange, exchange
+from server.exchange import exchange
 
 NEVER = 10**9
 
@@ -108,66 +108,3 @@ class StrangeGrid(LateGrid):
 def test_each_message_has_one_reply_at_most_and_strangers_have_none():
     grid = StrangeGrid([1, 1, 2])
     assert answered(exchange(grid, messages(3), timeout_seconds=60)) == [11, 12]
-
-
-class HandGrid(LateGrid):
-    """Answers a message once the test says so."""
-
-    def __init__(self):
-        super().__init__([])
-        self.pushed, self.answerable = [], set()
-
-    def push_messages(self, messages):
-        for message in messages:
-            name = message.metadata.group_id
-            message.metadata.__dict__["_message_id"] = name
-            self.pushed.append(name)
-            self.pending[name] = message
-        return [message.metadata.group_id for message in messages]
-
-    def pull_messages(self, message_ids):
-        here = [i for i in message_ids if i in self.answerable and i in self.pending]
-        return [Message(RecordDict(), reply_to=self.pending.pop(i)) for i in here]
-
-
-def named(names):
-    """Messages named node/batch, as ``7/first``."""
-    content = RecordDict({"config": ConfigRecord({"ask": "something"})})
-    return [Message(content, int(n.split("/")[0]), "query.x", group_id=n) for n in names]
-
-
-def test_a_node_gets_a_later_message_once_the_older_batch_has_ended():
-    grid = HandGrid()
-    exchange = Exchange(grid)
-    first = exchange.send(named(["7/first", "8/first"]))
-    second = exchange.send(named(["8/second", "9/second"]))
-    assert grid.pushed == ["7/first", "8/first", "9/second"]
-    grid.answerable = {"7/first", "8/first", "9/second", "8/second"}
-    assert answered(exchange.collect(first, timeout_seconds=60)) == [7, 8]
-    assert grid.pushed[3:] == []  # what comes of the first batch is written down before
-    assert answered(exchange.collect(second, timeout_seconds=60)) == [8, 9]
-    assert grid.pushed[3:] == ["8/second"]
-
-
-def test_a_reply_to_a_later_batch_may_come_first():
-    grid = HandGrid()
-    exchange = Exchange(grid)
-    first = exchange.send(named(["7/first"]))
-    second = exchange.send(named(["8/second"]))
-    grid.answerable = {"8/second"}
-    assert exchange.collect(first, timeout_seconds=0.05) == []
-    grid.answerable = set()
-    assert answered(exchange.collect(second, timeout_seconds=60)) == [8]
-
-
-def test_a_node_that_never_answers_is_free_again_when_its_batch_is_over():
-    grid = HandGrid()
-    exchange = Exchange(grid)
-    first = exchange.send(named(["7/first"]))
-    second = exchange.send(named(["7/second"]))
-    third = exchange.send(named(["7/third"]))
-    assert exchange.collect(first, timeout_seconds=0.05) == []
-    grid.answerable = {"7/first", "7/second", "7/third"}
-    assert len(exchange.collect(second, timeout_seconds=60)) == 1
-    assert len(exchange.collect(third, timeout_seconds=60)) == 1
-    assert list(grid.pending) == ["7/first"]  # too late

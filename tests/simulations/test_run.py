@@ -63,7 +63,6 @@ def test_a_bad_setting_is_named_and_nothing_is_written(tmp_path, capsys, setting
         (["--workers", "-1"], "workers=-1 must be a whole number >= 0"),
         (["--clients-per-message", "2"], "clients-per-message=2 must be left out with runtime=in-"),
         (["--runtime", "ray", "--ray-address", "auto"], "workers=1 must be left out with ray-addr"),
-        (["--runtime", "vectorized", "--clients-per-message", "2"], "left out with runtime=vector"),
     ],
 )
 def test_an_engine_that_cannot_be_is_named(tmp_path, capsys, options, said):
@@ -241,7 +240,7 @@ def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
         ["--runtime", "ray"],
         ["--workers", "2", "--clients-per-message", "3", "--runtime", "ray"],
         ["--ray-address", "127.0.0.1:6390", "--runtime", "ray"],
-        ["--workers", "2", "--runtime", "vectorized"],
+        ["--workers", "2", "--runtime", "in-process"],
     ],
 )
 def test_the_options_that_resume_a_run_are_those_it_was_started_with(words):

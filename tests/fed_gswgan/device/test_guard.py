@@ -32,7 +32,6 @@ from fed_gswgan.privacy.refusals import (
 )
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training import critic_task
 from fed_gswgan.training_config import CriticConfig
 
 
@@ -353,8 +352,8 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("module", "failing"),
         [
-            (critic_task, "train_critic"),
-            (critic_task, "sample_gradient"),
+            (guard_module, "train_critic"),
+            (guard_module, "sample_gradient"),
             (guard_module, "build_critic"),
             (guard_module, "critic_optimizer"),
         ],
@@ -446,7 +445,7 @@ class TestFailures:
             for server_round in (1, 2, 3):
                 with monkeypatch.context() as patch:
                     if server_round == failing_round:
-                        patch.setattr(critic_task, "sample_gradient", None)
+                        patch.setattr(guard_module, "sample_gradient", None)
                     kept.append(answered(guard, make_request(server_round, server_round - 1)))
             return kept
 

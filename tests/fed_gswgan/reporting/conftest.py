@@ -23,7 +23,6 @@ def report_of():
             combined_gradient_norm=0.25,
             generator_gradient_norm=0.5,
             waited_seconds=0.25,
-            staleness=2,
             round_seconds=1.5,
         )
 

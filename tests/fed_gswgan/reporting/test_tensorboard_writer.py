@@ -41,7 +41,6 @@ def test_scalars_are_there_under_area_and_name(tmp_path, write):
         "cohort/failed": [4, 4],  # 1 failed, 2 malformed, 1 missing
         "generator/gradient_norm": [0.5, 0.5],
         "generator/combined_gradient_norm": [0.25, 0.25],
-        "generator/staleness": [2, 2],
         "time/round_seconds": [1.5, 1.5],
     }
 
