@@ -18,13 +18,13 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from fed_gswgan.models.build import build_critic
-from fed_gswgan.training.critic_training import (
+from fed_gswgan.critics.wgan_gp import (
     critic_optimizer,
     critic_step,
+    sample_gradient,
     set_gradient_by_autograd,
 )
-from fed_gswgan.training.sample_gradient import sample_gradient
+from fed_gswgan.models.registry import build_critic
 from fed_gswgan.training_config import AdamConfig, CriticConfig
 
 BATCH, CLASSES = 32, 10

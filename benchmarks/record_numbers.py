@@ -22,7 +22,7 @@ import fed_gswgan.device.guard as guard
 import fed_gswgan.device.update_guard as update_guard
 import server.sample_gradient_strategy as sample_gradient_strategy
 from fed_gswgan.device.private_client import PrivateClient
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import to_state_vector
 from fed_gswgan.privacy.clipping import clip
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from server.run_recorder import RunRecorder

@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fed_gswgan.config import Config
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import to_state_vector
 from fed_gswgan.privacy.clipped_update import update_event
 from fed_gswgan.privacy.noise_source import named_noise_source
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer

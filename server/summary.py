@@ -7,7 +7,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.data.writer_source import WriterSource
 from fed_gswgan.device.virtual_clients import Clients, ReservedBudgets, policy_of_run
-from fed_gswgan.models.build import build_critic, parameter_count
+from fed_gswgan.models.registry import build_critic, parameter_count
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.summary_table import METRICS
 from fed_gswgan.training.sampling import sampler_of

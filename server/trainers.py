@@ -2,7 +2,7 @@
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
-from fed_gswgan.models.build import build_critic, build_generator, initial_weights_from
+from fed_gswgan.models.registry import build_critic, build_generator, initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from fed_gswgan.training.field_trainer import FieldTrainer

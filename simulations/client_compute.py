@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_gswgan.config import Config
+from fed_gswgan.critics.wgan_gp import critic_optimizer, train_critic
 from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.training.critic_training import critic_optimizer, train_critic
+from fed_gswgan.models.registry import build_critic, build_generator
 from fed_gswgan.training.critic_update import critic_update
 
 

@@ -16,7 +16,8 @@ TOP = tuple(
         "cli", "commands", "comparison", "device", "wire", "reporting", "evaluation", "baselines",
     )
 )  # fmt: skip
-MIDDLE = ("fed_gswgan.training", "fed_gswgan.privacy", "fed_gswgan.data")
+MIDDLE = ("fed_gswgan.training", "fed_gswgan.critics", "fed_gswgan.privacy", "fed_gswgan.data")
+NETWORKS = ("fed_gswgan.models", "fed_gswgan.critics", "fed_gswgan.training")
 
 # Folder, what its modules may not import, and the subfolders that are free to.
 RULES = [
@@ -27,8 +28,13 @@ RULES = [
     ("simulations", AROUND, ()),
     ("fed_gswgan/models", (*TOP, *MIDDLE), ()),
     ("fed_gswgan/data", TOP, ()),
-    ("fed_gswgan/privacy", (*TOP, "fed_gswgan.models", "fed_gswgan.training"), ()),
+    (
+        "fed_gswgan/privacy",
+        (*TOP, "fed_gswgan.models", "fed_gswgan.critics", "fed_gswgan.training"),
+        (),
+    ),
     ("fed_gswgan/training", (*TOP, "fed_gswgan.privacy"), ()),
+    ("fed_gswgan/critics", (*TOP, "fed_gswgan.privacy"), ()),
     ("fed_gswgan/evaluation", ("fed_gswgan.privacy",), ()),
 ]
 

@@ -12,7 +12,7 @@ from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSe
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.shard_critics import ShardCritics, disjoint_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.models.build import build_generator
+from fed_gswgan.models.registry import build_generator
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.published_formula import published_epsilon
 from fed_gswgan.privacy.release_calibration import noise_for

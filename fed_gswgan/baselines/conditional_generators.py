@@ -3,9 +3,8 @@
 from torch import nn
 
 from fed_gswgan.baselines.shallow_networks import ShallowGenerator
-from fed_gswgan.models.build import initial_weights_from
-from fed_gswgan.models.dcgan_generator import DCGANGenerator
-from fed_gswgan.models.slim_generator import SlimGenerator
+from fed_gswgan.models.generators import DCGANGenerator, SlimGenerator
+from fed_gswgan.models.registry import initial_weights_from
 
 GENERATORS = {"shallow": ShallowGenerator, "slim": SlimGenerator, "dcgan": DCGANGenerator}
 

@@ -18,7 +18,7 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.models.build import initial_weights_from
+from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.privacy.declared_releases import DeclaredRelease
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.noise_source import SeededNoise

@@ -20,7 +20,7 @@ from fed_gswgan.baselines.private_autoencoder import train_private_autoencoder
 from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.models.build import initial_weights_from
+from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream

@@ -16,10 +16,10 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.private_discriminator import PrivateDiscriminator
 from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.critics.wgan_gp import sample_gradient
 from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
-from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training_config import GeneratorConfig
 
 

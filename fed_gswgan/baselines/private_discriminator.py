@@ -10,7 +10,7 @@ from torch.nn import functional
 from fed_gswgan.baselines.clipped_steps import ClippedSteps
 from fed_gswgan.baselines.dpsgd_gan_settings import DISCRIMINATORS, DPSGDGANSettings
 from fed_gswgan.baselines.poisson_batches import poisson_batch
-from fed_gswgan.models.build import initial_weights_from
+from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 
 

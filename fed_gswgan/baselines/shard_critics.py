@@ -12,13 +12,11 @@ from torch import Tensor
 
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice
+from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
 from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.models.build import build_critic
+from fed_gswgan.models.registry import build_critic
 from fed_gswgan.privacy.trust import CriticState
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.critic_training import critic_optimizer, train_critic
-from fed_gswgan.training.sample_gradient import sample_gradient
-from fed_gswgan.training.warm_start import warm_start
 
 
 def disjoint_shards(

@@ -14,20 +14,24 @@ import numpy as np
 import torch
 from torch import nn
 
+from fed_gswgan.critics.wgan_gp import (
+    critic_optimizer,
+    from_vector,
+    sample_gradient,
+    to_vector,
+    train_critic,
+    warm_start,
+)
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.critic_slots import CriticSlots
 from fed_gswgan.device.private_client import CriticVector, PrivateClient
 from fed_gswgan.device.request_check import check_request
-from fed_gswgan.models.build import build_critic
+from fed_gswgan.models.registry import build_critic
 from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
 from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import to_release_basis
-from fed_gswgan.training.critic_training import critic_optimizer, train_critic
-from fed_gswgan.training.critic_vector import from_vector, to_vector
-from fed_gswgan.training.sample_gradient import sample_gradient
-from fed_gswgan.training.warm_start import warm_start
 from fed_gswgan.wire.messages import TrainReply, TrainRequest
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ from fed_gswgan.device.device_folder import OpenDevice
 from fed_gswgan.device.guard_desk import GuardDesk, largest_request_bytes
 from fed_gswgan.device.guard_server import GuardServer
 from fed_gswgan.device.training_trial import try_training
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.privacy.durable_file import held
 
 SERVING = "serving.lock"

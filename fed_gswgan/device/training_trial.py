@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from fed_gswgan.config import Config
+from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE, WriterShard
-from fed_gswgan.models.build import build_critic
-from fed_gswgan.training.critic_training import critic_optimizer, train_critic
-from fed_gswgan.training.sample_gradient import sample_gradient
-from fed_gswgan.training.warm_start import warm_start
+from fed_gswgan.models.registry import build_critic
 
 
 def try_training(config: Config, num_classes: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from fed_gswgan.device.field_check import check_array, check_round, check_types, check_word
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import to_state_vector
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.refusals import MalformedInput

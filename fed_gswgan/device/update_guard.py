@@ -14,8 +14,7 @@ from torch import nn
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_check import check_update_request
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.models.state_vector import load_state_vector
+from fed_gswgan.models.registry import build_critic, build_generator, load_state_vector
 from fed_gswgan.privacy.clipped_update import ClippedUpdate, clip_update
 from fed_gswgan.training.critic_update import critic_update
 from fed_gswgan.wire.update_messages import UpdateReply, UpdateRequest

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fed_gswgan.evaluation.progress import Progress
-from fed_gswgan.models.build import initial_weights_from
+from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
 

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from fed_gswgan.models.state_vector import load_state_vector, to_state_vector
+from fed_gswgan.critics.wgan_gp import sample_gradient
+from fed_gswgan.models.registry import load_state_vector, to_state_vector
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
-from fed_gswgan.training.sample_gradient import sample_gradient
 from fed_gswgan.training_config import AdamConfig, GeneratorConfig
 
 

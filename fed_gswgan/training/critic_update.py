@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fed_gswgan.critics.wgan_gp import train_critic
 from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.models.state_vector import to_state_vector
-from fed_gswgan.training.critic_training import train_critic
+from fed_gswgan.models.registry import to_state_vector
 from fed_gswgan.training.generator_trainer import draw_labels, draw_latents
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 

@@ -8,7 +8,7 @@ from flwr.app import Array, ArrayRecord
 
 from client.app import app as client_app
 from fed_gswgan.config import Config
-from fed_gswgan.models.build import build_critic, parameter_count
+from fed_gswgan.models.registry import build_critic, parameter_count
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.reporting.checkpoint import Checkpoint

@@ -2,8 +2,8 @@ import torch
 from torch import nn
 
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
-from fed_gswgan.models.build import build_generator
-from fed_gswgan.training.sample_gradient import sample_gradient
+from fed_gswgan.critics.wgan_gp import sample_gradient
+from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training_config import GeneratorConfig
 
 

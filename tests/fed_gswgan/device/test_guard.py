@@ -12,7 +12,7 @@ from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device import private_client
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
-from fed_gswgan.models.build import build_critic, parameter_count
+from fed_gswgan.models.registry import build_critic, parameter_count
 from fed_gswgan.privacy import sanitizer
 from fed_gswgan.privacy.durable_file import held
 from fed_gswgan.privacy.events import SanitizedGradientEvent

@@ -9,8 +9,7 @@ from fed_gswgan.device.client_folder import FAILURES
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
 from fed_gswgan.device.virtual_clients import policy_of_run
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.refusals import BudgetExhausted, MalformedInput, RequestExceedsPolicy

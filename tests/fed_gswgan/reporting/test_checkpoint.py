@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fed_gswgan.models.build import build_generator
+from fed_gswgan.models.registry import build_generator
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.reporting.files import replace_file
 from fed_gswgan.training.generator_trainer import GeneratorTrainer

@@ -1,8 +1,7 @@
 import numpy as np
 import torch
 
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.models.build import build_critic, build_generator
-from fed_gswgan.models.state_vector import to_state_vector
+from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.training.critic_update import critic_update
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 

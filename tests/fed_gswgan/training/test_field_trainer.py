@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from fed_gswgan.models.build import build_generator, initial_weights_from
+from fed_gswgan.models.registry import build_generator, initial_weights_from
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.training.field_trainer import FieldTrainer
 from fed_gswgan.training.generator_trainer import draw_labels, draw_latents

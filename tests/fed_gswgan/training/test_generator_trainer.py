@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fed_gswgan.models.build import build_generator
+from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import AdamConfig, GeneratorConfig
 

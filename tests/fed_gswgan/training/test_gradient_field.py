@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.models.build import initial_weights_from
+from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.release_basis import to_release_basis
 from fed_gswgan.training.gradient_field import GradientField
 

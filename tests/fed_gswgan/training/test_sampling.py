@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fed_gswgan.models.build import build_generator
+from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.training_config import GeneratorConfig
 

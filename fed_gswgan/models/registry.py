@@ -1,16 +1,14 @@
-"""From settings to networks, with initial weights that depend on a seed alone."""
+"""Networks by name, with initial weights that follow from a seed, and as flat state vectors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
-from fed_gswgan.models.conv_critic import ConvCritic
-from fed_gswgan.models.dcgan_generator import DCGANGenerator
-from fed_gswgan.models.mlp_critic import MLPCritic
-from fed_gswgan.models.resnet_generator import ResNetGenerator
-from fed_gswgan.models.slim_generator import SlimGenerator
+from fed_gswgan.models.critics import ConvCritic, MLPCritic
+from fed_gswgan.models.generators import DCGANGenerator, ResNetGenerator, SlimGenerator
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 
 GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGenerator}
@@ -41,3 +39,31 @@ def initial_weights_from(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
         yield
+
+
+@torch.no_grad()
+def to_state_vector(network: nn.Module) -> np.ndarray:
+    """Return float32 (P,): parameters, and buffers that are real numbers."""
+    parts = [tensor.reshape(-1) for tensor in _tensors(network)]
+    return torch.cat(parts).numpy().astype(np.float32)
+
+
+@torch.no_grad()
+def load_state_vector(network: nn.Module, vector_P: np.ndarray) -> None:
+    """Put a vector back into a network of the same shape.
+
+    Raises:
+        ValueError: the vector belongs to a network of another size.
+    """
+    expected = sum(tensor.numel() for tensor in _tensors(network))
+    if vector_P.shape != (expected,):
+        raise ValueError(f"state vector has shape {vector_P.shape}, must be {(expected,)}")
+    values_P = torch.from_numpy(np.array(vector_P))
+    start = 0
+    for tensor in _tensors(network):
+        tensor.copy_(values_P[start : start + tensor.numel()].view_as(tensor))
+        start += tensor.numel()
+
+
+def _tensors(network: nn.Module) -> list[torch.Tensor]:
+    return [t for t in network.state_dict().values() if t.is_floating_point()]

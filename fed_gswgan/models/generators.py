@@ -1,6 +1,8 @@
-"""The paper's generator: up-sampling residual blocks under spectral norm.
+"""Conditional generators: slim (for a CPU), DCGAN, and the paper's ResNet.
 
-Shape suffixes: ``B`` batch, ``Z`` latent, ``C`` channels, ``H`` ``W`` image.
+Pixel norm replaces batch norm in all of them: a sample depends on its own latent and label alone.
+
+Shapes: B batch, Z latent, C channels, H and W image.
 """
 
 from typing import TypeVar
@@ -10,7 +12,116 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from fed_gswgan.models.pixel_norm import PixelNorm
+EPSILON = 1e-8  # Source: arXiv 1710.10196, section 4.2
+
+
+class PixelNorm(nn.Module):
+    """Scale the feature vector of every pixel to unit mean square over the channels.
+
+    No parameters, no running statistics, and no mixing of rows, unlike batch norm.
+
+    Source: Karras et al., Progressive Growing of GANs (arXiv 1710.10196), section 4.2.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise over dimension 1.
+
+        Args:
+            features: ``(B, P)`` or ``(B, C, H, W)``, any finite range. A vector that is all zero
+                stays zero.
+
+        Returns:
+            The same shape; at each pixel the mean square over channels is 1.
+        """
+        return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + EPSILON)
+
+
+class SlimGenerator(nn.Module):
+    """7x7 features, upsampled twice to 28x28, pixel norm after every layer.
+
+    Pixel norm and not batch norm: a sample must depend on its own latent and label alone, or the
+    gradient with respect to one sample would not be that sample's. The class embedding is as long
+    as the latent and half as strong: a larger one drowns the latent, and every class collapses to
+    one shape.
+    """
+
+    def __init__(self, latent_dim: int, num_classes: int, width: int = 32) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.class_embedding = nn.Embedding(num_classes, latent_dim)
+        nn.init.normal_(self.class_embedding.weight, std=0.5)
+        self.to_features = nn.Linear(2 * latent_dim, 2 * width * 7 * 7)
+        self.to_14 = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.to_28 = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.to_image = nn.Conv2d(width // 2, 1, 3, padding=1)
+        self.norm = PixelNorm()
+        self.activation = nn.LeakyReLU(0.2)
+        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
+
+    def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
+        """Return samples_BCHW, float32 in [0, 1], ink 1, of the classes asked for."""
+        condition = torch.cat([latents_BZ, self.class_embedding(labels_B)], dim=1)
+        features = self.to_features(condition).unflatten(1, (-1, 7, 7))
+        features = self.norm(self.activation(features))
+        features = self.norm(self.activation(self.to_14(self.upsample(features))))
+        features = self.norm(self.activation(self.to_28(self.upsample(features))))
+        return torch.sigmoid(self.to_image(features))
+
+
+class DCGANGenerator(nn.Module):
+    """Dense to 4x4, then three transposed convolutions: 4 -> 7 -> 14 -> 28.
+
+    The class enters as an embedding as long as the latent, joined to it, so that neither outweighs
+    the other at the dense layer.
+
+    Pixel norm stands where DCGAN has batch norm. A sample must be a function of its own latent and
+    label alone: the gradient a client returns for one row is then the gradient of that row, and not
+    also of the rows that happened to share its batch. It also leaves no running statistics, so
+    ``train()`` and ``eval()`` are the same function.
+
+    Source: layer plan after Radford et al., DCGAN (arXiv 1511.06434), section 3; pixel norm from
+    Karras et al. (arXiv 1710.10196), section 4.2.
+    """
+
+    def __init__(self, latent_dim: int, num_classes: int, width: int = 64) -> None:
+        """Build the layers, initialised from torch's global generator.
+
+        Args:
+            latent_dim: Numbers in a latent.
+            num_classes: Labels are 0 to ``num_classes - 1``.
+            width: Channels at 14x14; twice as many at 7x7, four times at 4x4.
+        """
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.class_embedding = nn.Embedding(num_classes, latent_dim)
+        self.dense = nn.Linear(2 * latent_dim, 4 * width * 4 * 4)
+        self.to_7x7 = nn.ConvTranspose2d(4 * width, 2 * width, 5, stride=2, padding=2)
+        self.to_14x14 = nn.ConvTranspose2d(
+            2 * width, width, 5, stride=2, padding=2, output_padding=1
+        )
+        # A kernel the stride divides reaches every pixel equally often: no checkerboard.
+        # Source: Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016.
+        self.to_28x28 = nn.ConvTranspose2d(width, 1, 6, stride=2, padding=2)
+        self.pixel_norm = PixelNorm()
+
+    def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
+        """Generate one sample per latent.
+
+        Args:
+            latents_BZ: ``(B, latent_dim)`` float32.
+            labels_B: ``(B,)`` int64 in ``[0, num_classes)``.
+
+        Returns:
+            ``(B, 1, 28, 28)`` float32 in [0, 1].
+        """
+        joined = torch.cat((latents_BZ, self.class_embedding(labels_B)), dim=1)
+        features_BCHW = self.dense(joined).unflatten(1, (-1, 4, 4))
+        for layer in (self.to_7x7, self.to_14x14, self.to_28x28):
+            features_BCHW = layer(functional.relu(self.pixel_norm(features_BCHW)))
+        return torch.sigmoid(features_BCHW)
+
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 

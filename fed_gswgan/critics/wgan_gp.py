@@ -1,0 +1,273 @@
+"""Critic trained on the WGAN-GP loss: loss terms, steps, sample gradient, state and warm start.
+
+Shapes: N sample batches, B batch, C channels, H and W image.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fed_gswgan.critics.closed_form import (
+    is_piecewise_linear,
+    set_piecewise_linear_gradient,
+)
+from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.models.registry import build_generator
+from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
+
+
+def wasserstein_loss(real_scores_B: Tensor, sample_scores_B: Tensor) -> Tensor:
+    """Mean score of samples minus mean score of images; the critic minimises it.
+
+    Source: WGAN, arXiv 1701.07875, section 3.
+    """
+    return sample_scores_B.mean() - real_scores_B.mean()
+
+
+def gradient_penalty(
+    critic: nn.Module, images_BCHW: Tensor, samples_BCHW: Tensor, labels_B: Tensor, mix_B: Tensor
+) -> Tensor:
+    """Mean squared distance of the critic's input-gradient norm from 1, between image and sample.
+
+    Args:
+        critic: maps (B, 1, 28, 28) and labels to scores (B,).
+        images_BCHW: real images.
+        samples_BCHW: generated samples of the same labels.
+        labels_B: labels both are scored under.
+        mix_B: where between sample (0) and image (1) each row is evaluated, uniform in [0, 1].
+
+    Source: WGAN-GP, arXiv 1704.00028, equation 3.
+    """
+    weights = mix_B.view(-1, 1, 1, 1)
+    between = (weights * images_BCHW + (1 - weights) * samples_BCHW).requires_grad_(True)
+    scores_B = critic(between, labels_B)
+    (gradients,) = torch.autograd.grad(scores_B.sum(), between, create_graph=True)
+    norms_B: Tensor = gradients.flatten(1).norm(dim=1)
+    return ((norms_B - 1) ** 2).mean()
+
+
+def drift_penalty(real_scores_B: Tensor) -> Tensor:
+    """Mean squared score of images, which keeps scores from drifting away together.
+
+    Source: progressive growing of GANs, arXiv 1710.10196, appendix A.1.
+    """
+    return (real_scores_B**2).mean()
+
+
+def critic_optimizer(
+    critic: nn.Module, critic_config: CriticConfig, adam: AdamConfig
+) -> torch.optim.Adam:
+    """Return the optimizer of a critic; its moments are part of the client's state."""
+    betas = (adam.adam_beta1, adam.adam_beta2)
+    rate = critic_config.critic_learning_rate
+    return torch.optim.Adam(critic.parameters(), lr=rate, betas=betas, fused=True)
+
+
+def train_critic(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    shard: WriterShard,
+    samples_NBCHW: Tensor,
+    labels_NB: Tensor,
+    config: CriticConfig,
+    randomness: np.random.Generator,
+) -> None:
+    """Take ``config.critic_steps`` steps, going round the sample batches.
+
+    Args:
+        critic: trained in place.
+        optimizer: of the critic's parameters; its moments advance.
+        shard: the client's images; never changed, never returned.
+        samples_NBCHW: generated samples in [0, 1].
+        labels_NB: their labels.
+        config: number of steps and penalties.
+        randomness: draws the images and the points of the gradient penalty.
+    """
+    for step in range(config.critic_steps):
+        batch = draw_batch(shard, samples_NBCHW, labels_NB, step, randomness)
+        critic_step(critic, optimizer, *batch, config)
+
+
+def critic_step(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images_BCHW: Tensor,
+    samples_BCHW: Tensor,
+    labels_B: Tensor,
+    mix_B: Tensor,
+    config: CriticConfig,
+) -> None:
+    """Take one step on the WGAN-GP loss with drift penalty.
+
+    Where the gradient is known in closed form, that saves autograd's double backward.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    inputs = images_BCHW, samples_BCHW, labels_B, mix_B
+    if is_piecewise_linear(critic):
+        set_piecewise_linear_gradient(critic, *inputs, config)
+    else:
+        set_gradient_by_autograd(critic, *inputs, config)
+    optimizer.step()
+
+
+def set_gradient_by_autograd(
+    critic: nn.Module,
+    images_BCHW: Tensor,
+    samples_BCHW: Tensor,
+    labels_B: Tensor,
+    mix_B: Tensor,
+    config: CriticConfig,
+) -> None:
+    """Set ``grad`` of every parameter for any critic that is twice differentiable."""
+    in_bfloat16 = config.critic_compute == "bfloat16"
+    with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=in_bfloat16):
+        scores = critic(torch.cat([images_BCHW, samples_BCHW]), torch.cat([labels_B, labels_B]))
+        real_scores_B, sample_scores_B = scores.chunk(2)
+        loss = (
+            wasserstein_loss(real_scores_B, sample_scores_B)
+            + config.gradient_penalty
+            * gradient_penalty(critic, images_BCHW, samples_BCHW, labels_B, mix_B)
+            + config.drift_penalty * drift_penalty(real_scores_B)
+        )
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def draw_batch(
+    shard: WriterShard,
+    samples_NBCHW: Tensor,
+    labels_NB: Tensor,
+    step: int,
+    randomness: np.random.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what ``critic_step`` takes in this step: images, samples, labels and mix_B."""
+    batch = step % len(samples_NBCHW)
+    samples_BCHW, labels_B = samples_NBCHW[batch], labels_NB[batch]
+    images_BCHW = draw_images(shard, labels_B.numpy(), randomness)
+    mix_B = torch.from_numpy(randomness.random(len(labels_B), dtype=np.float32))
+    return images_BCHW, samples_BCHW, labels_B, mix_B
+
+
+def draw_images(
+    shard: WriterShard, labels_B: np.ndarray, randomness: np.random.Generator
+) -> Tensor:
+    """Draw one image for each label, with replacement; any image where the shard has none."""
+    by_label = np.argsort(shard.labels, kind="stable")
+    first_B, stop_B = (
+        np.searchsorted(shard.labels, labels_B, side, sorter=by_label) for side in ("left", "right")
+    )
+    known_B = first_B < stop_B
+    draws_B = randomness.integers(np.where(known_B, stop_B - first_B, len(by_label)))
+    of_label_B = by_label[np.where(known_B, first_B + draws_B, 0)]
+    return torch.from_numpy(shard.images[np.where(known_B, of_label_B, draws_B)])
+
+
+def sample_gradient(
+    critic: Callable[[Tensor, Tensor], Tensor],
+    samples_BCHW: Tensor,
+    labels_B: Tensor,
+    compute: str = "float32",
+) -> Tensor:
+    """Return d(generator loss) / d(samples), one row a sample; private until sanitized.
+
+    The loss is a sum over the batch, so each row is the gradient of its own sample's loss,
+    -critic(sample), and a trained WGAN critic's rows have norm about 1.
+
+    Args:
+        critic: scores (samples, labels).
+        samples_BCHW: in [0, 1].
+        labels_B: their labels.
+        compute: bfloat16 lets the critic's layers compute in it.
+
+    Returns:
+        Tensor of the samples' shape, float32; may hold non-finite values if the critic diverged.
+
+    Source: GS-WGAN, arXiv 2006.08265: the gradient at the generator's output, the only point
+        where information flows back from the critic.
+    """
+    inputs = samples_BCHW.detach().requires_grad_(True)
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=compute == "bfloat16"):
+        loss = -critic(inputs, labels_B).sum()
+    (gradients,) = torch.autograd.grad(loss, inputs)
+    return gradients
+
+
+def to_vector(critic: nn.Module, optimizer: torch.optim.Adam) -> tuple[np.ndarray, int]:
+    """Return (float32 (3, P): weights, first and second moments; Adam steps taken).
+
+    Of a critic that never took a step there is nothing to keep: P is 0.
+    """
+    if not optimizer.state:
+        return np.empty((3, 0), dtype=np.float32), 0
+    rows: list[list[torch.Tensor]] = [[], [], []]
+    steps = 0
+    for parameter in critic.parameters():
+        state = optimizer.state[parameter]
+        steps = int(state["step"])
+        for row, tensor in zip(
+            rows, (parameter.detach(), state["exp_avg"], state["exp_avg_sq"]), strict=True
+        ):
+            row.append(tensor.reshape(-1))
+    return torch.stack([torch.cat(row) for row in rows]).numpy(), steps
+
+
+def from_vector(
+    critic: nn.Module, optimizer: torch.optim.Adam, vector: np.ndarray, steps: int
+) -> None:
+    """Load what ``to_vector`` returned into a critic of the same shape and its optimizer.
+
+    Raises:
+        ValueError: the vector belongs to a critic of another size.
+    """
+    expected = sum(parameter.numel() for parameter in critic.parameters())
+    if vector.shape != (3, expected):
+        raise ValueError(f"critic state has shape {vector.shape}, must be {(3, expected)}")
+    values = torch.from_numpy(np.array(vector))  # one copy, of which all below are views
+    start = 0
+    for parameter in critic.parameters():
+        stop = start + parameter.numel()
+        weights, first, second = (row[start:stop].view_as(parameter) for row in values)
+        parameter.data = weights
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(steps)),
+            "exp_avg": first,
+            "exp_avg_sq": second,
+        }
+        start = stop
+
+
+BATCH_SIZE = 32
+CRITIC_STEPS = 5  # a generator step, as in WGAN-GP
+
+
+def warm_start(
+    critic: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    shard: WriterShard,
+    num_classes: int,
+    config: CriticConfig,
+    adam: AdamConfig,
+    randomness: np.random.Generator,
+) -> None:
+    """Train critic and a local slim generator for ``config.warm_start_steps`` generator steps.
+
+    Source: GS-WGAN, arXiv 2006.08265, which warm-starts every critic on its own data.
+    """
+    if config.warm_start_steps == 0:
+        return
+    local, local_critic = GeneratorConfig(), replace(config, critic_steps=CRITIC_STEPS)
+    seed = int(randomness.integers(2**31))
+    trainer = GeneratorTrainer(build_generator(local, num_classes, seed), local, adam)
+    for _ in range(config.warm_start_steps):
+        latents_BZ = draw_latents(BATCH_SIZE, local.latent_dim, local.latent_kind, randomness)
+        labels_B = draw_labels(BATCH_SIZE, num_classes, randomness)
+        samples_BCHW = trainer.samples(latents_BZ, labels_B)
+        train_critic(
+            critic, optimizer, shard, samples_BCHW[None], labels_B[None], local_critic, randomness
+        )
+        gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B, config.critic_compute)
+        if torch.isfinite(gradients_BCHW).all():
+            trainer.step(latents_BZ, labels_B, gradients_BCHW)
