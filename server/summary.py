@@ -78,7 +78,7 @@ def _evaluate(config: Config, source: WriterSource, strategy: RoundStrategy) -> 
     """Return the metrics of the EMA generator on images that no client held; none if not asked."""
     if config.run.evaluation_samples == 0:
         return dict.fromkeys(METRICS)
-    from fed_gswgan.evaluation.held_out import evaluate_on_held_out
+    from fed_gswgan.evaluation.report import evaluate_on_held_out
 
     logger.info("evaluating on held-out images")
     sampler = sampler_of(strategy.trainer.ema_generator, config.generator)

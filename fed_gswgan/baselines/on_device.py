@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fed_gswgan.evaluation.sampler import Sampler
+from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.training_config import GeneratorConfig
 

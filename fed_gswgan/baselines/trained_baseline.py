@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fed_gswgan.evaluation.sampler import Sampler
+from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.privacy.declared_releases import DeclaredRelease
 
 

@@ -33,8 +33,7 @@ def add_parser(commands: Any) -> None:
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     """Return the metrics: on held-out images of a federation, or on the test set of a whole."""
-    from fed_gswgan.evaluation.sample_file import read_samples
-    from fed_gswgan.evaluation.sample_pool import pool_sampler
+    from fed_gswgan.evaluation.samplers import pool_sampler, read_samples
 
     if options.subject.is_dir():
         from fed_gswgan.reporting.trained_generator import load_generator
@@ -69,7 +68,7 @@ def _refuse(options: argparse.Namespace, why: str, *names: str) -> None:
 
 def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) -> dict[str, Any]:
     from fed_gswgan.data.writer_source import open_source
-    from fed_gswgan.evaluation.held_out import evaluate_on_held_out
+    from fed_gswgan.evaluation.report import evaluate_on_held_out
 
     samples = SAMPLES if options.samples is None else options.samples
     return evaluate_on_held_out(sampler, open_source(config), samples, options.seed).to_dict()
@@ -79,8 +78,8 @@ def _on_test_set(options: argparse.Namespace, sampler: Any) -> dict[str, Any]:
     import torch
 
     from fed_gswgan.data.whole_dataset import open_whole_dataset
-    from fed_gswgan.evaluation.metric_size import metric_size
-    from fed_gswgan.evaluation.table_metrics import real_scores, table_metrics
+    from fed_gswgan.evaluation.distances import metric_size
+    from fed_gswgan.evaluation.table import real_scores, table_metrics
 
     data_dir = Path(options.data_dir) if options.data_dir else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -31,8 +31,7 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    from fed_gswgan.evaluation.sample_file import write_samples
-    from fed_gswgan.evaluation.sampler import draw_samples
+    from fed_gswgan.evaluation.samplers import draw_samples, write_samples
     from fed_gswgan.reporting.trained_generator import load_generator
 
     trained = load_generator(options.run)

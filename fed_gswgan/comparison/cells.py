@@ -12,10 +12,9 @@ from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.sample_pictures import drawn_for_picture
 from fed_gswgan.data.whole_dataset import WholeDataset, open_whole_dataset
-from fed_gswgan.evaluation.metric_size import MetricSize, metric_size
-from fed_gswgan.evaluation.score_classifier import kept_score_classifier
-from fed_gswgan.evaluation.table_metrics import real_scores, table_judge, table_metrics
-from fed_gswgan.evaluation.table_row import RealScores
+from fed_gswgan.evaluation.distances import MetricSize, metric_size
+from fed_gswgan.evaluation.scores import kept_score_classifier
+from fed_gswgan.evaluation.table import RealScores, real_scores, table_judge, table_metrics
 from fed_gswgan.privacy.declared_releases import epsilon_of
 
 # Constant, so that every row of a table has the same judge and the same reference images.

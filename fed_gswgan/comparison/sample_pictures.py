@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fed_gswgan.evaluation.sampler import Sampler
+from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.reporting.trained_generator import load_generator
 
 PER_CLASS = 8

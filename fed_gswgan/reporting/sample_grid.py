@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fed_gswgan.evaluation.sampler import Sampler
+from fed_gswgan.evaluation.samplers import Sampler
 
 COLUMNS = 12
 

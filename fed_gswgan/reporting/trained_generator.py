@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fed_gswgan.config import Config
-from fed_gswgan.evaluation.sampler import Sampler
+from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.run_folder import config_of_run

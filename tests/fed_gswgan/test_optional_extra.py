@@ -9,7 +9,7 @@ import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.comparison.table1 import Table1
-from fed_gswgan.evaluation.sample_file import write_samples
+from fed_gswgan.evaluation.samplers import write_samples
 
 ADVICE = "in a checkout, pip install '.[compare]'"
 THEIRS = ("opacus", "xgboost")
@@ -20,8 +20,8 @@ def without_extra(monkeypatch):
     """Forget the modules that have imported the extra's packages, and those that import them."""
     for name in list(sys.modules):
         if name.startswith(("fed_gswgan.baselines", "fed_gswgan.comparison")) or name in (
-            "fed_gswgan.evaluation.twelve_classifiers",
-            "fed_gswgan.evaluation.table_metrics",
+            "fed_gswgan.evaluation.accuracy",
+            "fed_gswgan.evaluation.table",
             "simulations.table4",
         ):
             monkeypatch.delitem(sys.modules, name)
@@ -62,6 +62,6 @@ def table_of(method: str) -> Table1:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["simulations.table4", "fed_gswgan.evaluation.evaluate"])
+@pytest.mark.parametrize("module", ["simulations.table4", "fed_gswgan.evaluation.report"])
 def test_the_fourth_table_needs_no_extra(without_extra, module):
     import_module(module)

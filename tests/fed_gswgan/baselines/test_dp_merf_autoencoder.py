@@ -9,7 +9,7 @@ from fed_gswgan.baselines.dp_merf_autoencoder_settings import DPMERFAutoencoderS
 from fed_gswgan.baselines.mean_embedding import FittingSettings
 from fed_gswgan.baselines.private_autoencoder import Autoencoder, AutoencoderSettings
 from fed_gswgan.baselines.renyi_accounting import ORDERS
-from fed_gswgan.evaluation.sampler import draw_samples
+from fed_gswgan.evaluation.samplers import draw_samples
 from fed_gswgan.privacy.declared_releases import epsilon_of
 
 DELTA = 1e-5

@@ -6,7 +6,7 @@ import torch
 from fed_gswgan.cli import main
 from fed_gswgan.config import DataConfig
 from fed_gswgan.data.writer_source import open_source
-from fed_gswgan.evaluation.sample_file import write_samples
+from fed_gswgan.evaluation.samplers import write_samples
 
 
 def measured(capsys, *words):

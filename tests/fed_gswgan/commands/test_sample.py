@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.cli import main
-from fed_gswgan.evaluation.sample_file import read_samples
+from fed_gswgan.evaluation.samplers import read_samples
 
 
 def test_samples_of_the_classes_asked_for_are_written(small_run, tmp_path, capsys):

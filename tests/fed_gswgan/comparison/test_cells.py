@@ -10,10 +10,9 @@ from fed_gswgan.comparison import cells
 from fed_gswgan.comparison.cells import Cell, run_cell
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.data.whole_dataset import WholeDataset
-from fed_gswgan.evaluation.inception_score import inception_score
-from fed_gswgan.evaluation.metric_size import SMALL
-from fed_gswgan.evaluation.sampler import draw_samples
-from fed_gswgan.evaluation.table_metrics import in_bytes, table_judge
+from fed_gswgan.evaluation.distances import SMALL, inception_score
+from fed_gswgan.evaluation.samplers import draw_samples
+from fed_gswgan.evaluation.table import in_bytes, table_judge
 from fed_gswgan.privacy.declared_releases import DeclaredRelease
 from fed_gswgan.privacy.neighboring import NeighboringRelation
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.evaluation import augmentation
-from fed_gswgan.evaluation.augmentation import deform
+from fed_gswgan.evaluation import classifier as augmentation
+from fed_gswgan.evaluation.classifier import deform
 
 
 def one_pixel_image(row: int, column: int) -> torch.Tensor:

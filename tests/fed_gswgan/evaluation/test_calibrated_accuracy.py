@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.evaluation.calibrated_accuracy import (
+from fed_gswgan.evaluation.accuracy import (
     average_accuracy,
     calibrated_accuracy,
     ratio_of_mean_accuracies,

@@ -1,6 +1,6 @@
 import pytest
 
-from fed_gswgan.evaluation.downstream import downstream_accuracy
+from fed_gswgan.evaluation.accuracy import downstream_accuracy
 
 
 def test_samples_like_real_images_train_a_good_classifier(spots):
@@ -30,7 +30,7 @@ def test_mislabelled_samples_train_a_classifier_that_is_always_wrong(spots):
 
 @pytest.mark.usefixtures("keeps_global_random_state")
 def test_the_seed_decides_and_training_never_sees_the_test_images(spots, monkeypatch):
-    from fed_gswgan.evaluation import downstream
+    from fed_gswgan.evaluation import accuracy as downstream
 
     trained_on = []
 

@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from fed_gswgan.evaluation.evaluate import EvaluationReport, evaluate
+from fed_gswgan.evaluation.report import EvaluationReport, evaluate
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 import torch
 
-from fed_gswgan.evaluation.features import ClassifierFeatures
-from fed_gswgan.evaluation.score_classifier import Vgg11
+from fed_gswgan.evaluation.scores import ClassifierFeatures, Vgg11
 
 
 def test_features_are_what_the_logits_are_made_of(spots, judge):

@@ -5,8 +5,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from fed_gswgan.evaluation.features import FeatureExtractor
-from fed_gswgan.evaluation.frechet_distance import frechet_distance, frechet_distance_in
+from fed_gswgan.evaluation.distances import frechet_distance, frechet_distance_in
+from fed_gswgan.evaluation.scores import FeatureExtractor
 
 
 def reference(first: np.ndarray, second: np.ndarray) -> float:

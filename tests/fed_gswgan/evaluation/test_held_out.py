@@ -2,8 +2,7 @@ import numpy as np
 import torch
 
 from fed_gswgan.data.writer_shard import LabelledImages
-from fed_gswgan.evaluation.evaluate import evaluate
-from fed_gswgan.evaluation.held_out import evaluate_on_held_out
+from fed_gswgan.evaluation.report import evaluate, evaluate_on_held_out
 
 LABELS = np.arange(60, dtype=np.int64) % 2
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from fed_gswgan.evaluation import inception_features as module
-from fed_gswgan.evaluation.inception_features import (
+from fed_gswgan.evaluation import scores as module
+from fed_gswgan.evaluation.scores import (
     WEIGHTS_FILE,
     InceptionUnavailable,
     inception_features,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fed_gswgan.evaluation.inception_score import inception_score
+from fed_gswgan.evaluation.distances import inception_score
 
 
 class ReadsLogits(nn.Module):
@@ -33,7 +33,7 @@ def reference(logits: np.ndarray) -> float:
 
 
 def test_one_split_equals_the_formula_in_numpy(monkeypatch):
-    monkeypatch.setattr("fed_gswgan.evaluation.inception_score.SPLITS", 1)
+    monkeypatch.setattr("fed_gswgan.evaluation.distances.SPLITS", 1)
     images = torch.rand(1100, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     judge = ReadsLogits(num_classes=6, scale=4.0)
     expected = reference(judge(images).double().numpy())

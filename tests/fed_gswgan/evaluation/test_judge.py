@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fed_gswgan.evaluation import judge as module
-from fed_gswgan.evaluation.judge import judge_accuracy
+from fed_gswgan.evaluation import report as module
+from fed_gswgan.evaluation.report import judge_accuracy
 
 
 def test_a_learnable_set_gives_a_good_judge(spots):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.evaluation.features import ClassifierFeatures, FeatureExtractor
-from fed_gswgan.evaluation.kernel_distance import kernel_distance
+from fed_gswgan.evaluation.distances import kernel_distance
+from fed_gswgan.evaluation.scores import ClassifierFeatures, FeatureExtractor
 
 
 class FirstPixels(FeatureExtractor):

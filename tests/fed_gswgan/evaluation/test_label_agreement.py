@@ -1,4 +1,4 @@
-from fed_gswgan.evaluation.label_agreement import label_agreement
+from fed_gswgan.evaluation.samplers import label_agreement
 
 
 def test_samples_of_the_class_asked_for_agree(judge, spots):

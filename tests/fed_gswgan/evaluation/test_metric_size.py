@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fed_gswgan.evaluation.metric_size import FULL, FULL_ON_CPU, SMALL, metric_size
+from fed_gswgan.evaluation.distances import FULL, FULL_ON_CPU, SMALL, metric_size
 
 
 def test_full_is_the_published_protocol():

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fed_gswgan.evaluation.published_training import PixelNormalization, train_as_published
+from fed_gswgan.evaluation.lenet import PixelNormalization, train_as_published
 from fed_gswgan.seeding import SeedStream
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fed_gswgan.evaluation.sample_file import read_samples, write_samples
+from fed_gswgan.evaluation.samplers import read_samples, write_samples
 
 
 def test_what_was_written_is_read_to_half_a_grey_level(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fed_gswgan.evaluation.sample_pool import pool_sampler
+from fed_gswgan.evaluation.samplers import pool_sampler
 
 POOL = torch.arange(6, dtype=torch.float32).view(6, 1, 1, 1).expand(6, 1, 28, 28) / 10
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])

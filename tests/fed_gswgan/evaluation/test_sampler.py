@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fed_gswgan.evaluation.sampler import (
+from fed_gswgan.evaluation.samplers import (
     SAMPLE_BATCH_SIZE,
     draw_samples,
     proportional_labels,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy, train_classifier
-from fed_gswgan.evaluation.score_classifier import (
+from fed_gswgan.evaluation.scores import (
     Vgg11,
     crop_and_flip,
     kept_score_classifier,

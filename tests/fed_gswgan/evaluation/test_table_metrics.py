@@ -6,15 +6,19 @@ import pytest
 import torch
 
 from fed_gswgan.data.whole_dataset import WholeDataset
-from fed_gswgan.evaluation import table_metrics as module
+from fed_gswgan.evaluation import table as module
+from fed_gswgan.evaluation.accuracy import TWELVE_CLASSIFIERS
 from fed_gswgan.evaluation.classifier import accuracy
-from fed_gswgan.evaluation.inception_features import InceptionUnavailable
-from fed_gswgan.evaluation.inception_score import inception_score
-from fed_gswgan.evaluation.metric_size import SMALL
-from fed_gswgan.evaluation.sampler import draw_samples
-from fed_gswgan.evaluation.table_metrics import in_bytes, real_scores, table_judge, table_metrics
-from fed_gswgan.evaluation.table_row import RealScores
-from fed_gswgan.evaluation.twelve_classifiers import TWELVE_CLASSIFIERS
+from fed_gswgan.evaluation.distances import SMALL, inception_score
+from fed_gswgan.evaluation.samplers import draw_samples
+from fed_gswgan.evaluation.scores import InceptionUnavailable
+from fed_gswgan.evaluation.table import (
+    RealScores,
+    in_bytes,
+    real_scores,
+    table_judge,
+    table_metrics,
+)
 
 TINY = replace(
     SMALL,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fed_gswgan.evaluation.table_row import RealScores
+from fed_gswgan.evaluation.table import RealScores
 
 
 def scores() -> RealScores:

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score
 from sklearn.neural_network import MLPClassifier
 
-from fed_gswgan.evaluation.twelve_classifiers import TWELVE_CLASSIFIERS, classifier_accuracies
+from fed_gswgan.evaluation.accuracy import TWELVE_CLASSIFIERS, classifier_accuracies
 
 # Class and settings as published, less those that are gone from the libraries.
 PUBLISHED = {

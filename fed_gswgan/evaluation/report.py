@@ -1,24 +1,63 @@
-"""The metrics of one generator, from its samples and held-out real images."""
+"""Metrics of a generator on images that no client holds.
+
+Shapes: B batch, C channels, H and W image.
+"""
 
 import time
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fed_gswgan.evaluation.classifier import train_classifier
-from fed_gswgan.evaluation.downstream import downstream_accuracy
-from fed_gswgan.evaluation.frechet_distance import frechet_distance
-from fed_gswgan.evaluation.inception_score import inception_score
-from fed_gswgan.evaluation.judge import judge_accuracy
-from fed_gswgan.evaluation.label_agreement import label_agreement
-from fed_gswgan.evaluation.sampler import (
+from fed_gswgan.data.writer_source import WriterSource
+from fed_gswgan.evaluation.accuracy import downstream_accuracy
+from fed_gswgan.evaluation.classifier import predicted_labels, train_classifier
+from fed_gswgan.evaluation.distances import frechet_distance, inception_score
+from fed_gswgan.evaluation.samplers import (
     Sampler,
     draw_samples,
+    label_agreement,
     proportional_labels,
     uniform_labels,
 )
+from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
+
+
+class JudgeAccuracy(NamedTuple):
+    """Accuracies in [0, 1] on one half of the real images after training on the other half."""
+
+    accuracy: float  # over images: set downstream_accuracy beside it
+    balanced_accuracy: float  # mean over classes: set label_agreement beside it
+
+
+def judge_accuracy(
+    images_NCHW: Tensor, labels_N: Tensor, num_classes: int, seed: int, steps: int | None = None
+) -> JudgeAccuracy:
+    """Train on a random half of the images, class by class, and test on the other half.
+
+    A judge trained on all images is somewhat better than this. Halves are drawn by image and not
+    by writer, so a writer may stand in both, which makes the accuracy a little kinder than on
+    strangers.
+
+    Args:
+        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], N >= 2.
+        labels_N: int64.
+        num_classes: of the classifier.
+        seed: of the halves and of the training.
+        steps: optimizer steps; by default those of ``train_classifier``.
+    """
+    at_least(2, judge_images=len(images_NCHW))
+    shuffled = SeedStream(seed).generator("judge halves").permutation(len(labels_N))
+    order = torch.from_numpy(shuffled).to(labels_N.device)
+    order = order[labels_N[order].argsort(stable=True)]
+    train, test = order[::2], order[1::2]
+
+    judge = train_classifier(images_NCHW[train], labels_N[train], num_classes, seed, steps)
+    right_N = (predicted_labels(judge, images_NCHW[test]) == labels_N[test]).double()
+    by_class = [right_N[labels_N[test] == label].mean() for label in torch.unique(labels_N[test])]
+    return JudgeAccuracy(right_N.mean().item(), torch.stack(by_class).mean().item())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +169,29 @@ def _require_labelled_images(images: Tensor, labels: Tensor, num_classes: int) -
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         found = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(f"held-out labels from {found} must lie in [0, {num_classes})")
+
+
+# Constant, so that every run on a data set is judged by the same classifier.
+EVALUATION_SEED = 0
+
+
+def evaluate_on_held_out(
+    sampler: Sampler, source: WriterSource, sample_count: int, seed: int = EVALUATION_SEED
+) -> EvaluationReport:
+    """Measure a generator as ``evaluate`` does, on the source's held-out writers.
+
+    Args:
+        sampler: see ``Sampler``.
+        source: of the people that the generator was trained on.
+        sample_count: of each draw, at least 2.
+        seed: of the metrics, no part of the run.
+    """
+    held_out = source.held_out()
+    return evaluate(
+        sampler,
+        torch.from_numpy(held_out.images),
+        torch.from_numpy(held_out.labels),
+        len(source.class_names),
+        sample_count,
+        seed,
+    )

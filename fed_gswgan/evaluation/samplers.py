@@ -1,0 +1,150 @@
+"""Samples for a metric: drawn from a generator, pooled, or read from a file.
+
+Shapes: B batch, C channels, H and W image.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy
+from fed_gswgan.seeding import SeedStream
+
+Sampler = Callable[[Tensor, int], Tensor]
+"""``sampler(labels_B, seed)``: int64 labels to float32 samples (B, 1, 28, 28) in [0, 1], ink 1."""
+
+SAMPLE_BATCH_SIZE = 500
+
+
+def draw_samples(sampler: Sampler, labels_N: Tensor, purpose: str, seed: int) -> Tensor:
+    """Return one sample for each label, drawn batch by batch with a seed of its own each.
+
+    Args:
+        sampler: the generator under evaluation.
+        labels_N: the classes asked for, int64.
+        purpose: keeps two draws of one evaluation independent.
+        seed: the evaluation's.
+
+    Raises:
+        ValueError: the samples are not float32 (N, 1, 28, 28) in [0, 1]; NaN is not in [0, 1].
+    """
+    seeds = SeedStream(seed)
+    return torch.cat(
+        [
+            _checked(sampler(batch, seeds.torch_seed(f"samples, {purpose}, batch {index}")), batch)
+            for index, batch in enumerate(torch.split(labels_N, SAMPLE_BATCH_SIZE))
+        ]
+    )
+
+
+def uniform_labels(labels_N: Tensor, count: int) -> Tensor:
+    """Return ``count`` labels, as many of each class that occurs in ``labels_N``, interleaved."""
+    classes: Tensor = torch.unique(labels_N)
+    return classes[torch.arange(count, device=classes.device) % len(classes)]
+
+
+def proportional_labels(labels_N: Tensor, count: int) -> Tensor:
+    """Return ``count`` labels in the proportions of ``labels_N``, with no randomness in them.
+
+    They stand at ``count`` evenly spaced places of the sorted labels, so the number of each class
+    is within one of its exact share.
+    """
+    places = (torch.arange(count, device=labels_N.device) * 2 + 1) * len(labels_N) // (2 * count)
+    return labels_N.sort().values[places]
+
+
+def _checked(samples_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+    expected = (len(labels_B), 1, 28, 28)
+    if samples_BCHW.shape != expected or samples_BCHW.dtype != torch.float32:
+        found = f"{samples_BCHW.dtype} {tuple(samples_BCHW.shape)}"
+        raise ValueError(f"samples={found} must be torch.float32 {expected}")
+    if not bool(((samples_BCHW >= 0) & (samples_BCHW <= 1)).all()):
+        low, high = samples_BCHW.min().item(), samples_BCHW.max().item()
+        raise ValueError(f"samples from {low} to {high} must lie in [0, 1]")
+    return samples_BCHW.detach()
+
+
+def pool_sampler(samples_NCHW: Tensor, labels_N: Tensor) -> Sampler:
+    """Return a sampler that draws from a pool, with replacement, by label and seed.
+
+    Args:
+        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1].
+        labels_N: int64.
+    """
+    places = {label: np.flatnonzero(labels_N.cpu() == label) for label in set(labels_N.tolist())}
+
+    def sampler(labels_B: Tensor, seed: int) -> Tensor:
+        randomness = SeedStream(seed).generator("sample pool")
+        missing = sorted(set(labels_B.tolist()) - set(places))
+        if missing:
+            raise ValueError(f"labels={missing} must occur among the samples; they do not")
+        chosen = [randomness.choice(places[label]) for label in labels_B.tolist()]
+        return samples_NCHW[torch.tensor(chosen)]
+
+    return sampler
+
+
+class SampleFile(NamedTuple):
+    """Samples with their labels.
+
+    Attributes:
+        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1.
+        labels_N: int64.
+    """
+
+    samples_NCHW: Tensor
+    labels_N: Tensor
+
+
+def write_samples(path: Path, samples_NCHW: Tensor, labels_N: Tensor) -> None:
+    """Write ``samples`` as bytes (N, 28, 28), ink 255, and ``labels``, into an npz."""
+    pixels = (samples_NCHW[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    np.savez_compressed(path, samples=pixels, labels=labels_N.cpu().numpy())
+
+
+def read_samples(path: Path) -> SampleFile:
+    """Read what ``write_samples`` wrote, or float pixels in [0, 1]; nothing is unpickled.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: an array is missing, or of another type, shape or range.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if not {"samples", "labels"} <= set(file):
+            raise ValueError(f"{path} holds {sorted(file)}, must hold samples and labels")
+        samples, labels = file["samples"], file["labels"]
+    pixels = samples.reshape(len(samples), -1).astype(np.float32)
+    if samples.dtype == np.uint8:
+        pixels /= 255
+    if pixels.shape[1:] != (784,):
+        raise ValueError(f"{path}: samples of shape {samples.shape} must be (N, 28, 28)")
+    # Written so that a NaN, which compares false with everything, is refused too.
+    if not ((pixels >= 0) & (pixels <= 1)).all():
+        raise ValueError(f"{path}: samples must be bytes, or lie in [0, 1]")
+    if labels.shape != (len(samples),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{path}: labels are {labels.dtype} of shape {labels.shape}, must be {len(samples)} "
+            "whole numbers"
+        )
+    return SampleFile(
+        torch.from_numpy(pixels.reshape(-1, 1, 28, 28)), torch.from_numpy(labels.astype(np.int64))
+    )
+
+
+def label_agreement(judge: ImageClassifier, samples_NCHW: Tensor, labels_N: Tensor) -> float:
+    """Return the share of samples in [0, 1] that the judge takes for the class asked for.
+
+    Chance is one over the number of classes. It sees neither realism nor variety: one
+    recognisable sample of each class, repeated, reaches 1. The judge errs on real images as
+    well; ``judge_balanced_accuracy`` tells how often.
+
+    Args:
+        judge: a classifier of real images, in eval mode.
+        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1].
+        labels_N: the classes asked for, int64, as many of each.
+    """
+    return accuracy(judge, samples_NCHW, labels_N)
