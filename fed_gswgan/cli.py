@@ -16,11 +16,7 @@ from fed_gswgan.commands import (
     device,
     evaluate,
     ledger,
-    privacy_audit,
-    privacy_calibrate,
-    privacy_epsilon,
-    privacy_explain,
-    privacy_table,
+    privacy,
     sample,
     status,
 )
@@ -77,14 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="fed-gswgan", description=__doc__)
     parser.set_defaults(render=_lines, verdict=lambda result: True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    privacy = commands.add_parser("privacy", help="what releases cost").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    privacy_epsilon.add_parser(privacy)
-    privacy_calibrate.add_parser(privacy)
-    privacy_table.add_parser(privacy)
-    privacy_explain.add_parser(privacy)
-    privacy_audit.add_parser(privacy)
+    privacy.add_parser(commands)
     status.add_parser(commands)
     ledger.add_parser(commands)
     device.add_parser(commands)

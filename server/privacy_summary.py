@@ -3,14 +3,13 @@
 import math
 from typing import Any
 
+from fed_gswgan.accounting.calibrate import remedies
+from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
+from fed_gswgan.accounting.trust import TrustModel
 from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.device.virtual_clients import ReservedBudgets
-from fed_gswgan.privacy.calibration import remedies
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
-from fed_gswgan.privacy.neighboring import NeighboringRelation
-from fed_gswgan.privacy.trust import TrustModel
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
 

@@ -14,6 +14,7 @@ TOP = tuple(
     f"fed_gswgan.{name}"
     for name in (
         "cli", "commands", "comparison", "device", "wire", "reporting", "evaluation", "baselines",
+        "accounting",
     )
 )  # fmt: skip
 MIDDLE = ("fed_gswgan.training", "fed_gswgan.critics", "fed_gswgan.privacy", "fed_gswgan.data")
@@ -31,6 +32,11 @@ RULES = [
     (
         "fed_gswgan/privacy",
         (*TOP, "fed_gswgan.models", "fed_gswgan.critics", "fed_gswgan.training"),
+        (),
+    ),
+    (
+        "fed_gswgan/accounting",
+        tuple(name for name in TOP if name != "fed_gswgan.accounting") + NETWORKS,
         (),
     ),
     ("fed_gswgan/training", (*TOP, "fed_gswgan.privacy"), ()),

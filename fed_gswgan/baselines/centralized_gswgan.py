@@ -8,14 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fed_gswgan.accounting.calibrate import noise_for
+from fed_gswgan.accounting.trust import published_epsilon
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.shard_critics import ShardCritics, disjoint_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.privacy.noise_source import SeededNoise
-from fed_gswgan.privacy.published_formula import published_epsilon
-from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.privacy.sanitizer import sanitize
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents

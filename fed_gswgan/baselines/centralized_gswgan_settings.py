@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.neighboring import NeighboringRelation
-from fed_gswgan.privacy.trust import CriticState, SamplingMethod
+from fed_gswgan.accounting.trust import CriticState, DeclaredRelease, SamplingMethod
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
 from fed_gswgan.validation import at_least
 

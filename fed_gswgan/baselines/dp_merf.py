@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from fed_gswgan.accounting.calibrate import noise_for
+from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.dp_merf_settings import DPMERFSettings
 from fed_gswgan.baselines.mean_embedding import (
     fit_to_embedding,
@@ -19,10 +21,8 @@ from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.models.registry import initial_weights_from
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 from fed_gswgan.privacy.noise_source import SeededNoise
-from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training_config import GeneratorConfig
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
+from fed_gswgan.accounting.calibrate import noise_for
 from fed_gswgan.baselines.code_generator import CodeGenerator, DecodedGenerator
 from fed_gswgan.baselines.dp_merf_autoencoder_settings import RELATION, DPMERFAutoencoderSettings
 from fed_gswgan.baselines.mean_embedding import (
@@ -22,7 +23,6 @@ from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.privacy.noise_source import SeededNoise
-from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training_config import GeneratorConfig
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.mean_embedding import FittingSettings
 from fed_gswgan.baselines.poisson_batches import noisy_sums
 from fed_gswgan.baselines.private_autoencoder import AutoencoderSettings
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 from fed_gswgan.validation import at_least, positive
 
 RELATION = NeighboringRelation.ZERO_OUT

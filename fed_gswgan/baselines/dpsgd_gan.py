@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fed_gswgan.accounting.calibrate import noise_for
 from fed_gswgan.baselines.clipped_steps import hook_warnings_ignored
 from fed_gswgan.baselines.conditional_generators import conditional_generator
 from fed_gswgan.baselines.dpsgd_gan_settings import DPSGDGANSettings
@@ -17,7 +18,6 @@ from fed_gswgan.baselines.private_discriminator import PrivateDiscriminator
 from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.critics.wgan_gp import sample_gradient
-from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import GeneratorConfig

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
+from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.conditional_generators import GENERATORS
 from fed_gswgan.baselines.poisson_batches import noisy_sums
 from fed_gswgan.baselines.shallow_networks import ShallowDiscriminator
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
 from fed_gswgan.training_config import AdamConfig
 from fed_gswgan.validation import at_least, one_of, positive
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fed_gswgan.accounting.calibrate import noise_for
 from fed_gswgan.baselines.conditional_generators import conditional_generator
 from fed_gswgan.baselines.confident_votes import BINS, THRESHOLD_SHARE, confident_winners, vote
 from fed_gswgan.baselines.gnmax_accounting import (
@@ -23,7 +24,6 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.teachers_on_shards import teachers_on_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.privacy.noise_source import SeededNoise
-from fed_gswgan.privacy.release_calibration import noise_for
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import GeneratorConfig

@@ -12,9 +12,9 @@ before training.
 import math
 from dataclasses import dataclass
 
+from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.conditional_generators import GENERATORS
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 from fed_gswgan.training_config import AdamConfig
 from fed_gswgan.validation import at_least, one_of, positive
 

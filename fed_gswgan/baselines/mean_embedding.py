@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fed_gswgan.baselines.random_features import RandomFeatures
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 from fed_gswgan.privacy.noise_source import NoiseSource
 from fed_gswgan.training.generator_trainer import draw_latents
 from fed_gswgan.validation import at_least, positive

@@ -4,9 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.neighboring import NeighboringRelation
-from fed_gswgan.privacy.trust import SamplingMethod
+from fed_gswgan.accounting.trust import DeclaredRelease, SamplingMethod
+from fed_gswgan.privacy.events import NeighboringRelation
 
 
 def poisson_batch(count: int, probability: float, randomness: np.random.Generator) -> Tensor:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fed_gswgan.accounting.trust import CriticState
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice
 from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
 from fed_gswgan.data.writer_shard import WriterShard
 from fed_gswgan.models.registry import build_critic
-from fed_gswgan.privacy.trust import CriticState
 from fed_gswgan.seeding import SeedStream
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.evaluation.samplers import Sampler
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
 
 
 @dataclass(frozen=True, kw_only=True)

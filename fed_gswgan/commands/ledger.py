@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fed_gswgan.commands.action import add_action
-from fed_gswgan.privacy.accountant import compose
 from fed_gswgan.privacy.durable_file import sync_folder
+from fed_gswgan.privacy.events import NeighboringRelation, compose
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.ledger_file import LedgerFile
 from fed_gswgan.privacy.ledger_head import head_path
-from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.policy import DevicePolicy, read_policy
 from fed_gswgan.privacy.refusals import Refusal
 

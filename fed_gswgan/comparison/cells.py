@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.registry import METHODS
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.comparison.results_folder import ResultsFolder
@@ -15,7 +16,6 @@ from fed_gswgan.data.whole_dataset import WholeDataset, open_whole_dataset
 from fed_gswgan.evaluation.distances import MetricSize, metric_size
 from fed_gswgan.evaluation.scores import kept_score_classifier
 from fed_gswgan.evaluation.table import RealScores, real_scores, table_judge, table_metrics
-from fed_gswgan.privacy.declared_releases import epsilon_of
 
 # Constant, so that every row of a table has the same judge and the same reference images.
 EVALUATION_SEED = 0

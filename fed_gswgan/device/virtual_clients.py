@@ -12,10 +12,9 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.partitions import Partitions
 from fed_gswgan.device.client_folder import FAILURES, LEDGER
 from fed_gswgan.device.population import Population
-from fed_gswgan.privacy.accountant import compose
+from fed_gswgan.privacy.events import NeighboringRelation, compose
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.policy import DevicePolicy
 
 SIMULATION_FOLDER = "FED_GSWGAN_SIMULATION"

@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.privacy.accountant import compose
-from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose
 from fed_gswgan.privacy.gaussian import gaussian_epsilon, gaussian_mu
 from fed_gswgan.privacy.ledger_file import LedgerFile
-from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy.policy import DevicePolicy
 from fed_gswgan.privacy.refusals import (
     BudgetExhausted,

@@ -5,11 +5,9 @@ from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
-from fed_gswgan.privacy.accountant import compose
-from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose
 from fed_gswgan.privacy.gaussian import gaussian_epsilon, gaussian_mu
 from fed_gswgan.privacy.ledger_file import LedgerFile
-from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.privacy_config import BudgetConfig
 
 

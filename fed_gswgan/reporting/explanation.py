@@ -8,17 +8,15 @@ from typing import Any
 
 from scipy.special import log_ndtr, ndtri
 
+from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
+from fed_gswgan.accounting.trust import SamplingMethod, TrustModel, must_be_believed
 from fed_gswgan.config import Config
 from fed_gswgan.data.writer_shard import IMAGE_SHAPE
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.virtual_clients import policy_of_run
-from fed_gswgan.privacy.accountant import compose
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.neighboring import NeighboringRelation
-from fed_gswgan.privacy.trust import SamplingMethod, TrustModel, must_be_believed
 from fed_gswgan.release_basis import release_shape
 
 

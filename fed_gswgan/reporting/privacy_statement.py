@@ -2,7 +2,7 @@
 
 import math
 
-from fed_gswgan.privacy.calibration import Remedies
+from fed_gswgan.accounting.calibrate import Remedies
 
 PROTECTIVE_EPSILON = 10.0
 

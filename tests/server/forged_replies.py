@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fed_gswgan.privacy.honest_norm import largest_row_norm
+from fed_gswgan.privacy.events import largest_row_norm
 from fed_gswgan.privacy.sanitizer import release_event
 from fed_gswgan.privacy_config import SanitizerConfig
 from fed_gswgan.wire.codec import largest_coordinate

@@ -4,8 +4,7 @@ import pytest
 
 from fed_gswgan.config import Config
 from fed_gswgan.device.virtual_clients import ReservedBudgets
-from fed_gswgan.privacy.accountant import local_epsilon
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation, local_epsilon
 from fed_gswgan.privacy.sanitizer import release_event
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from server.privacy_summary import privacy_summary

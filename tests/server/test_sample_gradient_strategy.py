@@ -8,10 +8,8 @@ import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from client.app import app as client_app
-from fed_gswgan.privacy.accountant import local_epsilon
-from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, local_epsilon
 from fed_gswgan.privacy.ledger_file import LedgerFile
-from fed_gswgan.privacy.neighboring import NeighboringRelation
 from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.wire.message_types import TRAIN

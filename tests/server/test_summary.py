@@ -5,9 +5,7 @@ import math
 
 import pytest
 
-from fed_gswgan.privacy.accountant import local_epsilon
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, local_epsilon
 
 EVENT = SanitizedGradientEvent(samples=8, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fed_gswgan.accounting.trust import epsilon_of, published_epsilon
 from fed_gswgan.baselines.centralized_gswgan import train_centralized_gswgan
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
-from fed_gswgan.privacy.declared_releases import epsilon_of
-from fed_gswgan.privacy.published_formula import published_epsilon
 from fed_gswgan.privacy.sanitizer import sanitize
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 

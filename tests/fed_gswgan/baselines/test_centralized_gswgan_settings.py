@@ -3,9 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fed_gswgan.accounting.trust import SamplingMethod, epsilon_of
 from fed_gswgan.baselines.centralized_gswgan_settings import FULL, SMALL
-from fed_gswgan.privacy.declared_releases import epsilon_of
-from fed_gswgan.privacy.trust import SamplingMethod
 
 DELTA = 1e-5
 FEW = replace(SMALL, critics=4, steps=6, batch_size=5, clipping="sample")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.dp_merf import generator_from, releases, train_dp_merf
 from fed_gswgan.baselines.dp_merf_settings import DPMERFSettings
 from fed_gswgan.baselines.mean_embedding import FittingSettings, mean_embedding
 from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.evaluation.samplers import draw_samples
-from fed_gswgan.privacy.declared_releases import epsilon_of
 from fed_gswgan.seeding import SeedStream
 
 DELTA = 1e-5

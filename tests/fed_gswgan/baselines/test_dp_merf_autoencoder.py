@@ -3,6 +3,7 @@ import torch
 from dp_accounting import dp_event
 from dp_accounting.rdp import rdp_privacy_accountant
 
+from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines import dp_merf_autoencoder
 from fed_gswgan.baselines.dp_merf_autoencoder import train_dp_merf_autoencoder
 from fed_gswgan.baselines.dp_merf_autoencoder_settings import DPMERFAutoencoderSettings
@@ -10,7 +11,6 @@ from fed_gswgan.baselines.mean_embedding import FittingSettings
 from fed_gswgan.baselines.private_autoencoder import Autoencoder, AutoencoderSettings
 from fed_gswgan.baselines.renyi_accounting import ORDERS
 from fed_gswgan.evaluation.samplers import draw_samples
-from fed_gswgan.privacy.declared_releases import epsilon_of
 
 DELTA = 1e-5
 TINY = DPMERFAutoencoderSettings(

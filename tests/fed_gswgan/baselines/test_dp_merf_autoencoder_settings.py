@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.dp_merf_autoencoder_settings import FULL, SMALL
-from fed_gswgan.privacy.declared_releases import epsilon_of
 
 DELTA = 1e-5
 

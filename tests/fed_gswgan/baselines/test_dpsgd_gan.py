@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.dpsgd_gan import train_dpsgd_gan
 from fed_gswgan.baselines.dpsgd_gan_settings import SMALL_REVISITED
-from fed_gswgan.privacy.declared_releases import epsilon_of
 
 DELTA = 1e-5
 TINY = replace(

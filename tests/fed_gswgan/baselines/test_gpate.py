@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.gpate import train_gpate
 from fed_gswgan.baselines.gpate_settings import GPATESettings
-from fed_gswgan.privacy.declared_releases import epsilon_of
 from fed_gswgan.privacy.gaussian import gaussian_mu
 
 DELTA = 1e-5

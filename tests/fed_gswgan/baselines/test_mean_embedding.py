@@ -11,7 +11,7 @@ from fed_gswgan.baselines.mean_embedding import (
     release_embedding,
 )
 from fed_gswgan.baselines.random_features import RandomFeatures
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 from fed_gswgan.privacy.noise_source import SeededNoise
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from fed_gswgan.accounting import calibrate
 from fed_gswgan.cli import main
-from fed_gswgan.commands import privacy_calibrate
-from fed_gswgan.privacy import trust_calibration
+from fed_gswgan.commands import privacy
 
 COMMON = ["--samples", "32", "--delta", "1e-5"]
 REPLACE = ["--neighboring", "replace-one"]
@@ -59,7 +59,7 @@ def test_none_is_affordable_where_one_costs_more(capsys, arguments, name):
 
 
 def test_an_unfinished_search_for_rounds_is_warned_of(capsys, monkeypatch):
-    for module in (trust_calibration, privacy_calibrate):
+    for module in (calibrate, privacy):
         monkeypatch.setattr(module, "LARGEST_ROUNDS", 64)
     target = ["--epsilon", "5", "--find", "participations"]
     found = run(capsys, "calibrate", *target, *CENTRAL, *NOISE)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
 from fed_gswgan.cli import main
-from fed_gswgan.privacy.finite_arithmetic import finite_arithmetic_log10_delta
 
 KNOWN = json.loads(
-    (Path(__file__).parents[1] / "privacy" / "known_epsilons.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[1] / "accounting" / "known_epsilons.json").read_text(encoding="utf-8")
 )
 REPLY = ["--samples", "32", "--noise-stddev", "2.14", "--delta", "1e-5"]
 REPLACE = ["--neighboring", "replace-one"]

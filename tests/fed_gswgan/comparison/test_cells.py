@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.comparison import cells
 from fed_gswgan.comparison.cells import Cell, run_cell
@@ -13,8 +14,7 @@ from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation.distances import SMALL, inception_score
 from fed_gswgan.evaluation.samplers import draw_samples
 from fed_gswgan.evaluation.table import in_bytes, table_judge
-from fed_gswgan.privacy.declared_releases import DeclaredRelease
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 
 TINY = replace(
     SMALL, name="tiny", classifier_samples=40, lenet_epochs=1, score_training=20,

@@ -5,10 +5,14 @@ from dp_accounting import gaussian_mechanism
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fed_gswgan.privacy.accountant import UnsupportedEventError, compose, local_epsilon
-from fed_gswgan.privacy.events import SanitizedGradientEvent
+from fed_gswgan.privacy.events import (
+    NeighboringRelation,
+    SanitizedGradientEvent,
+    UnsupportedEventError,
+    compose,
+    local_epsilon,
+)
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
-from fed_gswgan.privacy.neighboring import NeighboringRelation
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.privacy.clipped_update import clip_update, update_event
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 
 EVENT = update_event(0.1, 0.01)
 

@@ -5,8 +5,7 @@ from dataclasses import FrozenInstanceError, asdict
 
 import pytest
 
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 

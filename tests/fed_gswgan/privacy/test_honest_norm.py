@@ -3,8 +3,12 @@ import math
 import numpy as np
 import pytest
 
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.honest_norm import largest_reply_norm, largest_row_norm, noise_norm
+from fed_gswgan.privacy.events import (
+    SanitizedGradientEvent,
+    largest_reply_norm,
+    largest_row_norm,
+    noise_norm,
+)
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.sanitizer import sanitize
 

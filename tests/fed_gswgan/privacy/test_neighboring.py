@@ -1,6 +1,6 @@
 import pytest
 
-from fed_gswgan.privacy.neighboring import NeighboringRelation
+from fed_gswgan.privacy.events import NeighboringRelation
 
 
 def test_two_values_of_norm_c_are_at_most_two_c_apart_and_c_from_zero():

@@ -1,6 +1,6 @@
 import pytest
 
-from fed_gswgan.privacy.calibration import Remedies
+from fed_gswgan.accounting.calibrate import Remedies
 from fed_gswgan.reporting.privacy_statement import privacy_statement
 
 

@@ -7,8 +7,7 @@ from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from fed_gswgan.privacy.events import SanitizedGradientEvent
-from fed_gswgan.privacy.honest_norm import largest_reply_norm, largest_row_norm
+from fed_gswgan.privacy.events import SanitizedGradientEvent, largest_reply_norm, largest_row_norm
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize

@@ -1,0 +1,1 @@
+"""Privacy accounting: epsilon under each trust model, calibration, figures, and the audit."""

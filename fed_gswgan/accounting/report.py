@@ -1,0 +1,119 @@
+"""Figures of a privacy statement."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fed_gswgan.accounting.trust import Exposure, SamplingMethod, TrustModel, privacy_spent
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
+from fed_gswgan.privacy.rounded_gaussian import MAX_DEPTH
+from fed_gswgan.validation import at_least, non_negative
+
+# A draw is undecided if its bits are within 2 of a boundary's: a chance of 5 x 2^-depth for each of
+# the fewer than 2^20 boundaries within 150 deviations of 2^11 steps, and for all those beyond
+# together, where hardly more than that is left of the tail.
+LOG2_UNDECIDED = 24 - MAX_DEPTH
+
+
+def finite_arithmetic_log10_delta(coordinates: int, epsilon: float) -> float:
+    """Return the logarithm to base 10 of what is to be added to delta at ``epsilon``.
+
+    What is released differs from the exactly rounded Gaussian with probability at most tau =
+    coordinates x 2^(24 - depth), so delta becomes delta + (1 + e^epsilon) tau. A logarithm, since
+    both factors leave the range of float.
+
+    Args:
+        coordinates: all that a user ever released: participations x rows x pixels.
+        epsilon: at least 0.
+
+    Returns:
+        ``-math.inf`` when nothing was released.
+    """
+    at_least(0, coordinates=coordinates)
+    non_negative(epsilon=epsilon)
+    if coordinates == 0:
+        return -math.inf
+    tau = (math.log2(coordinates) + LOG2_UNDECIDED) * math.log10(2)
+    return tau + float(np.logaddexp(0.0, epsilon)) / math.log(10)
+
+
+DELTA_EXPONENT = -1.1  # of the population, so that delta stays below one over it
+HONEST_SHARE = 0.9  # of a cohort, that stays and adds its noise
+CENTRAL_SAMPLING = {
+    NeighboringRelation.REPLACE_ONE: SamplingMethod.FIXED_SIZE,
+    NeighboringRelation.ZERO_OUT: SamplingMethod.POISSON,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reachable:
+    """Epsilons of one population; the mean of a round's gradients is equally noisy in all of them.
+
+    Attributes:
+        population: users.
+        cohort: users in a round.
+        delta: population^-1.1.
+        participations: of a user, at most: rounds x cohort / population, rounded up.
+        local_sample: the server sees every reply, whose rows are clipped.
+        local_message: likewise, replies being clipped as a whole.
+        secure_aggregation: nine in ten of every cohort are honest and stay.
+        central: for those who see the generator alone, critics starting from a snapshot.
+    """
+
+    population: int
+    cohort: int
+    delta: float
+    participations: int
+    local_sample: float
+    local_message: float
+    secure_aggregation: float
+    central: float
+
+
+def reachable(
+    population: int,
+    cohort: int,
+    rounds: int,
+    event: SanitizedGradientEvent,
+    relation: NeighboringRelation,
+) -> Reachable:
+    """Return the epsilons of a population.
+
+    Args:
+        population: users, at least 2.
+        cohort: users in a round; a smaller population takes part as a whole.
+        rounds: of the run.
+        event: a client's reply, rows being clipped one by one.
+        relation: what neighbouring means.
+
+    Raises:
+        ValueError: a value out of its range, or an epsilon that cannot be computed.
+    """
+    at_least(2, population=population)
+    at_least(1, cohort=cohort)
+    at_least(1, rounds=rounds)
+    cohort = min(cohort, population)
+    delta = population**DELTA_EXPONENT
+    participations = -(-rounds * cohort // population)
+    local = Exposure(trust=TrustModel.LOCAL, relation=relation, participations=participations)
+    honest = math.ceil(HONEST_SHARE * cohort)
+    secure = replace(local, trust=TrustModel.SECURE_AGGREGATION, honest=honest)
+    central = Exposure(
+        trust=TrustModel.CENTRAL,
+        relation=relation,
+        rounds=rounds,
+        sampling=CENTRAL_SAMPLING[relation],
+        sampling_probability=cohort / population,
+    )
+    summed = replace(event, noise_stddev=event.noise_stddev * math.sqrt(cohort))
+    return Reachable(
+        population=population,
+        cohort=cohort,
+        delta=delta,
+        participations=participations,
+        local_sample=privacy_spent(event, local, delta).epsilon,
+        local_message=privacy_spent(replace(event, clipping="message"), local, delta).epsilon,
+        secure_aggregation=privacy_spent(event, secure, delta).epsilon,
+        central=privacy_spent(summed, central, delta).epsilon,
+    )
