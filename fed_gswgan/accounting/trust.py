@@ -1,4 +1,4 @@
-"""Epsilon under each trust model."""
+"""Epsilon under each trust model: who is trusted, how often data is used, what that costs."""
 
 import math
 from collections.abc import Mapping
@@ -12,14 +12,12 @@ from scipy.special import gammaln, logsumexp
 from fed_gswgan.accounting.sampled import (
     TOLERANCE,
     SampledRounds,
-    composed_fixed_size_epsilon,
-    composed_poisson_epsilon,
     fixed_size_epsilon,
     poisson_epsilon,
     proper_probability,
     revealed_epsilon,
 )
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, local_epsilon
+from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.validation import at_least, positive
 
@@ -154,12 +152,13 @@ PLAYS_A_PART = {
 
 @dataclass(frozen=True, kw_only=True)
 class Exposure:
-    """A trust model with just what it needs to know; everything else stays None.
+    """How often a user's data is used, as far as the trust model counts it; the rest stays None.
 
     Attributes:
         trust: who is trusted.
         relation: what neighbouring means.
-        participations: of the user itself, under local and secure-aggregation.
+        participations: of the user itself, under local and secure-aggregation; sampling plays no
+            part, since the server routes the messages and knows who answered.
         honest: honest survivors in every sum, under secure-aggregation; None: 1.
         rounds: of the run, under central and paper.
         sampling: how users are selected, under central and paper.
@@ -189,89 +188,29 @@ class Exposure:
             if value is None and self.trust in trust_models and name != "honest":
                 raise ValueError(f"{setting} must be given under trust={self.trust}")
         check_combination(self.trust, self.sampling, self.relation, self.critic_state)
-        if self.participations is not None:
-            at_least(0, participations=self.participations)
-        if self.honest is not None:
-            at_least(1, honest=self.honest)
-        if self.rounds is not None:
-            at_least(1, rounds=self.rounds)
+        for name, least in (("participations", 0), ("honest", 1), ("rounds", 1)):
+            if (count := getattr(self, name)) is not None:
+                at_least(least, **{name: count})
         if self.sampling_probability is not None:
             proper_probability(self.sampling_probability)
 
-    def counted(self) -> int:
-        """Return the user's participations; ValueError under a trust model that counts rounds."""
-        if self.participations is None:
-            raise ValueError(f"trust={self.trust} counts rounds, not participations")
-        return self.participations
-
-    def selection(self) -> tuple[SamplingMethod, float, int]:
-        """Return sampling, its probability and the rounds.
+    def sampled_rounds(self, mu: float) -> SampledRounds:
+        """Return the rounds, each of them a release of ``mu``.
 
         Raises:
             ValueError: under a trust model that counts the user's participations.
         """
-        if self.sampling is None or self.sampling_probability is None or self.rounds is None:
+        if self.rounds is None or self.sampling_probability is None:
             raise ValueError(f"trust={self.trust} counts participations, whoever is selected")
-        return self.sampling, self.sampling_probability, self.rounds
+        return SampledRounds(
+            mu=mu, sampling_probability=self.sampling_probability, rounds=self.rounds
+        )
 
     def with_count(self, count: int) -> "Exposure":
         """Return the same with another number of participations, or of rounds."""
         if self.trust in COUNTED:
             return replace(self, participations=count)
         return replace(self, rounds=count)
-
-
-LARGEST_ORDER = 1024
-
-
-def published_epsilon(
-    event: SanitizedGradientEvent, sampling_probability: float, rounds: int, delta: float
-) -> float:
-    """Return the epsilon that the paper's accounting gives; not a guarantee.
-
-    Args:
-        event: a round's release.
-        sampling_probability: cohort over population.
-        rounds: how many.
-        delta: in (0, 1).
-
-    Source: GS-WGAN, arXiv 2006.08265; the conversion of a Rényi bound is that of arXiv 1702.07476,
-        proposition 3. Between two whole orders the bound is a straight line, so its best lies at
-        one of them.
-    """
-    relation = NeighboringRelation.REPLACE_ONE
-    row_sigma = event.noise_stddev / relation.sensitivity_multiple
-    releases = rounds * (event.samples if event.clipping == "sample" else 1)
-    return min(
-        (releases * _log_moment(order, row_sigma, sampling_probability) - math.log(delta))
-        / (order - 1)
-        for order in range(2, LARGEST_ORDER + 1)
-    )
-
-
-def _log_moment(order: int, sigma: float, sampling_probability: float) -> float:
-    """Return (order - 1) x the Rényi bound of one sampled Gaussian release.
-
-    Args:
-        order: whole, from 2 on.
-        sigma: noise over sensitivity.
-        sampling_probability: drawn without replacement.
-
-    Source: arXiv 1808.00087, theorem 9, with an unbounded loss.
-    """
-    j = np.arange(2, order + 1)
-    log_binomial = gammaln(order + 1) - gammaln(j + 1) - gammaln(order - j + 1)
-    log_factor = np.full(len(j), math.log(2))
-    variance = sigma**2  # of a Gaussian whose Rényi divergence of order j is j / (2 variance)
-    log_factor[0] = min(math.log(2), math.log(4) + _log_one_minus_exp(-1 / variance))
-    exponents = (j - 1) * j / (2 * variance)
-    terms = j * math.log(sampling_probability) + log_binomial + exponents + log_factor
-    return float(logsumexp(np.append(terms, 0.0)))
-
-
-def _log_one_minus_exp(value: float) -> float:
-    """Return log(1 - e^value) for value < 0."""
-    return math.log(-math.expm1(value))
 
 
 EXACT = "exact Gaussian (Balle and Wang, arXiv 1805.06530)"
@@ -311,11 +250,6 @@ class PrivacySpent:
         """Noise over sensitivity; None for no release at all."""
         return 1 / self.mu if self.mu else None
 
-    @property
-    def must_be_believed(self) -> str:
-        """What has to be true for epsilon to hold, and against whom it then does."""
-        return must_be_believed(self.exposure.trust, self.exposure.sampling)
-
     def table(self) -> dict[str, Any]:
         """Return everything by name, without what plays no part."""
         exposure = self.exposure
@@ -328,25 +262,25 @@ class PrivacySpent:
             "mu_of": "all participations" if counted else "one round",
             "noise_multiplier": self.noise_multiplier,
             "trust_model": str(exposure.trust),
-            "must_be_believed": self.must_be_believed,
+            "must_be_believed": must_be_believed(exposure.trust, exposure.sampling),
             "neighboring_relation": str(exposure.relation),
             "unit": "user",
             "method": self.method,
         }
         if counted:
-            counts: dict[str, Any] = {
+            return {
+                **entries,
                 "participations": exposure.participations,
                 "honest": exposure.honest or 1,
             }
-        else:
-            counts = {
-                "rounds": exposure.rounds,
-                "sampling": str(exposure.sampling),
-                "sampling_probability": exposure.sampling_probability,
-            }
-            if selection_is_secret(exposure.trust, exposure.sampling):
-                counts["critic_state"] = str(CriticState.SNAPSHOT)
-        return entries | counts
+        secret = selection_is_secret(exposure.trust, exposure.sampling)
+        return {
+            **entries,
+            "rounds": exposure.rounds,
+            "sampling": str(exposure.sampling),
+            "sampling_probability": exposure.sampling_probability,
+            **({"critic_state": str(CriticState.SNAPSHOT)} if secret else {}),
+        }
 
 
 def privacy_spent(
@@ -364,67 +298,81 @@ def privacy_spent(
     Raises:
         ValueError: delta out of range, or an epsilon that cannot be computed.
     """
-    if exposure.trust is TrustModel.CENTRAL:
-        return _central(event, exposure, delta, tolerance)
-    if exposure.trust is TrustModel.PAPER:
-        return _paper(event, exposure, delta, tolerance)
-    return _counted(event, exposure, delta)
-
-
-def _counted(event: SanitizedGradientEvent, exposure: Exposure, delta: float) -> PrivacySpent:
-    count, honest, relation = exposure.counted(), exposure.honest or 1, exposure.relation
-    beside = {}
-    if exposure.trust is TrustModel.SECURE_AGGREGATION:
-        beside["epsilon_alone"] = local_epsilon(event, count, relation, delta)
-    return PrivacySpent(
-        epsilon=local_epsilon(event, count, relation, delta, honest),
-        delta=delta,
-        mu=event.mu(relation) * math.sqrt(count / honest),
-        exposure=exposure,
-        method=EXACT,
-        beside=beside,
-    )
-
-
-def _central(
-    event: SanitizedGradientEvent, exposure: Exposure, delta: float, tolerance: float
-) -> PrivacySpent:
-    mu = event.mu(exposure.relation)
-    sampling, probability, rounds = exposure.selection()
-    if sampling is SamplingMethod.POISSON:
-        epsilon = poisson_epsilon(mu, probability, rounds, delta, tolerance)
-    elif sampling is SamplingMethod.FIXED_SIZE:
-        epsilon = fixed_size_epsilon(mu, probability, rounds, delta, tolerance)
+    mu, beside = event.mu(exposure.relation), {}
+    if exposure.participations is not None:
+        mu *= math.sqrt(exposure.participations)
+        if exposure.trust is TrustModel.SECURE_AGGREGATION:
+            beside["epsilon_alone"] = gaussian_epsilon(mu, delta)
+        mu /= math.sqrt(exposure.honest or 1)
+        epsilon, method = gaussian_epsilon(mu, delta), EXACT
     else:
-        epsilon = revealed_epsilon(mu, probability, rounds, delta)
-    method = METHODS[sampling]
-    return PrivacySpent(epsilon=epsilon, delta=delta, mu=mu, exposure=exposure, method=method)
-
-
-def _paper(
-    event: SanitizedGradientEvent, exposure: Exposure, delta: float, tolerance: float
-) -> PrivacySpent:
-    """Return the published figure with the true ones beside it."""
-    _, probability, rounds = exposure.selection()
-    true = replace(exposure, trust=TrustModel.CENTRAL, critic_state=None)
-    persistent = replace(true, sampling=SamplingMethod.REVEALED)
-    amplified = _central(event, true, delta, tolerance)
-    revealed = _central(event, persistent, delta, tolerance)
-    return replace(
-        amplified,
-        epsilon=published_epsilon(event, probability, rounds, delta),
-        exposure=exposure,
-        method=PUBLISHED,
-        beside={
-            "true_epsilon": amplified.epsilon,
-            "true_epsilon_persistent_critics": revealed.epsilon,
-        },
+        rounds, sampling = exposure.sampled_rounds(mu), exposure.sampling
+        if sampling is SamplingMethod.POISSON:
+            epsilon = poisson_epsilon([rounds], delta, tolerance)
+        elif sampling is SamplingMethod.FIXED_SIZE:
+            epsilon = fixed_size_epsilon([rounds], delta, tolerance)
+        else:
+            epsilon = revealed_epsilon(rounds, delta)
+        method = METHODS[sampling or SamplingMethod.REVEALED]
+        if exposure.trust is TrustModel.PAPER:
+            beside["true_epsilon"] = epsilon
+            beside["true_epsilon_persistent_critics"] = revealed_epsilon(rounds, delta)
+            probability = rounds.sampling_probability
+            epsilon = published_epsilon(event, probability, rounds.rounds, delta)
+            method = PUBLISHED
+    return PrivacySpent(
+        epsilon=epsilon, delta=delta, mu=mu, exposure=exposure, method=method, beside=beside
     )
+
+
+LARGEST_ORDER = 1024
+
+
+def published_epsilon(
+    event: SanitizedGradientEvent, sampling_probability: float, rounds: int, delta: float
+) -> float:
+    """Return the epsilon of the accounting that GS-WGAN was published with; not a guarantee.
+
+    All rows of a round come from the one critic that was selected, so they share one secret coin.
+    The published accounting gives each row a coin of its own: rounds x samples subsampled releases
+    of one row, where there are rounds of all rows together.
+
+    Args:
+        event: a round's release.
+        sampling_probability: cohort over population.
+        rounds: how many.
+        delta: in (0, 1).
+
+    Source: GS-WGAN, arXiv 2006.08265; the conversion of a Rényi bound is that of arXiv 1702.07476,
+        proposition 3. Between two whole orders the bound is a straight line, so its best lies at
+        one of them.
+    """
+    sigma = event.noise_stddev / REPLACE_ONE.sensitivity_multiple
+    releases = rounds * (event.samples if event.clipping == "sample" else 1)
+    return min(
+        (releases * _log_moment(order, sigma, sampling_probability) - math.log(delta)) / (order - 1)
+        for order in range(2, LARGEST_ORDER + 1)
+    )
+
+
+def _log_moment(order: int, sigma: float, sampling_probability: float) -> float:
+    """Return (order - 1) x the Rényi bound of one sampled Gaussian release.
+
+    Source: arXiv 1808.00087, theorem 9, with an unbounded loss, for a whole order >= 2 and noise
+        over sensitivity sigma. The Gaussian's Rényi divergence of order j is j / (2 sigma^2).
+    """
+    j = np.arange(2, order + 1)
+    log_binomial = gammaln(order + 1) - gammaln(j + 1) - gammaln(order - j + 1)
+    log_factor = np.full(len(j), math.log(2))
+    log_factor[0] += min(0.0, math.log(2 * -math.expm1(-1 / sigma**2)))
+    exponents = (j - 1) * j / (2 * sigma**2)
+    terms = j * math.log(sampling_probability) + log_binomial + exponents + log_factor
+    return float(logsumexp(np.append(terms, 0.0)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredRelease:
-    """A Gaussian release that is repeated, each time about records selected afresh.
+    """A Gaussian release that a trusted curator repeats, each time about records selected afresh.
 
     Attributes:
         what: was released, in words.
@@ -478,26 +426,7 @@ def epsilon_of(releases: tuple[DeclaredRelease, ...], delta: float) -> float:
             "releases under different neighbouring relations, or none at all, have no common "
             "epsilon: declare at least one, and state all under the same relation"
         )
-    kinds = {release.sampling for release in releases} - {None}
-    if not kinds:
-        mu = math.sqrt(sum(release.rounds * release.mu**2 for release in releases))
-        return gaussian_epsilon(mu, delta)
-    if kinds == {SamplingMethod.REVEALED} and len(releases) == 1:
-        only = releases[0]
-        return revealed_epsilon(only.mu, only.sampling_probability, only.rounds, delta)
-    if kinds == {SamplingMethod.POISSON}:
-        return composed_poisson_epsilon(_rounds(releases), delta)
-    if kinds == {SamplingMethod.FIXED_SIZE}:
-        return composed_fixed_size_epsilon(_rounds(releases), delta)
-    raise ValueError(
-        f"sampling={', '.join(sorted(map(str, kinds)))} in {len(releases)} releases do not "
-        "compose: poisson and fixed-size go with themselves and with releases without sampling, "
-        "revealed goes alone"
-    )
-
-
-def _rounds(releases: tuple[DeclaredRelease, ...]) -> list[SampledRounds]:
-    return [
+    rounds = [
         SampledRounds(
             mu=release.mu,
             sampling_probability=release.sampling_probability,
@@ -505,3 +434,15 @@ def _rounds(releases: tuple[DeclaredRelease, ...]) -> list[SampledRounds]:
         )
         for release in releases
     ]
+    kinds = {release.sampling for release in releases} - {None}
+    if kinds == {SamplingMethod.REVEALED} and len(rounds) == 1:
+        return revealed_epsilon(rounds[0], delta)
+    if kinds <= {SamplingMethod.POISSON}:  # without sampling both are the exact Gaussian
+        return poisson_epsilon(rounds, delta)
+    if kinds == {SamplingMethod.FIXED_SIZE}:
+        return fixed_size_epsilon(rounds, delta)
+    raise ValueError(
+        f"sampling={', '.join(sorted(map(str, kinds)))} in {len(releases)} releases do not "
+        "compose: poisson and fixed-size go with themselves and with releases without sampling, "
+        "revealed goes alone"
+    )
