@@ -1,4 +1,4 @@
-"""Noise and number of releases from a target epsilon."""
+"""Noise, and number of releases, that meet a target epsilon."""
 
 import math
 from collections.abc import Callable
@@ -14,9 +14,13 @@ from fed_gswgan.accounting.trust import (
     epsilon_of,
     privacy_spent,
 )
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
+from fed_gswgan.privacy.events import NOISE_STDDEVS, NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_mu
 from fed_gswgan.validation import between, positive
+
+COARSE = 0.02  # relative, of the epsilons that only tell where to look
+CLOSE = 2e-4  # relative, of the noise that is found
+LARGEST_ROUNDS = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +53,15 @@ def remedies(
 
     Every formula inverts mu = sqrt(participations) x sensitivity / (noise_stddev sqrt(honest)).
     """
-    target_mu = gaussian_mu(epsilon, delta)
+    target = gaussian_mu(epsilon, delta)
     message = replace(event, clipping="message")
     return Remedies(
         epsilon=epsilon,
-        participations=affordable_participations(event, relation, target_mu),
-        participations_message_clipping=affordable_participations(message, relation, target_mu),
-        noise_stddev=event.noise_stddev * spent_mu / target_mu,
-        honest=max(1, math.ceil((spent_mu / target_mu) ** 2)),
+        participations=math.floor((target / event.mu(relation)) ** 2),
+        participations_message_clipping=math.floor((target / message.mu(relation)) ** 2),
+        noise_stddev=event.noise_stddev * spent_mu / target,
+        honest=max(1, math.ceil((spent_mu / target) ** 2)),
     )
-
-
-def affordable_participations(
-    event: SanitizedGradientEvent, relation: NeighboringRelation, target_mu: float
-) -> int:
-    """Return the largest number of such replies whose mu stays within ``target_mu``."""
-    return math.floor((target_mu / event.mu(relation)) ** 2)
-
-
-COARSE = 0.02  # relative, of the epsilons that only tell where to look
-CLOSE = 2e-4  # relative, of the noise that is found under central trust
-LARGEST_ROUNDS = 10**6
 
 
 def smallest_noise(
@@ -96,23 +88,49 @@ def smallest_noise(
             f"delta={delta} is met without noise: the user is selected with less probability than "
             "that; participations, or rounds x sampling-probability, must be larger"
         )
+    counted = exposure.participations is not None
+    count = f"participations={exposure.participations}" if counted else f"rounds={exposure.rounds}"
+    target = f"epsilon={epsilon} at delta={delta} for samples={event.samples}, {count}"
 
-    def epsilon_at(noise: float, tolerance: float = TOLERANCE) -> float:
+    def excess(noise: float, tolerance: float = TOLERANCE) -> float:
+        _require_allowed(noise, target)
         noisy = replace(event, noise_stddev=noise)
-        return privacy_spent(noisy, exposure, delta, tolerance).epsilon
+        return privacy_spent(noisy, exposure, delta, tolerance).epsilon - epsilon
 
-    mu = gaussian_mu(epsilon, delta)
-    single = event.sensitivity(exposure.relation) / mu  # enough for one release
+    noise = event.sensitivity(exposure.relation) / gaussian_mu(epsilon, delta)  # for one release
     if exposure.participations is not None:
-        noise = single * math.sqrt(exposure.participations / (exposure.honest or 1))
-        while epsilon_at(noise) > epsilon:
+        noise *= math.sqrt(exposure.participations / (exposure.honest or 1))
+        while excess(noise) > 0:
             noise *= 1 + 2**-50
         return noise
-    coarse = _crossing(lambda noise: epsilon_at(noise, COARSE) - epsilon, single, 2.0, COARSE)
-    noise = _crossing(lambda noise: epsilon_at(noise) - epsilon, coarse, 1 + COARSE, CLOSE / 4)
-    while epsilon_at(noise) > epsilon:
-        noise *= 1 + CLOSE / 2
-    return noise
+    coarse = _smallest(lambda noise: excess(noise, COARSE), noise, 2.0, COARSE, target)
+    return _smallest(excess, coarse, 1 + COARSE, CLOSE, target)
+
+
+def noise_for(
+    releases_at: Callable[[float], tuple[DeclaredRelease, ...]], epsilon: float, delta: float
+) -> float:
+    """Return the smallest noise multiplier that keeps ``epsilon``, and never a smaller one.
+
+    Args:
+        releases_at: what is declared at a noise multiplier; more noise must not cost more.
+        epsilon: the target, above 0.
+        delta: in (0, 1).
+
+    Returns:
+        Within a thousandth of the smallest.
+
+    Raises:
+        ValueError: epsilon or delta out of range, or a target that no noise meets or that needs
+            none.
+    """
+    positive(epsilon=epsilon)
+    between(0, 1, delta=delta)
+
+    def excess(noise: float) -> float:
+        return epsilon_of(releases_at(noise), delta) - epsilon
+
+    return _smallest(excess, 1.0, 2.0, CLOSE, f"epsilon={epsilon} at delta={delta}")
 
 
 def largest_count(
@@ -134,16 +152,15 @@ def largest_count(
         ValueError: no published formula is inverted, or an epsilon that cannot be computed.
     """
     _check(exposure, epsilon)
+
+    def affordable(count: int, tolerance: float = TOLERANCE) -> bool:
+        more = exposure.with_count(count)
+        return privacy_spent(event, more, delta, tolerance).epsilon <= epsilon
+
     if exposure.participations is not None:
-        target = gaussian_mu(epsilon, delta) * math.sqrt(exposure.honest or 1)
-        count = affordable_participations(event, exposure.relation, target)
-        exact = privacy_spent(event, exposure.with_count(count), delta)
-        return count if exact.epsilon <= epsilon else count - 1  # the root was rounded
-
-    def affordable(rounds: int, tolerance: float = TOLERANCE) -> bool:
-        longer = exposure.with_count(rounds)
-        return privacy_spent(event, longer, delta, tolerance).epsilon <= epsilon
-
+        target = gaussian_mu(epsilon, delta) / event.mu(exposure.relation)
+        count = math.floor(target**2 * (exposure.honest or 1))
+        return count if affordable(count) else count - 1  # the root was rounded
     high = 1
     while high < LARGEST_ROUNDS and affordable(high, COARSE):
         high = min(2 * high, LARGEST_ROUNDS)
@@ -168,26 +185,49 @@ def _hardly_selected(exposure: Exposure, delta: float) -> bool:
     return -math.expm1(rounds * math.log1p(-probability)) <= delta
 
 
-def _crossing(
-    excess: Callable[[float], float], start: float, ratio: float, tolerance: float
+def _require_allowed(noise: float, target: str) -> None:
+    """Require noise that an event can have; ``target`` says what it is for."""
+    least, most = NOISE_STDDEVS
+    if noise >= most:
+        raise ValueError(
+            f"{target} needs noise-stddev={noise:g} or more, and it must be below {most:g}: raise "
+            "epsilon or delta, or lower the others"
+        )
+    if noise <= least:
+        raise ValueError(
+            f"{target} is met without noise: it needs noise-stddev={noise:g} or less, and it must "
+            f"be above {least:g}"
+        )
+
+
+def _smallest(
+    excess: Callable[[float], float], start: float, ratio: float, close: float, target: str
 ) -> float:
-    """Return where a falling function of a number above 0 crosses 0, within ``tolerance``.
+    """Return the smallest noise at which a falling function is at most 0, but for ``close``.
 
     Args:
         excess: the function.
-        start: near the crossing.
+        start: near the noise that is looked for.
         ratio: of the steps that enclose it.
-        tolerance: relative.
+        close: relative; the function is at most 0 at what is returned.
+        target: what the noise is for, for the errors.
+
+    Raises:
+        ValueError: the noise is none that an event can have.
     """
     low = high = start
-    if excess(start) > 0:
-        while excess(high := high * ratio) > 0:
-            low = high
-    else:
-        while excess(low := low / ratio) <= 0:
-            high = low
-    root = brentq(lambda log: excess(math.exp(log)), math.log(low), math.log(high), xtol=tolerance)
-    return math.exp(float(root))
+    while excess(high) > 0:
+        low, high = high, high * ratio
+        _require_allowed(high, target)
+    while low == high or excess(low) <= 0:
+        high, low = low, low / ratio
+        _require_allowed(low, target)
+    xtol = close / 4
+    root = brentq(lambda log: excess(math.exp(log)), math.log(low), math.log(high), xtol=xtol)
+    noise = math.exp(float(root))
+    while excess(noise) > 0:
+        noise *= 1 + close / 2
+    return noise
 
 
 def _last(holds: Callable[[int], bool], low: int, high: int, tolerance: float) -> int:
@@ -203,53 +243,3 @@ def _last(holds: Callable[[int], bool], low: int, high: int, tolerance: float) -
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
-
-
-CLOSE_ENOUGH = 5e-4  # relative, of the noise
-RATIO = 2.0  # of the noises that are tried until two enclose the target
-LARGEST_NOISE = 2.0**40
-
-
-def noise_for(
-    releases_at: Callable[[float], tuple[DeclaredRelease, ...]], epsilon: float, delta: float
-) -> float:
-    """Return the smallest noise multiplier that keeps ``epsilon``, and never a smaller one.
-
-    Args:
-        releases_at: what is declared at a noise multiplier; more noise must not cost more.
-        epsilon: the target, above 0.
-        delta: in (0, 1).
-
-    Returns:
-        Within a thousandth of the smallest.
-
-    Raises:
-        ValueError: epsilon or delta out of range, or a target that no noise meets or that needs
-            none.
-    """
-    positive(epsilon=epsilon)
-    between(0, 1, delta=delta)
-
-    def excess(log_noise: float) -> float:
-        return epsilon_of(releases_at(math.exp(log_noise)), delta) - epsilon
-
-    low, high = _enclosing(excess, epsilon)
-    noise = math.exp(float(brentq(excess, low, high, xtol=CLOSE_ENOUGH / 4)))
-    while excess(math.log(noise)) > 0:
-        noise *= 1 + CLOSE_ENOUGH / 2
-    return noise
-
-
-def _enclosing(excess: Callable[[float], float], epsilon: float) -> tuple[float, float]:
-    """Return logarithms of two noises, too little and enough."""
-    step, end = math.log(RATIO), math.log(LARGEST_NOISE)
-    low = high = 0.0
-    while excess(high) > 0:
-        low, high = high, high + step
-        if high > end:
-            raise ValueError(f"epsilon={epsilon} is met by no noise up to {LARGEST_NOISE:g}")
-    while low == high or excess(low) <= 0:
-        high, low = low, low - step
-        if low < -end:
-            raise ValueError(f"epsilon={epsilon} is met without noise, so none is the smallest")
-    return low, high

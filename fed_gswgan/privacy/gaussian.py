@@ -23,6 +23,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _FAR = 30.0  # from here on the asymptotic series of Mills' ratio has every digit
 _CLOSEST = 4 * sys.float_info.epsilon
 _TINY = sys.float_info.min
+_LARGEST_MU = 1e150  # whose square is a float
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
@@ -61,18 +62,24 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     between(0, 1, delta=delta)
     if mu == 0:
         return 0.0
+    if mu > _LARGEST_MU:
+        return math.inf
 
     def excess(epsilon: float) -> float:
         return float(gaussian_log_delta(mu, epsilon)) - math.log(delta)
 
     if excess(0.0) <= 0:
         return 0.0
-    high = max(mu * (mu / 2 - float(ndtri(delta))), _TINY)  # where Phi(-x) = delta, or above it
+    high = max(
+        mu * (mu / 2 - float(ndtri(delta))), math.ulp(0.0)
+    )  # where Phi(-x) = delta, or above it
     while excess(high) > 0:
         high *= 2
-    epsilon = float(brentq(excess, 0.0, high, xtol=_TINY, rtol=_CLOSEST))
+    # A share of ``high``, since brentq does not converge among subnormal numbers.
+    root = brentq(lambda share: excess(share * high), 0.0, 1.0, xtol=_TINY, rtol=_CLOSEST)
+    epsilon = float(root) * high
     while excess(epsilon) > 0:
-        epsilon *= 1 + _CLOSEST
+        epsilon = max(epsilon * (1 + _CLOSEST), math.nextafter(epsilon, math.inf))
     return epsilon
 
 
@@ -90,23 +97,25 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     if epsilon == math.inf:
         return math.inf
     non_negative(epsilon=epsilon)
+    epsilon = min(epsilon, _LARGEST_MU**2 / 4)
 
     def excess(mu: float) -> float:
         return float(gaussian_log_delta(mu, epsilon)) - math.log(delta)
 
     # Two bounds from below: delta <= Phi(-x), and delta <= mu phi(0).
     quantile = -float(ndtri(delta))
-    root = math.sqrt(quantile * quantile + 2 * epsilon)
-    by_tail = 2 * epsilon / (quantile + root) if quantile > 0 else root - quantile
+    root = math.hypot(quantile, math.sqrt(2) * math.sqrt(epsilon))
+    by_tail = epsilon / (quantile + root) * 2 if quantile > 0 else root - quantile
     low = max(by_tail, delta * math.sqrt(2 * math.pi))
     while excess(low) > 0:
         low /= 2
     high = 2 * low
     while excess(high) <= 0:
         high *= 2
-    mu = float(brentq(excess, low, high, xtol=_TINY, rtol=_CLOSEST))
+    found = brentq(lambda times: excess(times * low), 1.0, high / low, xtol=_TINY, rtol=_CLOSEST)
+    mu = float(found) * low
     while excess(mu) > 0:
-        mu *= 1 - _CLOSEST
+        mu = min(mu * (1 - _CLOSEST), math.nextafter(mu, 0.0))
     return mu
 
 

@@ -75,7 +75,7 @@ def test_an_unfinished_search_for_rounds_is_warned_of(capsys, monkeypatch):
         ([*LOCAL, "--participations", "3", "--epsilon", "0"], "epsilon=0.0 must"),
         ([*CENTRAL, "--rounds", "3", "--trust", "paper"], "trust=paper is no guarantee"),
         ([*CENTRAL, "--rounds", "3", "--critic-state", "persistent"], "critic-state=persistent"),
-        ([*LOCAL, "--participations", "1" + 17 * "0"], "noise-stddev=3190844907.85"),
+        ([*LOCAL, "--participations", "1" + 17 * "0"], "needs noise-stddev=3.19084e+09"),
         ([*LOCAL, "--find", "participations"], "noise-stddev must be given"),
         (
             [*LOCAL, "--find", "participations", *NOISE, "--participations", "3"],

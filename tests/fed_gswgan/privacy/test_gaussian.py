@@ -112,6 +112,11 @@ def test_ends_of_the_range():
     assert gaussian_epsilon(5e-324, 1e-5) == 0.0
     assert gaussian_mu(math.inf, 1e-5) == math.inf
     assert gaussian_mu(0.0, 1e-300) == pytest.approx(math.sqrt(2 * math.pi) * 1e-300)
+    assert 0 < gaussian_mu(0.0, 1e-320) < 1e-319  # subnormal
+    assert 0 < gaussian_epsilon(1e-310, 1e-315) < 1e-308
+    assert gaussian_epsilon(1e150, 1e-5) == pytest.approx(5e299)
+    assert gaussian_epsilon(1e160, 1e-5) == math.inf  # more than a float can say
+    assert gaussian_mu(1e308, 1e-5) < math.sqrt(2e308)
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan])

@@ -1,10 +1,47 @@
+import math
+
 import pytest
 
-from fed_gswgan.accounting.report import reachable
+from fed_gswgan.accounting.report import finite_arithmetic_log10_delta, reachable
 from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
+from fed_gswgan.privacy.rounded_gaussian import MAX_DEPTH
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 EVENT = SanitizedGradientEvent(samples=32, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
+
+
+def test_the_demos_delta_is_not_touched_by_finite_arithmetic():
+    # 240 participations of 32 rows at noise 2.14: epsilon 3702 at delta 1e-5.
+    coordinates = 240 * 32 * 784
+    added = finite_arithmetic_log10_delta(coordinates, 3702)
+    assert added < math.log10(1e-5 / 100)
+    # 1 + e^3702 is 10^1607.8, tau is coordinates x 2^(24 - depth).
+    by_hand = 1607.76 + math.log10(coordinates) - (MAX_DEPTH - 24) * 0.30103
+    assert added == pytest.approx(by_hand, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "epsilon", "expected"),
+    [
+        (0, 3702, -math.inf),
+        (1, 0, math.log10(2) * (25 - MAX_DEPTH)),  # 1 + e^0 = 2
+        (1000, 0, math.log10(2) * (25 - MAX_DEPTH) + 3),
+    ],
+)
+def test_what_finite_arithmetic_adds_by_hand(coordinates, epsilon, expected):
+    assert finite_arithmetic_log10_delta(coordinates, epsilon) == pytest.approx(expected)
+
+
+def test_an_epsilon_that_the_draws_do_not_reach_has_no_delta():
+    assert finite_arithmetic_log10_delta(1, 20_000) > 0
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "epsilon"), [(-1, 1.0), (2.5, 1.0), (1, -1.0), (1, math.inf)]
+)
+def test_impossible_counts_and_epsilons_are_refused(coordinates, epsilon):
+    with pytest.raises(ValueError, match=r"^(coordinates|epsilon)="):
+        finite_arithmetic_log10_delta(coordinates, epsilon)
 
 
 # Computed elsewhere, of 1000 rounds: (population, cohort, relation, replies, local, local message,
