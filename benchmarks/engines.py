@@ -138,7 +138,7 @@ def deal_digits(folder: Path) -> None:
     from PIL import Image
 
     from fed_gswgan.config import DataConfig
-    from fed_gswgan.data.writer_source import open_source
+    from fed_gswgan.data.registry import open_source
 
     source = open_source(DataConfig())
     number = 0

@@ -10,9 +10,9 @@ import torch
 from flwr.app import Context, RecordDict
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import Partition, load_partition, partitions_of
-from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.partition import Partition, load_partition, partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.population import Population, virtual_client_id
@@ -63,7 +63,7 @@ class Simulation:
             )
         return virtual_client_id(partition_id)
 
-    def _shard(self, writers: Partition) -> WriterShard:
+    def _shard(self, writers: Partition) -> ClientDataset:
         return load_partition(self.source, writers)
 
     def _device(self, partition_id: int) -> Device:

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import load_partition, partitions_of
-from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.partition import load_partition, partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import DeviceSettings, device_share
 from fed_gswgan.device.virtual_clients import policy_of_run
@@ -47,7 +47,7 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
         create_device(folder / DEVICE, device, folder / POLICY)
 
 
-def write_images(folder: Path, images: WriterShard, class_names: Sequence[str]) -> None:
+def write_images(folder: Path, images: ClientDataset, class_names: Sequence[str]) -> None:
     """Write ``folder/CLASS/NUMBER.png``, dark ink on light paper."""
     for number, (image_CHW, label) in enumerate(zip(images.images, images.labels, strict=True)):
         path = folder / class_names[label] / f"{number:04d}.png"

@@ -10,8 +10,8 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import partitions_of
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.partition import partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.virtual_clients import Clients, clients_of_process
 from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.files import replace_json

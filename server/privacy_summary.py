@@ -7,7 +7,7 @@ from fed_gswgan.accounting.calibrate import remedies
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
 from fed_gswgan.accounting.trust import TrustModel
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.virtual_clients import ReservedBudgets
 from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.user_ledgers import UserLedgers

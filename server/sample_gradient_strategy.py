@@ -14,7 +14,7 @@ import torch
 from flwr.app import RecordDict
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.privacy.sanitizer import release_event
 from fed_gswgan.profiling import timed
 from fed_gswgan.release_basis import release_shape, to_pixels

@@ -4,8 +4,8 @@ import logging
 from typing import Any
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import Partitions
-from fed_gswgan.data.writer_source import WriterSource
+from fed_gswgan.data.client_dataset import WriterSource
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.virtual_clients import Clients, ReservedBudgets, policy_of_run
 from fed_gswgan.models.registry import build_critic, parameter_count
 from fed_gswgan.privacy.refusals import LedgerUnavailable

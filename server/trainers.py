@@ -1,7 +1,7 @@
 """Builds what trains the generator: one trainer for each algorithm and use of a release."""
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.models.registry import build_critic, build_generator, initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer

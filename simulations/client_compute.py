@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fed_gswgan.config import Config
 from fed_gswgan.critics.wgan_gp import critic_optimizer, train_critic
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.registry import build_critic, build_generator
 from fed_gswgan.training.critic_update import critic_update
 
@@ -25,7 +25,7 @@ def participation_flops(config: Config, num_classes: int) -> int:
     batch, classes = config.cohort.batch_size, num_classes
     randomness = np.random.default_rng(0)
     images = randomness.random((4 * classes, 1, 28, 28), dtype=np.float32)
-    shard = WriterShard(("noise",), images, np.arange(4 * classes) % classes)
+    shard = ClientDataset(("noise",), images, np.arange(4 * classes) % classes)
     critic = build_critic(config.critic, classes, seed=0)
     with FlopCounterMode(display=False) as counter:
         if config.algorithm.algorithm == "fedavg-gan":

@@ -21,7 +21,8 @@ from rich.console import Console
 
 from fed_gswgan.comparison.sample_pictures import drawn_samples, save_side_by_side
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_source import WriterSource, open_source
+from fed_gswgan.data.client_dataset import WriterSource
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.evaluation.classifier import accuracy, train_classifier
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.trained_generator import load_generator

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import partitions_of
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.partition import partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
 from fed_gswgan.flat_table import Value
 from fed_gswgan.privacy.refusals import Refusal

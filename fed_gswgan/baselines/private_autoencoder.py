@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fed_gswgan.baselines.clipped_steps import ClippedSteps, hook_warnings_ignored
 from fed_gswgan.baselines.poisson_batches import poisson_batch
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least, positive

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 
 PIXELS = math.prod(IMAGE_SHAPE)
 

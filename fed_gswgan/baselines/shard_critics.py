@@ -14,14 +14,14 @@ from fed_gswgan.accounting.trust import CriticState
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice
 from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.registry import build_critic
 from fed_gswgan.seeding import SeedStream
 
 
 def disjoint_shards(
     images_NCHW: Tensor, labels_N: Tensor, count: int, randomness: np.random.Generator
-) -> tuple[WriterShard, ...]:
+) -> tuple[ClientDataset, ...]:
     """Deal the images to ``count`` shards at random, of sizes that differ by one at most.
 
     Raises:
@@ -31,7 +31,7 @@ def disjoint_shards(
         raise ValueError(f"critics={count} must be at most the {len(labels_N)} training images")
     images, labels = images_NCHW.cpu().numpy(), labels_N.cpu().numpy()
     return tuple(
-        WriterShard(writer_ids=(f"shard {index}",), images=images[part], labels=labels[part])
+        ClientDataset(writer_ids=(f"shard {index}",), images=images[part], labels=labels[part])
         for index, part in enumerate(np.array_split(randomness.permutation(len(labels)), count))
     )
 
@@ -41,7 +41,7 @@ class ShardCritics:
 
     def __init__(
         self,
-        shards: tuple[WriterShard, ...],
+        shards: tuple[ClientDataset, ...],
         num_classes: int,
         settings: CentralizedGSWGANSettings,
         device: torch.device,

@@ -19,7 +19,7 @@ def add_parser(commands: Any) -> None:
 
 def data(options: argparse.Namespace) -> dict[str, Any]:
     """Return what a data set holds: what a run would see, none of it from a shard."""
-    from fed_gswgan.data.writer_source import open_source
+    from fed_gswgan.data.registry import open_source
 
     source = open_source(
         DataConfig(

@@ -67,7 +67,7 @@ def _refuse(options: argparse.Namespace, why: str, *names: str) -> None:
 
 
 def _on_held_out(options: argparse.Namespace, sampler: Any, config: DataConfig) -> dict[str, Any]:
-    from fed_gswgan.data.writer_source import open_source
+    from fed_gswgan.data.registry import open_source
     from fed_gswgan.evaluation.report import evaluate_on_held_out
 
     samples = SAMPLES if options.samples is None else options.samples

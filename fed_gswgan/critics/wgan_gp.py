@@ -14,7 +14,7 @@ from fed_gswgan.critics.closed_form import (
     is_piecewise_linear,
     set_piecewise_linear_gradient,
 )
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
@@ -70,7 +70,7 @@ def critic_optimizer(
 def train_critic(
     critic: nn.Module,
     optimizer: torch.optim.Optimizer,
-    shard: WriterShard,
+    shard: ClientDataset,
     samples_NBCHW: Tensor,
     labels_NB: Tensor,
     config: CriticConfig,
@@ -137,7 +137,7 @@ def set_gradient_by_autograd(
 
 
 def draw_batch(
-    shard: WriterShard,
+    shard: ClientDataset,
     samples_NBCHW: Tensor,
     labels_NB: Tensor,
     step: int,
@@ -152,7 +152,7 @@ def draw_batch(
 
 
 def draw_images(
-    shard: WriterShard, labels_B: np.ndarray, randomness: np.random.Generator
+    shard: ClientDataset, labels_B: np.ndarray, randomness: np.random.Generator
 ) -> Tensor:
     """Draw one image for each label, with replacement; any image where the shard has none."""
     by_label = np.argsort(shard.labels, kind="stable")
@@ -246,7 +246,7 @@ CRITIC_STEPS = 5  # a generator step, as in WGAN-GP
 def warm_start(
     critic: nn.Module,
     optimizer: torch.optim.Optimizer,
-    shard: WriterShard,
+    shard: ClientDataset,
     num_classes: int,
     config: CriticConfig,
     adam: AdamConfig,

@@ -1,20 +1,18 @@
-"""scikit-learn's bundled 8x8 digits, so that everything runs without a download.
+"""Digits of scikit-learn, 8x8 pixels, bundled with it: no download is needed.
 
-13 people filled in forms whose 1,797 digits lie one after the other. 14 blocks of forms are known,
-not which person wrote which, so one block is one client. **The held-out images come from the same
-people as the shards**: they show how well a distribution was learned, not how well new people's is.
+13 writers filled in forms whose 1,797 digits lie one after the other. 14 blocks of forms are known,
+but not the writer of each, so one block is one client. **The held-out images are by the same
+writers as the shards**: they show how well a distribution was learned, not how well it generalises
+to new writers.
 """
-
-from bisect import bisect_right
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fed_gswgan.data.class_sets import digit_class_set
-from fed_gswgan.data.held_out_rule import fixed_fraction
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabelledImages, WriterShard
+from fed_gswgan.data.characters import IMAGE_SHAPE, digit_class_set
+from fed_gswgan.data.client_dataset import ClientDataset, Images, LabelledImages
+from fed_gswgan.data.held_out import fixed_fraction
 
 BLOCK_STARTS = (0, 130, 256, 386, 516, 646, 776, 915, 1029, 1157, 1287, 1415, 1545, 1667)
 BLOCK_IDS = tuple(f"block-{number:02d}" for number in range(1, len(BLOCK_STARTS) + 1))
@@ -33,11 +31,19 @@ class DigitsSource:
 
     name = "digits"
     unit = "one block of forms"
+    image_shape = IMAGE_SHAPE
     held_out_writers: tuple[str, ...] = ()
 
     def __init__(self, classes: str, min_images_per_writer: int) -> None:
+        from sklearn.datasets import load_digits  # slow to import, and only needed here
+
         self.class_names = digit_class_set(classes).names
-        self._rows = dict(zip(BLOCK_IDS, self._shard_rows(), strict=True))
+        table = load_digits()
+        self._images, self._labels = table.images, table.target.astype(np.int64)
+        self._held_out_rows = held_out_rows(self._labels)
+        kept = np.setdiff1d(np.arange(len(self._labels)), self._held_out_rows)
+        blocks = np.searchsorted(BLOCK_STARTS, kept, side="right") - 1
+        self._rows = {block: kept[blocks == number] for number, block in enumerate(BLOCK_IDS)}
         self.writer_ids = tuple(
             block for block, rows in self._rows.items() if len(rows) >= min_images_per_writer
         )
@@ -48,7 +54,7 @@ class DigitsSource:
                 f"the largest has {most}"
             )
 
-    def shard(self, writer_id: str) -> WriterShard:
+    def shard(self, writer_id: str) -> ClientDataset:
         """Return the images of one block that are not held out.
 
         Raises:
@@ -57,39 +63,19 @@ class DigitsSource:
         if writer_id not in self.writer_ids:
             raise ValueError(f"digits: block {writer_id!r} must be one of {self.writer_ids}")
         rows = self._rows[writer_id]
-        return WriterShard((writer_id,), enlarge(self._images[rows]), self._labels[rows])
+        return ClientDataset((writer_id,), enlarge(self._images[rows]), self._labels[rows])
 
     def held_out(self) -> LabelledImages:
         """Return the 300 held-out images, 30 of each class."""
-        rows = held_out_rows(self._labels)
+        rows = self._held_out_rows
         return LabelledImages(enlarge(self._images[rows]), self._labels[rows], "digits, held out")
-
-    def _shard_rows(self) -> list[NDArray[np.int64]]:
-        kept = np.setdiff1d(np.arange(len(self._labels)), held_out_rows(self._labels))
-        blocks = np.array([bisect_right(BLOCK_STARTS, row) - 1 for row in kept])
-        return [kept[blocks == block] for block in range(len(BLOCK_STARTS))]
-
-    @property
-    def _images(self) -> NDArray[np.float64]:
-        return self._table[0]
-
-    @property
-    def _labels(self) -> NDArray[np.int64]:
-        return self._table[1]
-
-    @cached_property
-    def _table(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        from sklearn.datasets import load_digits  # slow to import, and only needed here
-
-        table = load_digits()
-        return table.images, table.target.astype(np.int64)
 
 
 def held_out_rows(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the 300 rows that are in no shard: the same ones for every run and seed.
 
-    Each class's rows are cut into 30 stretches, and one row is taken from each stretch; so every
-    block gives some.
+    Each class's rows are cut into 30 stretches, and one row is taken from each, so every block
+    contributes some.
     """
     rows = [
         stretch[int(fixed_fraction(f"digits {label} {number}") * len(stretch))]

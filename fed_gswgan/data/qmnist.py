@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_gswgan.data.class_sets import digit_class_set
-from fed_gswgan.data.data_location import CACHE_DIR, ENVIRONMENT_VARIABLE, data_root, require_file
-from fed_gswgan.data.idx_file import map_idx
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, Images, LabelledImages, WriterShard
+from fed_gswgan.data.characters import IMAGE_SHAPE, digit_class_set
+from fed_gswgan.data.client_dataset import ClientDataset, Images, LabelledImages
+from fed_gswgan.data.files import CACHE_DIR, ENVIRONMENT_VARIABLE, data_root, map_idx, require_file
 
 FILES = tuple(
     f"QMNIST/raw/qmnist-{part}-{kind}"
@@ -27,13 +26,13 @@ class QmnistSource:
     """QMNIST by writer; a ``WriterSource``.
 
     The clients are the writers of MNIST's training digits. The held-out images are MNIST's 10,000
-    test digits, by 297 other people. The minimum is compared with a writer's training digits.
+    test digits, by 297 other writers. The minimum is compared with a writer's training digits.
 
     Args:
         data_dir: holds ``QMNIST/raw``; empty: FED_GSWGAN_DATA does, else it is downloaded to the
             user's cache.
         classes: ``all`` or ``digits``.
-        min_images_per_writer: a training writer with fewer is used for nothing.
+        min_images_per_writer: a training writer with fewer is left out.
 
     Raises:
         FileNotFoundError: a file is missing, or cannot be downloaded.
@@ -42,6 +41,7 @@ class QmnistSource:
 
     name = "qmnist"
     unit = "one MNIST writer"
+    image_shape = IMAGE_SHAPE
 
     def __init__(self, data_dir: str, classes: str, min_images_per_writer: int) -> None:
         self.class_names = digit_class_set(classes).names
@@ -62,17 +62,17 @@ class QmnistSource:
         """The writers of MNIST's test digits, sorted; none of them is a client."""
         return _ids(np.unique(self._test[1][:, WRITER_COLUMN]))
 
-    def shard(self, writer_id: str) -> WriterShard:
+    def shard(self, writer_id: str) -> ClientDataset:
         """Return one writer's training digits.
 
         Raises:
             ValueError: the writer is held out, below the minimum or unknown.
         """
         if writer_id not in self.writer_ids:
-            raise ValueError(f"qmnist: writer {writer_id!r} is none of the clients' writers")
+            raise ValueError(f"qmnist: writer {writer_id!r} is not a client's writer")
         pixels, targets = self._train
         rows = targets[:, WRITER_COLUMN] == int(writer_id)
-        return WriterShard((writer_id,), _scaled(pixels[rows]), targets[rows, 0])
+        return ClientDataset((writer_id,), _scaled(pixels[rows]), targets[rows, 0])
 
     def held_out(self) -> LabelledImages:
         """Return MNIST's 10,000 test digits."""
@@ -91,7 +91,7 @@ class QmnistSource:
 def _load(root: Path, part: str, limit: int | None = None) -> Digits:
     pixels_path, targets_path = (root / file for file in FILES if f"-{part}-" in file)
     pixels, targets = map_idx(pixels_path)[:limit], map_idx(targets_path)[:limit]
-    if pixels.shape[1:] != (28, 28) or targets.shape != (len(pixels), 8) or not len(pixels):
+    if pixels.shape[1:] != IMAGE_SHAPE[1:] or targets.shape != (len(pixels), 8) or not len(pixels):
         raise ValueError(
             f"{pixels_path}, {targets_path}: must be images (N, 28, 28) and targets (N, 8), "
             f"not {pixels.shape} and {targets.shape}"
@@ -104,14 +104,14 @@ def _downloaded() -> Path:
     root = CACHE_DIR.expanduser()
     if all((root / file).is_file() for file in FILES):
         return root
-    from torchvision.datasets import QMNIST  # slow to import, and needed for the first run alone
+    from torchvision.datasets import QMNIST  # slow to import, and needed only for the first run
 
     for what in ("train", "test10k"):
         try:
             QMNIST(root, what=what, download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f"{root / 'QMNIST/raw'}: not there, and not to be downloaded ({error}); {ADVICE}"
+                f"{root / 'QMNIST/raw'}: missing, and the download failed ({error}); {ADVICE}"
             ) from error
     return root
 

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST as wholes: the images that lie in one place, and their own test set."""
+"""MNIST and Fashion-MNIST in one place, with their published test images."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fed_gswgan.data.class_sets import DIGITS
-from fed_gswgan.data.data_location import ENVIRONMENT_VARIABLE, data_root, require_file
-from fed_gswgan.data.idx_file import map_idx
-from fed_gswgan.data.writer_shard import check_images
+from fed_gswgan.data.characters import DIGITS
+from fed_gswgan.data.client_dataset import check_images
+from fed_gswgan.data.files import ENVIRONMENT_VARIABLE, data_root, map_idx, require_file
 from fed_gswgan.validation import one_of
 
 GARMENTS = (

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from fed_gswgan.data.own_images import read_own_images
+from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.device_folder import POLICY, SETTINGS, socket_path
 from fed_gswgan.device.device_settings import DeviceSettings, read_settings

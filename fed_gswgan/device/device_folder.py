@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from fed_gswgan.data.own_images import read_own_images
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, read_settings
 from fed_gswgan.device.guard import Guard
@@ -89,9 +89,9 @@ def open_device(
     users = (settings.client_id,)
     Ledger(folder / LEDGER, users, policy).releases()
 
-    def open_shard() -> WriterShard:
+    def open_shard() -> ClientDataset:
         images = read_own_images(Path(settings.data), settings.class_names)
-        return WriterShard(users, images.images, images.labels)
+        return ClientDataset(users, images.images, images.labels)
 
     classes, config = len(settings.class_names), settings.config()
     client = PrivateClient(settings.client_id, users, open_shard, classes, config, policy, folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fed_gswgan.config import CLASS_SETS, Config
-from fed_gswgan.data.class_sets import emnist_class_set
+from fed_gswgan.data.characters import emnist_class_set
 from fed_gswgan.flat_table import Value, to_table, toml_value
 from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
 from fed_gswgan.validation import one_of

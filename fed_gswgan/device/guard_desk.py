@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.guard_frame import Frame
 from fed_gswgan.device.update_guard import UpdateGuard

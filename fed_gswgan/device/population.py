@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.privacy.durable_file import lock, sync_folder
 from fed_gswgan.privacy.ledger import Ledger

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.device.client_folder import ANSWERING, LEDGER, note_failure
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
 from fed_gswgan.privacy.durable_file import held
@@ -94,7 +94,7 @@ class PrivateClient:
         self,
         client_id: str,
         users: tuple[str, ...],
-        open_shard: Callable[[], WriterShard],
+        open_shard: Callable[[], ClientDataset],
         num_classes: int,
         config: Config,
         policy: DevicePolicy,
@@ -127,7 +127,7 @@ class PrivateClient:
             yield Release(self.folder, self._ledger, key, event, shape)
 
     @cached_property
-    def shard(self) -> WriterShard:
+    def shard(self) -> ClientDataset:
         """The client's data, private; read on the first use, which a reservation precedes."""
         return self._open_shard()
 

@@ -6,7 +6,7 @@ Shapes: N sample batches, B batch, C channels, H and W image.
 import numpy as np
 
 from fed_gswgan.config import UPLINK_CODECS
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.device.field_check import check_array, check_round, check_types, check_word
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.policy import DevicePolicy

@@ -12,7 +12,8 @@ import torch
 
 from fed_gswgan.config import Config
 from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE, WriterShard
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.registry import build_critic
 
 
@@ -26,7 +27,7 @@ def try_training(config: Config, num_classes: int) -> None:
         config.critic, critic_steps=1, warm_start_steps=min(config.critic.warm_start_steps, 1)
     )
     blank, labels = np.zeros((2, *IMAGE_SHAPE), np.float32), np.zeros(2, np.int64)
-    shard, randomness = WriterShard(("nobody",), blank, labels), np.random.default_rng(0)
+    shard, randomness = ClientDataset(("nobody",), blank, labels), np.random.default_rng(0)
     samples_BCHW, labels_B = torch.from_numpy(blank), torch.from_numpy(labels)
     try:
         critic = build_critic(once, num_classes, seed=0)

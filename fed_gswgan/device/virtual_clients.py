@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.client_folder import FAILURES, LEDGER
 from fed_gswgan.device.population import Population
 from fed_gswgan.privacy.events import NeighboringRelation, compose

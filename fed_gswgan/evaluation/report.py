@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fed_gswgan.data.writer_source import WriterSource
+from fed_gswgan.data.client_dataset import WriterSource
 from fed_gswgan.evaluation.accuracy import downstream_accuracy
 from fed_gswgan.evaluation.classifier import predicted_labels, train_classifier
 from fed_gswgan.evaluation.distances import frechet_distance, inception_score

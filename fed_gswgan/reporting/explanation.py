@@ -11,7 +11,7 @@ from scipy.special import log_ndtr, ndtri
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
 from fed_gswgan.accounting.trust import SamplingMethod, TrustModel, must_be_believed
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.device.client_folder import LEDGER
 from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fed_gswgan.critics.wgan_gp import train_critic
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.registry import to_state_vector
 from fed_gswgan.training.generator_trainer import draw_labels, draw_latents
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
@@ -17,7 +17,7 @@ from fed_gswgan.training_config import CriticConfig, GeneratorConfig
 def critic_update(
     critic: nn.Module,
     generator: nn.Module,
-    shard: WriterShard,
+    shard: ClientDataset,
     num_classes: int,
     batch_size: int,
     critic_config: CriticConfig,

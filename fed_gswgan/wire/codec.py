@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from fed_gswgan.config import DOWNLINK_CODECS
-from fed_gswgan.data.writer_shard import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.privacy.events import SanitizedGradientEvent, largest_reply_norm, largest_row_norm
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.privacy.sanitizer import SanitizedGradient

@@ -10,8 +10,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.app import app as client_app
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import load_partition, partitions_of
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.partition import load_partition, partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import DeviceSettings, device_share
 from fed_gswgan.device.guard_desk import GuardDesk, largest_request_bytes

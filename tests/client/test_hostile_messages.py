@@ -8,8 +8,8 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from client import virtual_device
 from client.app import app as client_app
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import load_partition, partitions_of
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.partition import load_partition, partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.population import Population
 from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import BudgetExhausted, MalformedInput, RequestExceedsPolicy

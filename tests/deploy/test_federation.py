@@ -18,8 +18,8 @@ from deploy.flower_commands import flower_environment, supernode_command
 from deploy.keep_running import keep_running
 from deploy.program import Program, command_of
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import load_partition, partitions_of
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.partition import load_partition, partitions_of
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.device_folder import create_device
 from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, device_share
 from fed_gswgan.privacy.ledger import Ledger

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from fed_gswgan.config import DataConfig
-from fed_gswgan.data.altered_source import is_swapped
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.registry import is_swapped, open_source
 from simulations.debugging_scenario import main, split_writers
 
 

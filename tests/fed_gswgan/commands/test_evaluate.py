@@ -5,7 +5,7 @@ import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.config import DataConfig
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.evaluation.samplers import write_samples
 
 

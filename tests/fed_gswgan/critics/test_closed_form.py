@@ -19,7 +19,7 @@ from fed_gswgan.critics.wgan_gp import (
     set_gradient_by_autograd,
     train_critic,
 )
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.training_config import AdamConfig, CriticConfig
 
@@ -153,7 +153,7 @@ def test_in_single_precision_it_is_as_near_as_rounding_allows(kind, width):
 
 def trained(kind, steps, seed=0, **settings):
     """A critic after so many steps on a random shard, and the samples it was trained against."""
-    shard = WriterShard(("w",), batch(3, 40)[0].numpy(), np.arange(40) % 5)
+    shard = ClientDataset(("w",), batch(3, 40)[0].numpy(), np.arange(40) % 5)
     critic, config = critic_of(kind, seed), CriticConfig(critic_steps=steps, **settings)
     optimizer = critic_optimizer(critic, config, AdamConfig())
     _, samples, labels, _ = batch(4)

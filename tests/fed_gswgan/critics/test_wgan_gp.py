@@ -17,7 +17,7 @@ from fed_gswgan.critics.wgan_gp import (
     warm_start,
     wasserstein_loss,
 )
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
 from fed_gswgan.training_config import AdamConfig, CriticConfig
@@ -117,7 +117,7 @@ def make_shard(labels):
     """A shard whose image ``i`` is grey of value ``i / 100``."""
     values = np.arange(len(labels), dtype=np.float32) / 100
     images = np.broadcast_to(values[:, None, None, None], (len(labels), 1, 28, 28)).copy()
-    return WriterShard(("somebody",), images, np.array(labels, dtype=np.int64))
+    return ClientDataset(("somebody",), images, np.array(labels, dtype=np.int64))
 
 
 def drawn_indices(images_BCHW):
@@ -411,7 +411,7 @@ def test_vector_of_another_critic_is_refused(change):
 @pytest.fixture
 def shard():
     images = np.random.default_rng(5).random((4, 1, 28, 28), dtype=np.float32)
-    return WriterShard(("somebody",), images, np.array([0, 1, 2, 0], dtype=np.int64))
+    return ClientDataset(("somebody",), images, np.array([0, 1, 2, 0], dtype=np.int64))
 
 
 def warm(shard, steps, seed=0, critic_steps=2, start=None):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.character_rows import invert_paper, keep_classes
-from fed_gswgan.data.class_sets import emnist_class_set
+from fed_gswgan.data.characters import emnist_class_set, invert_paper
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28), (3, 784)])
@@ -32,15 +31,12 @@ def test_wrong_pixels_are_refused_with_the_origin(pixels, rule):
 
 def test_images_of_other_classes_are_dropped_with_their_labels():
     ink = np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None] * np.ones((1, 28, 28))
-    kept = keep_classes(
-        ink.astype(np.float32), np.array([3, 10, 7, 61]), emnist_class_set("digits"), "here"
-    )
+    labels = np.array([3, 10, 7, 61])
+    kept = emnist_class_set("digits").keep(ink.astype(np.float32), labels, "here")
     assert kept.labels.tolist() == [3, 7]
     assert kept.images[:, 0, 0, 0] == pytest.approx([0, 2 / 3])
 
 
 def test_an_image_without_a_label_is_refused():
     with pytest.raises(ValueError, match="here: 2 images need a label each"):
-        keep_classes(
-            np.zeros((2, 1, 28, 28), np.float32), np.array([1]), emnist_class_set("all"), "here"
-        )
+        emnist_class_set("all").keep(np.zeros((2, 1, 28, 28), np.float32), np.array([1]), "here")

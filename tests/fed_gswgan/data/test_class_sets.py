@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.class_sets import DROPPED, digit_class_set, emnist_class_set, whole_class_set
+from fed_gswgan.data.characters import DROPPED, digit_class_set, emnist_class_set, whole_class_set
 
 
 @pytest.mark.parametrize(

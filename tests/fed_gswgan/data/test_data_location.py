@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from fed_gswgan.data.data_location import data_root, own_folder, require_file
+from fed_gswgan.data.files import data_root, own_folder, require_file
 
 
 @pytest.fixture(autouse=True)

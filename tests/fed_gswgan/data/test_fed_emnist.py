@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fed_gswgan.data.fed_emnist import TEST_FILE, TRAIN_FILE, open_fed_emnist
+from fed_gswgan.data.emnist import TEST_FILE, TRAIN_FILE, open_fed_emnist
 
 WRITERS = [f"f{number:04d}_10" for number in range(6)]
 

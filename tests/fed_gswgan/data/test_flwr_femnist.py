@@ -3,7 +3,7 @@ import sys
 import pytest
 from PIL import Image
 
-from fed_gswgan.data.flwr_femnist import open_flwr_femnist, people_of_rows
+from fed_gswgan.data.flwr_dataset import open_flwr_femnist, source_of_rows
 
 WRITERS = [f"f{number:04d}_10" for number in range(6)]
 
@@ -35,7 +35,7 @@ def table():
 
 
 def test_rows_are_grouped_by_writer_with_ink_one():
-    source = people_of_rows(table(), "all", 2)
+    source = source_of_rows(table(), "all", 2)
     assert sorted(source.writer_ids + source.held_out_writers) == WRITERS
     shard = source.shard(source.writer_ids[0])
     assert shard.labels.tolist() == [0, 61]
@@ -45,25 +45,25 @@ def test_rows_are_grouped_by_writer_with_ink_one():
 
 def test_images_are_decoded_when_a_shard_is_read():
     rows = table()
-    source = people_of_rows(rows, "all", 1)
+    source = source_of_rows(rows, "all", 1)
     assert rows.rows_read == 0
     source.shard(source.writer_ids[0])
     assert rows.rows_read == 2
 
 
 def test_the_minimum_counts_the_chosen_classes():
-    assert people_of_rows(table(), "digits", 1).class_names == tuple("0123456789")
+    assert source_of_rows(table(), "digits", 1).class_names == tuple("0123456789")
     with pytest.raises(ValueError, match="0 of 6 writers"):
-        people_of_rows(table(), "digits", 2)
+        source_of_rows(table(), "digits", 2)
 
 
 def test_a_character_out_of_range_is_refused_with_the_writer():
     with pytest.raises(ValueError, match=r"writer_id=f0000_10: label 62 must be 0\.\.61"):
-        people_of_rows(Table([row(WRITERS[0], 62), row(WRITERS[1], 0)]), "all", 1)
+        source_of_rows(Table([row(WRITERS[0], 62), row(WRITERS[1], 0)]), "all", 1)
 
 
 def test_an_image_of_another_size_is_refused_with_the_writer():
-    source = people_of_rows(Table([row(w, 0, size=(32, 28)) for w in WRITERS]), "all", 1)
+    source = source_of_rows(Table([row(w, 0, size=(32, 28)) for w in WRITERS]), "all", 1)
     with pytest.raises(ValueError, match=r"images must be 28x28, not \[\(28, 32\)\]"):
         source.shard(source.writer_ids[0])
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fed_gswgan.data.held_out_rule import fixed_fraction, split_writers
+from fed_gswgan.data.held_out import fixed_fraction, split_writers
 
 
 def writers(count, images=100):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.idx_file import map_idx
+from fed_gswgan.data.files import map_idx
 
 
 def write(path, kind, shape, content):

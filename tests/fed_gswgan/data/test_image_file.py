@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fed_gswgan.data.image_file import read_ink
+from fed_gswgan.data.image_folder import read_ink
 
 
 def save(path, image):

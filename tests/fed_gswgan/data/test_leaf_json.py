@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fed_gswgan.data.leaf_json import open_leaf_femnist
+from fed_gswgan.data.emnist import open_leaf_femnist
 
 WRITERS = [f"f{number:04d}_10" for number in range(6)]
 
@@ -12,7 +12,7 @@ def write(path, writers):
     path.parent.mkdir(exist_ok=True)
     content = {
         "users": list(writers),
-        "num_samples": [len(labels) for _, labels in writers.values()],
+        "num_samples": [len(x) if isinstance(x, list) else 1 for x, _ in writers.values()],
         "user_data": {writer: {"x": x, "y": y} for writer, (x, y) in writers.items()},
     }
     path.write_text(json.dumps(content))
@@ -48,7 +48,7 @@ def test_the_minimum_counts_the_chosen_classes(tmp_path):
 
 
 def test_the_same_people_are_held_out_as_from_other_packagings_of_the_set(tmp_path):
-    from fed_gswgan.data.held_out_rule import split_writers
+    from fed_gswgan.data.held_out import split_writers
 
     write(tmp_path / "a.json", {w: (paper(1), [1]) for w in WRITERS})
     expected = split_writers(dict.fromkeys(WRITERS, 1), 1, "fed-emnist").held_out
@@ -64,6 +64,8 @@ def test_the_same_people_are_held_out_as_from_other_packagings_of_the_set(tmp_pa
         ([1.0], [1], "f0002_10/x: every image must have 784 numbers"),
         ([[255.0] * 784], [1], r"f0002_10/x: pixels must lie in \[0, 1\]"),
         ([["a"] * 784], [1], "f0002_10/x: pixels must be numbers"),
+        (paper(2), [1], "f0002_10/y: must be a list of 2 entries"),
+        (7, [1], "f0002_10/x: must be a list of 1 entries"),
     ],
 )
 def test_wrong_content_is_refused_with_file_and_user(tmp_path, x, y, rule):
@@ -93,3 +95,29 @@ def test_a_shard_keeps_grey_levels(tmp_path):
     write(tmp_path / "a.json", {w: ([[0.75] * 784], [1]) for w in WRITERS})
     source = open_leaf_femnist(str(tmp_path), "all", 1)
     assert np.unique(source.shard(source.writer_ids[0]).images).tolist() == [0.25]
+
+
+def leaf(**changes):
+    users = {"f1": {"x": paper(1), "y": [7]}, "f2": {"x": paper(2), "y": [1, 2]}}
+    return {"users": list(users), "num_samples": [1, 2], "user_data": users, **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("", "must be a LEAF file"),
+        ("[]", "must be a LEAF file"),
+        (json.dumps(leaf())[:-20], "must be a LEAF file"),
+        ({"users": ["f1"]}, "num_samples"),
+        (leaf(users="f1"), "two lists and an object"),
+        (leaf(users=["f1", "f3"]), "must name the same users"),
+        (leaf(users=["f1", "f1"]), "must name the same users"),
+        (leaf(num_samples=[1, 2, 3]), "they have 2, 3 and 2"),
+        (leaf(num_samples=[0, 2]), "num_samples of user 'f1' is 0 and must be >= 1"),
+        (leaf(user_data={"f1": {"x": paper(1)}, "f2": 1}), "user_data/f1: must be an object"),
+    ],
+)
+def test_another_layout_is_refused_with_the_file_and_the_rule(tmp_path, content, rule):
+    (tmp_path / "a.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(ValueError, match=rf"a\.json.*{rule}"):
+        open_leaf_femnist(str(tmp_path), "all", 1)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fed_gswgan.data.own_images import read_own_images
+from fed_gswgan.data.image_folder import read_own_images
 
 NAMES = ("a", "b", "c")
 INK = np.zeros((6, 28, 28), np.uint8)

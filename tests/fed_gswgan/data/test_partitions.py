@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.data.digits import DigitsSource
-from fed_gswgan.data.partitions import Partitions, load_partition, partition_writers
+from fed_gswgan.data.partition import Partitions, load_partition, partition_writers
 
 WRITERS = tuple("abcdefghij")
 

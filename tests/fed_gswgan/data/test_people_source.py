@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabelledImages
+from fed_gswgan.data.client_dataset import LabelledImages
+from fed_gswgan.data.held_out import SplitSource
 
 
 def open_people(count=20, minimum=1, counts=None):
@@ -13,9 +13,10 @@ def open_people(count=20, minimum=1, counts=None):
         pixels = np.full((2, 1, 28, 28), int(writer_id) / 100, dtype=np.float32)
         return LabelledImages(pixels, np.array([0, 1], dtype=np.int64), f"writer {writer_id}")
 
-    source = PeopleSource(
+    source = SplitSource(
         name="people",
         unit="one person",
+        image_shape=(1, 28, 28),
         class_names=("a", "b"),
         image_counts=counts or {f"{number:02d}": 2 for number in range(count)},
         min_images_per_writer=minimum,
@@ -59,4 +60,4 @@ def test_an_impossible_minimum_is_refused_at_opening():
 
 
 def test_its_text_shows_no_counts():
-    assert repr(open_people()[0]) == "PeopleSource('people')"
+    assert repr(open_people()[0]) == "SplitSource('people')"

@@ -44,7 +44,7 @@ def test_held_out_digits_are_the_test_writers(folder):
     source = QmnistSource(str(folder), "digits", 1)
     assert source.held_out_writers == ("0020", "0021")
     assert source.held_out().labels.tolist() == [1, 2]
-    with pytest.raises(ValueError, match="'0020' is none of the clients' writers"):
+    with pytest.raises(ValueError, match="'0020' is not a client's writer"):
         source.shard("0020")
 
 

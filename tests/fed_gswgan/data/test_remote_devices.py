@@ -1,8 +1,8 @@
 import pytest
 
 from fed_gswgan.config import Config, DataConfig
-from fed_gswgan.data.partitions import partitions_of
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.partition import partitions_of
+from fed_gswgan.data.registry import open_source
 
 DEVICES = {"dataset": "devices", "max-clients": 3, "evaluation-samples": 0}
 

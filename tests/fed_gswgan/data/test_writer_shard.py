@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.writer_shard import LabelledImages, WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages
 
 
 def images(count=2, value=0.5):
@@ -14,8 +14,8 @@ def labels(*values):
 
 @pytest.mark.parametrize("text", [repr, str])
 def test_text_shows_neither_writer_nor_count_nor_pixel(text):
-    shown = text(WriterShard(("f0001_41",), images(), labels()))
-    assert shown == "WriterShard(private)"
+    shown = text(ClientDataset(("f0001_41",), images(), labels()))
+    assert shown == "ClientDataset(private)"
     assert text(LabelledImages(images(), labels())) == "LabelledImages(private)"
 
 
@@ -24,7 +24,7 @@ def test_text_shows_neither_writer_nor_count_nor_pixel(text):
     [
         (images().astype(np.float64), labels(), "float32"),
         (images(), labels().astype(np.int32), "int64"),
-        (images()[:, 0], labels(), r"\(N, 1, 28, 28\).*\(2, 28, 28\)"),
+        (images()[:, 0], labels(), r"\(N, C, H, W\).*\(2, 28, 28\)"),
         (images(), labels(1, 2, 3), r"\(3,\)"),
         (images(0), labels()[:0], "no image"),
         (images(value=1.5), labels(), r"\[0, 1\].*1.5"),
@@ -36,7 +36,7 @@ def test_text_shows_neither_writer_nor_count_nor_pixel(text):
 )
 def test_wrong_content_is_refused_with_the_writer_and_the_rule(pixels, numbers, rule):
     with pytest.raises(ValueError, match=f"writer f0001_41: .*{rule}"):
-        WriterShard(("f0001_41",), pixels, numbers)
+        ClientDataset(("f0001_41",), pixels, numbers)
     with pytest.raises(ValueError, match=f"some file: .*{rule}"):
         LabelledImages(pixels, numbers, "some file")
 
@@ -44,14 +44,14 @@ def test_wrong_content_is_refused_with_the_writer_and_the_rule(pixels, numbers, 
 @pytest.mark.parametrize("writers", [(), ("a", "a")])
 def test_each_writer_is_named_once(writers):
     with pytest.raises(ValueError, match="once"):
-        WriterShard(writers, images(), labels())
+        ClientDataset(writers, images(), labels())
 
 
 def test_merge_keeps_writers_and_images_in_order():
-    merged = WriterShard.merge(
+    merged = ClientDataset.merge(
         [
-            WriterShard(("b",), images(1, 0.25), labels(3)),
-            WriterShard(("a", "c"), images(2, 0.75), labels(1, 2)),
+            ClientDataset(("b",), images(1, 0.25), labels(3)),
+            ClientDataset(("a", "c"), images(2, 0.75), labels(1, 2)),
         ]
     )
     assert merged.writer_ids == ("b", "a", "c")
@@ -60,8 +60,8 @@ def test_merge_keeps_writers_and_images_in_order():
 
 
 def test_nothing_to_merge_and_a_writer_in_two_shards_are_refused():
-    shard = WriterShard(("a",), images(), labels())
+    shard = ClientDataset(("a",), images(), labels())
     with pytest.raises(ValueError, match="at least one"):
-        WriterShard.merge([])
+        ClientDataset.merge([])
     with pytest.raises(ValueError, match="once"):
-        WriterShard.merge([shard, shard])
+        ClientDataset.merge([shard, shard])

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from fed_gswgan.config import DATASETS, DataConfig
-from fed_gswgan.data.writer_source import open_source
+from fed_gswgan.data.registry import open_source
 
 
 def test_digits_open_without_any_setting():
@@ -58,7 +58,7 @@ def test_every_other_set_says_what_it_misses(monkeypatch, tmp_path, dataset):
 
 def test_importing_the_sources_loads_neither_flower_nor_torch():
     code = (
-        "import sys, fed_gswgan.data.writer_source, fed_gswgan.data.partitions\n"
+        "import sys, fed_gswgan.data.registry, fed_gswgan.data.partition\n"
         "print(sorted({'flwr', 'torch', 'torchvision', 'sklearn'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.privacy.ledger import Ledger
@@ -31,7 +31,7 @@ class WatchedShard:
     def __init__(self) -> None:
         random = np.random.default_rng(0)
         images = random.random((8, 1, 28, 28), dtype=np.float32)
-        self._shard = WriterShard(USERS, images, np.arange(8, dtype=np.int64) % NUM_CLASSES)
+        self._shard = ClientDataset(USERS, images, np.arange(8, dtype=np.int64) % NUM_CLASSES)
         self.reads = 0
 
     def __getattr__(self, name: str) -> Any:

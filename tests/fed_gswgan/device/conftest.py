@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.virtual_clients import policy_of_run
@@ -73,7 +73,7 @@ def make_shard():
 
     def make(images=8, seed=0):
         labels = np.arange(images, dtype=np.int64) % NUM_CLASSES
-        return WriterShard(("f0001",), pixels(seed, images), labels)
+        return ClientDataset(("f0001",), pixels(seed, images), labels)
 
     return make
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device import private_client
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
@@ -497,13 +497,13 @@ class TestReplies:
     @pytest.mark.parametrize(
         "shard",
         [
-            lambda: WriterShard(
+            lambda: ClientDataset(
                 ("a",), np.zeros((1, 1, 28, 28), np.float32), np.array([2], np.int64)
             ),
-            lambda: WriterShard(
+            lambda: ClientDataset(
                 ("a",), np.ones((20, 1, 28, 28), np.float32), np.zeros(20, np.int64)
             ),
-            lambda: WriterShard(
+            lambda: ClientDataset(
                 ("a",), np.full((3, 1, 28, 28), 0.5, np.float32), np.array([7, 8, 9], np.int64)
             ),
         ],

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.population import POPULATION, Population, virtual_client_id
 from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.device.client_folder import FAILURES
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
@@ -33,7 +33,7 @@ REQUEST = UpdateRequest(
 
 def shard():
     images = np.random.default_rng(0).random((6, 1, 28, 28), dtype=np.float32)
-    return WriterShard(("f0001",), images, np.arange(6) % CLASSES)
+    return ClientDataset(("f0001",), images, np.arange(6) % CLASSES)
 
 
 def no_data():

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device import virtual_clients
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.population import Population

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from fed_gswgan.data.writer_shard import LabelledImages
+from fed_gswgan.data.client_dataset import LabelledImages
 from fed_gswgan.evaluation.report import evaluate, evaluate_on_held_out
 
 LABELS = np.arange(60, dtype=np.int64) % 2

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.partitions import Partitions
+from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.population import Population
 from fed_gswgan.device.virtual_clients import policy_of_run
 from fed_gswgan.privacy.events import SanitizedGradientEvent

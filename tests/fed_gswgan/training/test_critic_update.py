@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.writer_shard import WriterShard
+from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.training.critic_update import critic_update
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
@@ -12,7 +12,7 @@ GENERATOR = GeneratorConfig(generator_width=4, latent_dim=3)
 @pytest.fixture
 def update():
     images = np.random.default_rng(0).random((6, 1, 28, 28), dtype=np.float32)
-    shard = WriterShard(("f0001",), images, np.arange(6) % 3)
+    shard = ClientDataset(("f0001",), images, np.arange(6) % 3)
 
     def train(steps=2, rate=1e-2, seed=0):
         config = CriticConfig(critic_width=8, critic_steps=steps, critic_learning_rate=rate)

@@ -2,15 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, cast, overload
 
 import numpy as np
 
-from fed_gswgan.data.character_rows import invert_paper, keep_classes
-from fed_gswgan.data.class_sets import ClassSet, emnist_class_set
-from fed_gswgan.data.people_source import PeopleSource
-from fed_gswgan.data.writer_shard import LabelledImages
+from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set, invert_paper
+from fed_gswgan.data.client_dataset import LabelledImages
+from fed_gswgan.data.held_out import SplitSource
 from fed_gswgan.optional_extra import needs_extra
 
 DATASET = "flwrlabs/femnist"
@@ -30,17 +28,17 @@ class Rows(Protocol):
     def __getitem__(self, key: int, /) -> Mapping[str, Any]: ...
 
 
-def open_flwr_femnist(classes: str, min_images_per_writer: int) -> PeopleSource:
+def open_flwr_femnist(classes: str, min_images_per_writer: int) -> SplitSource:
     """Download (once, to Hugging Face's cache) and open ``flwrlabs/femnist``.
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
         ValueError: the table is not the one expected.
     """
-    return people_of_rows(_load_rows(), classes, min_images_per_writer)
+    return source_of_rows(_load_rows(), classes, min_images_per_writer)
 
 
-def people_of_rows(rows: Rows, classes: str, min_images_per_writer: int) -> PeopleSource:
+def source_of_rows(rows: Rows, classes: str, min_images_per_writer: int) -> SplitSource:
     """Group the rows of a table by writer; images are decoded when a shard is read.
 
     The minimum is compared with a writer's rows of the chosen classes.
@@ -53,43 +51,32 @@ def people_of_rows(rows: Rows, classes: str, min_images_per_writer: int) -> Peop
     for number, writer_id in enumerate(rows["writer_id"]):
         row_numbers[str(writer_id)].append(number)
     labels = np.array(list(rows["character"]))
-    table = FemnistTable(rows, dict(row_numbers), class_set)
-    return PeopleSource(
+
+    def read(writer_id: str) -> LabelledImages:
+        pixels = [
+            np.asarray(rows[number]["image"].convert("L")) for number in row_numbers[writer_id]
+        ]
+        if sizes := {image.shape for image in pixels} - {IMAGE_SHAPE[1:]}:
+            raise ValueError(f"{_origin(writer_id)}: images must be 28x28, not {sorted(sizes)}")
+        images = invert_paper(np.stack(pixels).astype(np.float32) / 255, _origin(writer_id))
+        return class_set.keep(images, labels[row_numbers[writer_id]], _origin(writer_id))
+
+    return SplitSource(
         name="flwr-femnist",
         unit="one EMNIST writer",
+        image_shape=IMAGE_SHAPE,
         class_names=class_set.names,
         image_counts={
-            writer_id: class_set.count_kept(labels[numbers], table.origin(writer_id))
+            writer_id: class_set.count_kept(labels[numbers], _origin(writer_id))
             for writer_id, numbers in row_numbers.items()
         },
         min_images_per_writer=min_images_per_writer,
-        read=table.read,
+        read=read,
     )
 
 
-@dataclass(frozen=True, repr=False)
-class FemnistTable:
-    """A table, and the rows of each writer in it."""
-
-    rows: Rows
-    row_numbers: dict[str, list[int]]
-    class_set: ClassSet
-
-    def origin(self, writer_id: str) -> str:
-        """Return what an error names."""
-        return f"{DATASET}:writer_id={writer_id}"
-
-    def read(self, writer_id: str) -> LabelledImages:
-        """Return all images of one writer, in the table's order."""
-        origin = self.origin(writer_id)
-        rows = [self.rows[number] for number in self.row_numbers[writer_id]]
-        pixels = [np.asarray(row["image"].convert("L")) for row in rows]
-        sizes = {image.shape for image in pixels}
-        if sizes != {(28, 28)}:
-            raise ValueError(f"{origin}: images must be 28x28, not {sorted(sizes)}")
-        images = invert_paper(np.stack(pixels).astype(np.float32) / 255, origin)
-        labels = np.array([row["character"] for row in rows])
-        return keep_classes(images, labels, self.class_set, origin)
+def _origin(writer_id: str) -> str:
+    return f"{DATASET}:writer_id={writer_id}"
 
 
 def _load_rows() -> Rows:
@@ -101,5 +88,5 @@ def _load_rows() -> Rows:
         partitioners={"train": NaturalIdPartitioner(partition_by="writer_id")},
         shuffle=False,
     )
-    # The whole split, grouped here: the partitioner gives the same groups, yet without their sizes.
+    # The whole split, grouped here: the partitioner has the same groups, but not their sizes.
     return cast(Rows, federated.load_split("train"))

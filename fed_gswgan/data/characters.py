@@ -1,15 +1,19 @@
-"""Which classes a run keeps, and what their labels become.
+"""Handwritten characters: image shape, polarity, and the classes that a run keeps.
 
 EMNIST numbers its 62 characters 0-9, then A-Z as 10-35, then a-z as 36-61.
 """
 
 import string
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fed_gswgan.data.client_dataset import Images, LabelledImages
+
+IMAGE_SHAPE = (1, 28, 28)
+PIXELS = 28 * 28
 
 DROPPED = -1
 
@@ -55,8 +59,23 @@ class ClassSet:
         return new_labels
 
     def count_kept(self, labels: NDArray[Any], origin: str) -> int:
-        """Return how many of these images belong to the set."""
+        """Return the number of images that belong to the set."""
         return int((self.relabel(labels, origin) != DROPPED).sum())
+
+    def keep(self, images: Images, labels: NDArray[Any], origin: str) -> LabelledImages:
+        """Drop the images of other classes and give the rest their new labels.
+
+        Raises:
+            ValueError: not one label an image, a label that the data set does not have, or no
+                image left.
+        """
+        if labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"{origin}: {len(images)} images need a label each, not {labels.shape}"
+            )
+        new_labels = self.relabel(labels, origin)
+        kept = new_labels != DROPPED
+        return LabelledImages(images[kept], new_labels[kept], origin)
 
 
 def emnist_class_set(classes: str) -> ClassSet:
@@ -65,25 +84,21 @@ def emnist_class_set(classes: str) -> ClassSet:
     Args:
         classes: ``digits`` (10), ``letters`` (52), ``all`` (62) or ``merged`` (47).
     """
-    names = dict(digits=DIGITS, letters=LETTERS, all=CHARACTERS, merged=tuple(_merged_names()))[
-        classes
+    merged = [
+        character.upper() if classes == "merged" and character in MERGED_LETTERS else character
+        for character in CHARACTERS
     ]
+    by_name = dict(digits=DIGITS, letters=LETTERS, all=CHARACTERS, merged=CHARACTERS)
+    names = tuple(name for name in by_name[classes] if name in merged)
     position = {name: label for label, name in enumerate(names)}
-    merges = classes == "merged"
-    return ClassSet(
-        names,
-        tuple(
-            position.get(_merge(character) if merges else character, DROPPED)
-            for character in CHARACTERS
-        ),
-    )
+    return ClassSet(names, tuple(position.get(character, DROPPED) for character in merged))
 
 
 def whole_class_set(classes: str, names: tuple[str, ...], *, accepted: tuple[str, ...]) -> ClassSet:
     """Return all classes of a data set that has no letters to choose from.
 
     Raises:
-        ValueError: ``classes`` asks for a choice that this data set cannot give.
+        ValueError: ``classes`` asks for a choice that this data set does not offer.
     """
     if classes not in accepted:
         raise ValueError(
@@ -94,7 +109,7 @@ def whole_class_set(classes: str, names: tuple[str, ...], *, accepted: tuple[str
 
 
 def digit_class_set(classes: str) -> ClassSet:
-    """Return the ten digits, for a data set which has nothing else.
+    """Return the ten digits, for a data set of digits only.
 
     Raises:
         ValueError: ``classes`` is ``letters`` or ``merged``.
@@ -102,9 +117,24 @@ def digit_class_set(classes: str) -> ClassSet:
     return whole_class_set(classes, DIGITS, accepted=("all", "digits"))
 
 
-def _merge(character: str) -> str:
-    return character.upper() if character in MERGED_LETTERS else character
+def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
+    """Turn white paper (1) with dark ink (0) into paper 0 and ink 1.
 
+    Args:
+        pixels: numbers in [0, 1], shape (N, 28, 28) or (N, 784).
+        origin: what an error names.
 
-def _merged_names() -> Iterator[str]:
-    return (character for character in CHARACTERS if _merge(character) == character)
+    Returns:
+        float32 (N, 1, 28, 28) in [0, 1].
+
+    Raises:
+        ValueError: another shape, or a pixel outside [0, 1] or not finite.
+    """
+    if pixels.shape[1:] not in (IMAGE_SHAPE[1:], (PIXELS,)):
+        raise ValueError(f"{origin}: must be (N, 28, 28) or (N, 784), not {pixels.shape}")
+    if not np.issubdtype(pixels.dtype, np.number):
+        raise ValueError(f"{origin}: pixels must be numbers, not {pixels.dtype}")
+    low, high = pixels.min(initial=1), pixels.max(initial=0)
+    if not (low >= 0 and high <= 1):  # also false where a pixel is not a number
+        raise ValueError(f"{origin}: pixels must lie in [0, 1], these reach from {low} to {high}")
+    return (1 - pixels.astype(np.float32)).reshape(-1, *IMAGE_SHAPE)

@@ -1,11 +1,10 @@
-"""How writers are dealt to clients, and how a client's shard is read."""
+"""Partitions: how writers are dealt to clients, and how a client's images are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fed_gswgan.config import DataConfig
-from fed_gswgan.data.writer_shard import WriterShard
-from fed_gswgan.data.writer_source import WriterSource
+from fed_gswgan.data.client_dataset import ClientDataset, WriterSource
 from fed_gswgan.validation import at_least
 
 Partition = tuple[str, ...]  # the writers, or the users, of one client
@@ -13,11 +12,11 @@ Partition = tuple[str, ...]  # the writers, or the users, of one client
 
 @dataclass(frozen=True)
 class Partitions:
-    """Whose shard each client holds and who its users are, told client by client.
+    """The shard and the users of each client.
 
     Where the clients are virtual, the shards are dealt to them in turn, so several may hold the
-    same images. Each of them has users of its own all the same, named ``WRITER/COPY``: what one
-    client releases is charged to no other's users.
+    same images. Each of them still has users of its own, named ``WRITER/COPY``: a release of
+    one client is charged to no other client's users.
 
     Attributes:
         shards: the writers of each shard.
@@ -31,11 +30,11 @@ class Partitions:
         return self.virtual_clients or len(self.shards)
 
     def writers(self, partition_id: int) -> Partition:
-        """Return whose images the client holds; partition ids run from 0."""
+        """Return the writers of the client's images; partition ids run from 0."""
         return self.shards[partition_id % len(self.shards)]
 
     def users(self, partition_id: int) -> Partition:
-        """Return who is charged for what the client releases; nobody is a user of two clients."""
+        """Return the users charged for the client's releases; no user belongs to two clients."""
         if not self.virtual_clients:
             return self.shards[partition_id]
         copy, shard = divmod(partition_id, len(self.shards))
@@ -87,10 +86,10 @@ def partitions_of(source: WriterSource, config: DataConfig) -> Partitions:
     return Partitions(shards, config.virtual_clients)
 
 
-def load_partition(source: WriterSource, writers: Partition) -> WriterShard:
+def load_partition(source: WriterSource, writers: Partition) -> ClientDataset:
     """Read the shards of one client's writers as one.
 
     Raises:
         ValueError: no writer is named, or one has no shard in the source.
     """
-    return WriterShard.merge([source.shard(writer_id) for writer_id in writers])
+    return ClientDataset.merge([source.shard(writer_id) for writer_id in writers])
