@@ -1,4 +1,8 @@
-"""Audit of a sanitizer: an attempt to refute its claimed privacy."""
+"""Audit of a sanitizer: an attempt to refute its claimed privacy.
+
+It refutes or it does not; it proves nothing. It looks at what is released, not at how long that
+took.
+"""
 
 import math
 import os
@@ -23,6 +27,8 @@ from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.noise_source import NoiseSource
 from fed_gswgan.privacy.sanitizer import sanitize
 from fed_gswgan.validation import at_least, between
+
+Claim = Callable[[SanitizedGradientEvent, NeighboringRelation], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,103 @@ class AuditReport:
         return tuple(result.title for result in results if result.refuted)
 
 
+def shipped(noise_source: NoiseSource) -> SanitizeMessages:
+    """Return the sanitizer that clients run, as an audit calls it."""
+    return lambda messages, event: [
+        sanitize(message, event, noise_source).values_BCHW for message in messages
+    ]
+
+
+def audit(
+    sanitize_messages: SanitizeMessages,
+    *,
+    repeats: int,
+    confidence: float = 0.999,
+    delta: float = 1e-5,
+    until_refuted: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> AuditReport:
+    """Try to refute that ``sanitize_messages`` is as private as its events say.
+
+    Args:
+        sanitize_messages: the sanitizer.
+        repeats: releases in each world of a case; half of them choose a threshold. Several
+            hundred find half the noise; several thousand, noise that is a quarter too small.
+        confidence: with which a sound sanitizer passes everything. Checks and cases share the
+            rest equally (Bonferroni), so it holds for the audit as a whole.
+        delta: at which epsilon is reported; no verdict depends on it.
+        until_refuted: stop at the first violation.
+        on_progress: called with the number of cases done and that of all.
+    """
+    at_least(2, repeats=repeats)
+    between(0, 1, confidence=confidence)
+    between(0, 1, delta=delta)
+    cases = worst_cases()
+    false_alarm = (1 - confidence) / (len(CHECKS) + len(cases))
+    checks = tuple(run_check(title, sanitize_messages, false_alarm) for title in CHECKS)
+    stop = until_refuted and any(check.refuted for check in checks)
+    results: list[CaseResult] = []
+    while len(results) < len(cases) and not stop:
+        case = cases[len(results)]
+        results.append(try_case(case, sanitize_messages, repeats, false_alarm, delta))
+        on_progress(len(results), len(cases))
+        stop = until_refuted and results[-1].refuted
+    return AuditReport(
+        repeats=repeats,
+        confidence=confidence,
+        delta=delta,
+        checks=checks,
+        cases=tuple(results),
+    )
+
+
+def try_case(
+    case: WorstCase,
+    sanitize_messages: SanitizeMessages,
+    repeats: int,
+    false_alarm: float,
+    delta: float = 1e-5,
+    claimed_mu: Claim = SanitizedGradientEvent.mu,
+) -> CaseResult:
+    """Release both worlds of a case ``repeats`` times and bound mu from below.
+
+    Args:
+        case: the two worlds.
+        sanitize_messages: the sanitizer.
+        repeats: releases in each world.
+        false_alarm: probability with which a sound sanitizer may be refuted.
+        delta: at which epsilon is reported.
+        claimed_mu: the accounting under audit, of one message.
+    """
+    present, fault = _scores(case, case.present, sanitize_messages, repeats)
+    changed, other_fault = _scores(case, case.changed, sanitize_messages, repeats)
+    bound = mu_lower_bound(present, changed, false_alarm)
+    return CaseResult(
+        title=case.title,
+        name=case.name,
+        relation=str(case.relation),
+        clipping=case.event.clipping,
+        samples=case.event.samples,
+        claimed_mu=claimed_mu(case.event, case.relation) * math.sqrt(len(case.present)),
+        mu_lower_bound=bound,
+        epsilon_lower_bound=gaussian_epsilon(bound, delta),
+        fault=fault or other_fault,
+    )
+
+
+def _scores(
+    case: WorstCase, world: Messages, sanitize_messages: SanitizeMessages, repeats: int
+) -> tuple[np.ndarray, str | None]:
+    """Return the scores of a world's releases, infinite where one was faulty, and its fault."""
+    scores, fault = np.empty(repeats), None
+    for repeat in range(repeats):
+        try:
+            scores[repeat] = case.score(release(sanitize_messages, world, case.event))
+        except FaultyRelease as faulty:
+            scores[repeat], fault = math.inf, str(faulty)
+    return scores, fault
+
+
 def mu_lower_bound(present: np.ndarray, changed: np.ndarray, false_alarm: float) -> float:
     """Return a mu that the mechanism behind the scores reaches, but for ``false_alarm``.
 
@@ -138,13 +241,52 @@ def _largest_rates(count: int, false_alarm: float) -> np.ndarray:
     return np.append(betainccinv(errors + 1, count - errors, false_alarm), 1.0)
 
 
+# -- checks of clip and noise that need no pair of worlds. Each takes the sanitizer and the
+#    probability with which a sound one may fail, and returns what was found, the rule, and whether
+#    it was violated. Those of the noise draw a million values on zero gradients.
+
+Found = tuple[str, str, bool]
 MESSAGES, ROWS, SIDE = 40, 32, 28
-EVENT = SanitizedGradientEvent(
-    samples=ROWS, clipping="sample", clipping_bound=4.0, noise_stddev=2.14
-)
+CLIP_ROWS = 8
+LONGEST = 1.000001  # times the bound, for float32 and the noise
+LENGTHS = (0.0, 1e-40, 0.9, 1.1, 1e2, 1e6, 1e30, math.nan, math.inf)
 
 
-def _variance(title: str, sanitize_messages: SanitizeMessages, false_alarm: float) -> CheckResult:
+def _event(samples: int, clipping: str, bound: float, noise: float) -> SanitizedGradientEvent:
+    return SanitizedGradientEvent(
+        samples=samples, clipping=clipping, clipping_bound=bound, noise_stddev=noise
+    )
+
+
+def _clipped_norm(sanitize_messages: SanitizeMessages, _: float) -> Found:
+    """Release extreme gradients under next to no noise; no chance is involved."""
+    first_pixel = np.zeros((CLIP_ROWS, 1, 4, 4))
+    first_pixel[:, 0, 0, 0] = 1
+    single = first_pixel.copy()
+    single[1:] *= 0.01
+    signs = np.where(np.arange(CLIP_ROWS) % 2, -1.0, 1.0).reshape(CLIP_ROWS, 1, 1, 1)
+    shapes = {  # in units of the length
+        "equal rows": first_pixel,
+        "rows of opposite signs": first_pixel * signs,
+        "one long row": single,
+        "all pixels": np.ones((CLIP_ROWS, 1, 4, 4)),
+    }
+    longest, of = 0.0, ""
+    for clipping, bound, length, (name, shape) in product(
+        ("sample", "message"), (0.25, 4.0), LENGTHS, shapes.items()
+    ):
+        with np.errstate(invalid="ignore"):  # infinity times zero
+            gradients = (shape * length * bound).astype(np.float32)
+        event = _event(CLIP_ROWS, clipping, bound, noise=2e-9)
+        (values,) = release(sanitize_messages, [gradients], event)
+        parts = values.astype(np.float64).reshape(CLIP_ROWS if clipping == "sample" else 1, -1)
+        norm = float(np.linalg.norm(parts, axis=1).max()) / bound
+        if norm > longest:
+            longest, of = norm, f"{name} of length {length:g}, clipping {clipping}"
+    return f"{longest:.7g} times the bound ({of})", f"at most {LONGEST}", longest > LONGEST
+
+
+def _variance(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
     """Compare the sum of squares with the quantiles of a chi-square, on both sides."""
     noise = _draw(sanitize_messages)
     degrees = noise.size
@@ -153,31 +295,29 @@ def _variance(title: str, sanitize_messages: SanitizeMessages, false_alarm: floa
     # Rounding to a grid of 2^-10 of the deviation adds a twelfth of its square.
     high *= 1 + 2**-20 / 12
     found = float(np.square(noise).sum())
-    return CheckResult(
-        title=title,
-        found=f"{found / degrees:.5f} of what is claimed, in {degrees:,} draws",
-        rule=f"{low / degrees:.5f} to {high / degrees:.5f}",
-        refuted=not low <= found <= high,
+    return (
+        f"{found / degrees:.5f} of what is claimed, in {degrees:,} draws",
+        f"{low / degrees:.5f} to {high / degrees:.5f}",
+        not low <= found <= high,
     )
 
 
-def _messages(title: str, sanitize_messages: SanitizeMessages, false_alarm: float) -> CheckResult:
+def _messages(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
     """Correlate messages with each other."""
-    noise_MBP = _draw(sanitize_messages)
-    return _uncorrelated(title, noise_MBP.reshape(MESSAGES, -1), false_alarm)
+    return _uncorrelated(_draw(sanitize_messages).reshape(MESSAGES, -1), false_alarm)
 
 
-def _rows(title: str, sanitize_messages: SanitizeMessages, false_alarm: float) -> CheckResult:
+def _rows(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
     """Correlate the rows of a message with each other."""
     noise_BMP = _draw(sanitize_messages).swapaxes(0, 1)
-    return _uncorrelated(title, noise_BMP.reshape(ROWS, -1), false_alarm)
+    return _uncorrelated(noise_BMP.reshape(ROWS, -1), false_alarm)
 
 
-def _pixels(title: str, sanitize_messages: SanitizeMessages, false_alarm: float) -> CheckResult:
+def _pixels(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
     """Correlate pixels with those beside, below and across from them."""
     noise_HW = _draw(sanitize_messages).reshape(-1, SIDE, SIDE)
     neighbours = [noise_HW[:, :-1, :-1], noise_HW[:, :-1, 1:], noise_HW[:, 1:, :-1]]
-    return _uncorrelated(title, np.stack(neighbours).reshape(3, -1), false_alarm)
+    return _uncorrelated(np.stack(neighbours).reshape(3, -1), false_alarm)
 
 
 def _draw(sanitize_messages: SanitizeMessages) -> np.ndarray:
@@ -185,15 +325,16 @@ def _draw(sanitize_messages: SanitizeMessages) -> np.ndarray:
 
     Every second message is sanitized together with the one before.
     """
+    event = _event(ROWS, "sample", bound=4.0, noise=2.14)
     zeros = [np.zeros((ROWS, 1, SIDE, SIDE), np.float32)] * 2
     released = [
-        values for _ in range(MESSAGES // 2) for values in release(sanitize_messages, zeros, EVENT)
+        values for _ in range(MESSAGES // 2) for values in release(sanitize_messages, zeros, event)
     ]
     noise = np.array(released, np.float64).reshape(MESSAGES, ROWS, -1)
-    return noise / (EVENT.noise_stddev * EVENT.clipping_bound)
+    return noise / (event.noise_stddev * event.clipping_bound)
 
 
-def _uncorrelated(title: str, series: np.ndarray, false_alarm: float) -> CheckResult:
+def _uncorrelated(series: np.ndarray, false_alarm: float) -> Found:
     """Compare the largest correlation of two series with what chance allows.
 
     Source: the inverse hyperbolic tangent of a correlation of n draws is nearly normal, of variance
@@ -205,81 +346,28 @@ def _uncorrelated(title: str, series: np.ndarray, false_alarm: float) -> CheckRe
     with np.errstate(invalid="ignore", divide="ignore"):  # series of no variance
         correlations = np.abs(np.corrcoef(series)[np.triu_indices(count, 1)])
     found = float(np.nan_to_num(correlations, nan=1.0).max())
-    return CheckResult(
-        title=title,
-        found=f"correlation {found:.4f}, the largest of {pairs:,} pairs",
-        rule=f"at most {limit:.4f}",
-        refuted=found > limit,
+    return (
+        f"correlation {found:.4f}, the largest of {pairs:,} pairs",
+        f"at most {limit:.4f}",
+        found > limit,
     )
 
 
-CLIP_ROWS = 8
-NOISE_STDDEV = 2e-9
-LARGEST = 1.000001  # times the bound, for float32 and the noise
-LENGTHS = (0.0, 1e-40, 0.9, 1.1, 1e2, 1e6, 1e30, math.nan, math.inf)
-
-
-def _clipped_norm(title: str, sanitize_messages: SanitizeMessages, _: float) -> CheckResult:
-    """Release extreme gradients and report the longest that came out; no chance is involved."""
-    longest, of = 0.0, ""
-    for clipping, bound, length in product(("sample", "message"), (0.25, 4.0), LENGTHS):
-        event = SanitizedGradientEvent(
-            samples=CLIP_ROWS, clipping=clipping, clipping_bound=bound, noise_stddev=NOISE_STDDEV
-        )
-        for name, shape in _shapes().items():
-            with np.errstate(invalid="ignore"):  # infinity times zero
-                gradients = (shape * length * bound).astype(np.float32)
-            (values,) = release(sanitize_messages, [gradients], event)
-            parts = values.astype(np.float64).reshape(CLIP_ROWS if clipping == "sample" else 1, -1)
-            norm = float(np.linalg.norm(parts, axis=1).max()) / bound
-            if norm > longest:
-                longest, of = norm, f"{name} of length {length:g}, clipping {clipping}"
-    return CheckResult(
-        title=title,
-        found=f"{longest:.7g} times the bound ({of})",
-        rule=f"at most {LARGEST}",
-        refuted=longest > LARGEST,
-    )
-
-
-def _shapes() -> dict[str, np.ndarray]:
-    """Return eight rows each, in units of the length."""
-    first_pixel = np.zeros((CLIP_ROWS, 1, 4, 4))
-    first_pixel[:, 0, 0, 0] = 1
-    single = first_pixel.copy()
-    single[1:] *= 0.01
-    signs = np.where(np.arange(CLIP_ROWS) % 2, -1.0, 1.0).reshape(CLIP_ROWS, 1, 1, 1)
-    return {
-        "equal rows": first_pixel,
-        "rows of opposite signs": first_pixel * signs,
-        "one long row": single,
-        "all pixels": np.ones((CLIP_ROWS, 1, 4, 4)),
-    }
-
-
-def _processes(title: str, sanitize_messages: SanitizeMessages, _: float) -> CheckResult:
+def _processes(sanitize_messages: SanitizeMessages, _: float) -> Found:
     """Release a zero gradient from two forks of this process and from itself, and compare.
 
     Noise that comes twice is a seed's, or from a buffer that was copied. Where a system cannot
     fork, two releases of this process are compared.
     """
-    zeros = [np.zeros((1, 1, 28, 28), np.float32)]
-    event = SanitizedGradientEvent(
-        samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=1.0
-    )
 
     def draw() -> bytes:
-        return release(sanitize_messages, zeros, event)[0].tobytes()
+        zeros = [np.zeros((1, 1, SIDE, SIDE), np.float32)]
+        return release(sanitize_messages, zeros, _event(1, "sample", 1.0, 1.0))[0].tobytes()
 
     before = [_in_fork(draw), _in_fork(draw)] if hasattr(os, "fork") else [draw()]
     drawn = [*before, draw()]
     equal = sum(first == second for first, second in combinations(drawn, 2))
-    return CheckResult(
-        title=title,
-        found=f"{equal} equal pairs among {len(drawn)} releases",
-        rule="none",
-        refuted=equal > 0,
-    )
+    return f"{equal} equal pairs among {len(drawn)} releases", "none", equal > 0
 
 
 def _in_fork(draw: Callable[[], bytes]) -> bytes:
@@ -298,8 +386,7 @@ def _in_fork(draw: Callable[[], bytes]) -> bytes:
     return drawn
 
 
-# Each takes its title, the sanitizer, and the probability with which a sound one may fail.
-CHECKS: dict[str, Callable[[str, SanitizeMessages, float], CheckResult]] = {
+CHECKS: dict[str, Callable[[SanitizeMessages, float], Found]] = {
     "clip: norm within the bound": _clipped_norm,
     "noise: variance": _variance,
     "noise: messages are independent": _messages,
@@ -312,100 +399,7 @@ CHECKS: dict[str, Callable[[str, SanitizeMessages, float], CheckResult]] = {
 def run_check(title: str, sanitize_messages: SanitizeMessages, false_alarm: float) -> CheckResult:
     """Run one of ``CHECKS``; a faulty release fails it."""
     try:
-        return CHECKS[title](title, sanitize_messages, false_alarm)
+        found, rule, refuted = CHECKS[title](sanitize_messages, false_alarm)
     except FaultyRelease as fault:
-        return CheckResult(title=title, found=str(fault), rule="an answer", refuted=True)
-
-
-Claim = Callable[[SanitizedGradientEvent, NeighboringRelation], float]
-
-
-def shipped(noise_source: NoiseSource) -> SanitizeMessages:
-    """Return the sanitizer that clients run, as an audit calls it."""
-    return lambda messages, event: [
-        sanitize(message, event, noise_source).values_BCHW for message in messages
-    ]
-
-
-def audit(
-    sanitize_messages: SanitizeMessages,
-    *,
-    repeats: int,
-    confidence: float = 0.999,
-    delta: float = 1e-5,
-    claimed_mu: Claim = SanitizedGradientEvent.mu,
-    until_refuted: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> AuditReport:
-    """Try to refute that ``sanitize_messages`` is as private as its events say.
-
-    Args:
-        sanitize_messages: the sanitizer.
-        repeats: releases in each world of a case; half of them choose a threshold. Several
-            hundred find half the noise; several thousand, noise that is a quarter too small.
-        confidence: with which a sound sanitizer passes everything. Checks and cases share the
-            rest equally (Bonferroni), so it holds for the audit as a whole.
-        delta: at which epsilon is reported; no verdict depends on it.
-        claimed_mu: the accounting under audit, of one message.
-        until_refuted: stop at the first violation.
-        on_progress: called with the number of cases done and that of all.
-    """
-    at_least(2, repeats=repeats)
-    between(0, 1, confidence=confidence)
-    between(0, 1, delta=delta)
-    cases = worst_cases()
-    false_alarm = (1 - confidence) / (len(CHECKS) + len(cases))
-    checks = tuple(run_check(title, sanitize_messages, false_alarm) for title in CHECKS)
-    stop = until_refuted and any(check.refuted for check in checks)
-    results: list[CaseResult] = []
-    while len(results) < len(cases) and not stop:
-        case = cases[len(results)]
-        result = try_case(case, sanitize_messages, repeats, false_alarm, delta, claimed_mu)
-        results.append(result)
-        on_progress(len(results), len(cases))
-        stop = until_refuted and result.refuted
-    return AuditReport(
-        repeats=repeats,
-        confidence=confidence,
-        delta=delta,
-        checks=checks,
-        cases=tuple(results),
-    )
-
-
-def try_case(
-    case: WorstCase,
-    sanitize_messages: SanitizeMessages,
-    repeats: int,
-    false_alarm: float,
-    delta: float = 1e-5,
-    claimed_mu: Claim = SanitizedGradientEvent.mu,
-) -> CaseResult:
-    """Release both worlds of a case ``repeats`` times and bound mu from below."""
-    present, fault = _scores(case, case.present, sanitize_messages, repeats)
-    changed, other_fault = _scores(case, case.changed, sanitize_messages, repeats)
-    bound = mu_lower_bound(present, changed, false_alarm)
-    return CaseResult(
-        title=case.title,
-        name=case.name,
-        relation=str(case.relation),
-        clipping=case.event.clipping,
-        samples=case.event.samples,
-        claimed_mu=claimed_mu(case.event, case.relation) * math.sqrt(len(case.present)),
-        mu_lower_bound=bound,
-        epsilon_lower_bound=gaussian_epsilon(bound, delta),
-        fault=fault or other_fault,
-    )
-
-
-def _scores(
-    case: WorstCase, world: Messages, sanitize_messages: SanitizeMessages, repeats: int
-) -> tuple[np.ndarray, str | None]:
-    """Return the scores of a world's releases, infinite where one was faulty, and its fault."""
-    scores, fault = np.empty(repeats), None
-    for repeat in range(repeats):
-        try:
-            scores[repeat] = case.score(release(sanitize_messages, world, case.event))
-        except FaultyRelease as faulty:
-            scores[repeat], fault = math.inf, str(faulty)
-    return scores, fault
+        found, rule, refuted = str(fault), "an answer", True
+    return CheckResult(title=title, found=found, rule=rule, refuted=refuted)
