@@ -19,7 +19,7 @@ from fed_gswgan.accounting.sampled import (
 )
 from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.validation import at_least, positive
+from fed_gswgan.validation import at_least
 
 REPLACE_ONE, ZERO_OUT = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 
@@ -343,44 +343,35 @@ def published_epsilon(
         rounds: how many.
         delta: in (0, 1).
 
-    Source: GS-WGAN, arXiv 2006.08265; the conversion of a Rényi bound is that of arXiv 1702.07476,
-        proposition 3. Between two whole orders the bound is a straight line, so its best lies at
-        one of them.
+    Source: GS-WGAN, arXiv 2006.08265. The Rényi bound of a sampled Gaussian is that of
+        arXiv 1808.00087, theorem 9, with an unbounded loss; its conversion that of arXiv
+        1702.07476, proposition 3. Between two whole orders the bound is a straight line, so its
+        best lies at one of them.
     """
     sigma = event.noise_stddev / REPLACE_ONE.sensitivity_multiple
     releases = rounds * (event.samples if event.clipping == "sample" else 1)
+
+    def log_moment(order: int) -> float:
+        j = np.arange(2, order + 1)
+        terms = j * math.log(sampling_probability) + (j - 1) * j / (2 * sigma**2) + math.log(2)
+        terms += gammaln(order + 1) - gammaln(j + 1) - gammaln(order - j + 1)
+        terms[0] += min(0.0, math.log(2 * -math.expm1(-1 / sigma**2)))
+        return float(logsumexp(np.append(terms, 0.0)))
+
     return min(
-        (releases * _log_moment(order, sigma, sampling_probability) - math.log(delta)) / (order - 1)
+        (releases * log_moment(order) - math.log(delta)) / (order - 1)
         for order in range(2, LARGEST_ORDER + 1)
     )
 
 
-def _log_moment(order: int, sigma: float, sampling_probability: float) -> float:
-    """Return (order - 1) x the Rényi bound of one sampled Gaussian release.
-
-    Source: arXiv 1808.00087, theorem 9, with an unbounded loss, for a whole order >= 2 and noise
-        over sensitivity sigma. The Gaussian's Rényi divergence of order j is j / (2 sigma^2).
-    """
-    j = np.arange(2, order + 1)
-    log_binomial = gammaln(order + 1) - gammaln(j + 1) - gammaln(order - j + 1)
-    log_factor = np.full(len(j), math.log(2))
-    log_factor[0] += min(0.0, math.log(2 * -math.expm1(-1 / sigma**2)))
-    exponents = (j - 1) * j / (2 * sigma**2)
-    terms = j * math.log(sampling_probability) + log_binomial + exponents + log_factor
-    return float(logsumexp(np.append(terms, 0.0)))
-
-
 @dataclass(frozen=True, kw_only=True)
-class DeclaredRelease:
+class DeclaredRelease(SampledRounds):
     """A Gaussian release that a trusted curator repeats, each time about records selected afresh.
 
     Attributes:
         what: was released, in words.
-        mu: sensitivity over noise of one of them, under ``relation``, if the record is selected.
-        rounds: how many.
-        relation: what neighbouring means; all releases of a method share it.
+        relation: what neighbouring means; all releases of a method share it, and mu is under it.
         sampling: how records are selected, None: every record has a part in every release.
-        sampling_probability: of a record in a round, in (0, 1]; 1 without sampling.
 
     Raises:
         ValueError: a value out of its range, a probability without sampling, or sampling that has
@@ -388,16 +379,12 @@ class DeclaredRelease:
     """
 
     what: str
-    mu: float
-    rounds: int
     relation: NeighboringRelation
     sampling: SamplingMethod | None = None
     sampling_probability: float = 1.0
 
     def __post_init__(self) -> None:
-        positive(mu=self.mu)
-        at_least(1, rounds=self.rounds)
-        proper_probability(self.sampling_probability)
+        super().__post_init__()
         if self.sampling is not None:
             check_combination(TrustModel.CENTRAL, self.sampling, self.relation, None)
         elif self.sampling_probability != 1:
@@ -426,21 +413,13 @@ def epsilon_of(releases: tuple[DeclaredRelease, ...], delta: float) -> float:
             "releases under different neighbouring relations, or none at all, have no common "
             "epsilon: declare at least one, and state all under the same relation"
         )
-    rounds = [
-        SampledRounds(
-            mu=release.mu,
-            sampling_probability=release.sampling_probability,
-            rounds=release.rounds,
-        )
-        for release in releases
-    ]
     kinds = {release.sampling for release in releases} - {None}
-    if kinds == {SamplingMethod.REVEALED} and len(rounds) == 1:
-        return revealed_epsilon(rounds[0], delta)
+    if kinds == {SamplingMethod.REVEALED} and len(releases) == 1:
+        return revealed_epsilon(releases[0], delta)
     if kinds <= {SamplingMethod.POISSON}:  # without sampling both are the exact Gaussian
-        return poisson_epsilon(rounds, delta)
+        return poisson_epsilon(releases, delta)
     if kinds == {SamplingMethod.FIXED_SIZE}:
-        return fixed_size_epsilon(rounds, delta)
+        return fixed_size_epsilon(releases, delta)
     raise ValueError(
         f"sampling={', '.join(sorted(map(str, kinds)))} in {len(releases)} releases do not "
         "compose: poisson and fixed-size go with themselves and with releases without sampling, "
