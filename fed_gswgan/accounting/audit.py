@@ -246,6 +246,7 @@ def _largest_rates(count: int, false_alarm: float) -> np.ndarray:
 #    it was violated. Those of the noise draw a million values on zero gradients.
 
 Found = tuple[str, str, bool]
+Check = Callable[[SanitizeMessages, float], Found]
 MESSAGES, ROWS, SIDE = 40, 32, 28
 CLIP_ROWS = 8
 LONGEST = 1.000001  # times the bound, for float32 and the noise
@@ -302,22 +303,18 @@ def _variance(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
     )
 
 
-def _messages(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
-    """Correlate messages with each other."""
-    return _uncorrelated(_draw(sanitize_messages).reshape(MESSAGES, -1), false_alarm)
+def _independent(series_of: Callable[[np.ndarray], np.ndarray]) -> Check:
+    """Return a check that correlates series of the noise, shape (series, length)."""
+    return lambda sanitize_messages, false_alarm: _uncorrelated(
+        series_of(_draw(sanitize_messages)), false_alarm
+    )
 
 
-def _rows(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
-    """Correlate the rows of a message with each other."""
-    noise_BMP = _draw(sanitize_messages).swapaxes(0, 1)
-    return _uncorrelated(noise_BMP.reshape(ROWS, -1), false_alarm)
-
-
-def _pixels(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
-    """Correlate pixels with those beside, below and across from them."""
-    noise_HW = _draw(sanitize_messages).reshape(-1, SIDE, SIDE)
+def _shifted(noise_MBP: np.ndarray) -> np.ndarray:
+    """Return the pixels, and those beside and below them."""
+    noise_HW = noise_MBP.reshape(-1, SIDE, SIDE)
     neighbours = [noise_HW[:, :-1, :-1], noise_HW[:, :-1, 1:], noise_HW[:, 1:, :-1]]
-    return _uncorrelated(np.stack(neighbours).reshape(3, -1), false_alarm)
+    return np.stack(neighbours).reshape(3, -1)
 
 
 def _draw(sanitize_messages: SanitizeMessages) -> np.ndarray:
@@ -386,12 +383,14 @@ def _in_fork(draw: Callable[[], bytes]) -> bytes:
     return drawn
 
 
-CHECKS: dict[str, Callable[[SanitizeMessages, float], Found]] = {
+CHECKS: dict[str, Check] = {
     "clip: norm within the bound": _clipped_norm,
     "noise: variance": _variance,
-    "noise: messages are independent": _messages,
-    "noise: rows are independent": _rows,
-    "noise: pixels are independent": _pixels,
+    "noise: messages are independent": _independent(lambda noise: noise.reshape(MESSAGES, -1)),
+    "noise: rows are independent": _independent(
+        lambda noise: noise.swapaxes(0, 1).reshape(ROWS, -1)
+    ),
+    "noise: pixels are independent": _independent(_shifted),
     "noise: differs between processes": _processes,
 }
 

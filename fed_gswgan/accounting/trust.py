@@ -27,7 +27,7 @@ REPLACE_ONE, ZERO_OUT = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZER
 class TrustModel(StrEnum):
     """Who is trusted."""
 
-    LOCAL = "local"  # nobody but the device
+    LOCAL = "local"  # the device alone
     SECURE_AGGREGATION = "secure-aggregation"  # the protocol, and some of the other clients
     CENTRAL = "central"  # the server
     PAPER = "paper"  # the published formula, for comparison only
@@ -96,7 +96,7 @@ def must_be_believed(trust: TrustModel, sampling: SamplingMethod | None) -> str:
 
 
 def selection_is_secret(trust: TrustModel, sampling: SamplingMethod | None) -> bool:
-    """Whether epsilon is amplified by a selection that nobody learns of."""
+    """Return whether a selection that stays secret amplifies privacy."""
     return trust is TrustModel.CENTRAL and sampling is not SamplingMethod.REVEALED
 
 
@@ -201,7 +201,7 @@ class Exposure:
             ValueError: under a trust model that counts the user's participations.
         """
         if self.rounds is None or self.sampling_probability is None:
-            raise ValueError(f"trust={self.trust} counts participations, whoever is selected")
+            raise ValueError(f"trust={self.trust} counts participations: sampling plays no part")
         return SampledRounds(
             mu=mu, sampling_probability=self.sampling_probability, rounds=self.rounds
         )
