@@ -24,6 +24,8 @@ from fed_gswgan.critics.wgan_gp import (
     sample_gradient,
     set_gradient_by_autograd,
 )
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_critic
 from fed_gswgan.training_config import AdamConfig, CriticConfig
 
@@ -66,7 +68,7 @@ def main() -> None:
 def rows_of(kind: str, width: int) -> list[Row]:
     """Return the ways to take a step and to answer, each on a critic of its own."""
     draws = torch.Generator().manual_seed(0)
-    images, samples = torch.rand(2, BATCH, 1, 28, 28, generator=draws)
+    images, samples = torch.rand(2, BATCH, *IMAGE_SHAPE, generator=draws)
     labels = torch.randint(CLASSES, (BATCH,), generator=draws)
     inputs = images, samples, labels, torch.rand(BATCH, generator=draws)
     config = CriticConfig(critic=kind, critic_width=width)
@@ -83,7 +85,7 @@ def rows_of(kind: str, width: int) -> list[Row]:
     def answer(compute, critic, optimizer):
         sample_gradient(critic, samples, labels, compute)
 
-    counted = build_critic(config, CLASSES, seed=0)
+    counted = build_critic(config, DataSpec(IMAGE_SHAPE, CLASSES), seed=0)
 
     def counted_critic(images, labels):
         return counted(images.view_as(images), labels)  # the counter takes no leaf of the graph
@@ -101,7 +103,7 @@ def rows_of(kind: str, width: int) -> list[Row]:
     ]
     rows = []
     for what, way, function in ways:
-        critic = build_critic(config, CLASSES, seed=0)
+        critic = build_critic(config, DataSpec(IMAGE_SHAPE, CLASSES), seed=0)
         run = partial(function, critic, critic_optimizer(critic, config, AdamConfig()))
         rows.append(Row((kind, width), what, way, run, floors[what], []))
     return rows

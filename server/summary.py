@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.client_dataset import WriterSource
+from fed_gswgan.data.client_dataset import WriterSource, spec_of
 from fed_gswgan.data.partition import Partitions
 from fed_gswgan.device.virtual_clients import Clients, ReservedBudgets, policy_of_run
 from fed_gswgan.models.registry import build_critic, parameter_count
@@ -33,7 +33,7 @@ def summarize(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
         recorder.finished_round,
     )
-    critic = build_critic(config.critic, len(source.class_names), seed=0)
+    critic = build_critic(config.critic, spec_of(source), seed=0)
     return {
         "algorithm": config.algorithm.algorithm,
         "runtime": runtime,

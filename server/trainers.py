@@ -2,6 +2,7 @@
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_critic, build_generator, initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
@@ -13,9 +14,8 @@ from fed_gswgan.training.gradient_field import GradientField
 def build_trainer(config: Config, num_classes: int) -> GeneratorTrainer:
     """Return the trainer that the settings ask for, its networks drawn from the run's seed."""
     seeds = SeedStream(config.run.seed)
-    generator = build_generator(
-        config.generator, num_classes, seeds.torch_seed("generator-weights")
-    )
+    spec = DataSpec(IMAGE_SHAPE, num_classes)
+    generator = build_generator(config.generator, spec, seeds.torch_seed("generator-weights"))
     if config.algorithm.algorithm == "gs-wgan":
         if config.gradient_field.release_use == "step":
             return GeneratorTrainer(generator, config.generator, config.adam)
@@ -23,7 +23,7 @@ def build_trainer(config: Config, num_classes: int) -> GeneratorTrainer:
         return FieldTrainer(
             generator, field, config.generator, config.adam, config.gradient_field, num_classes
         )
-    critic = build_critic(config.critic, num_classes, seeds.torch_seed("critic-weights"))
+    critic = build_critic(config.critic, spec, seeds.torch_seed("critic-weights"))
     return AveragedCriticTrainer(generator, critic, config.generator, config.adam)
 
 

@@ -27,8 +27,8 @@ RULES = [
     ("server", ("client", "simulations", *AROUND), ()),
     ("client", ("server", "simulations", *AROUND), ()),
     ("simulations", AROUND, ()),
-    ("fed_gswgan/models", (*TOP, *MIDDLE), ()),
-    ("fed_gswgan/data", TOP, ()),
+    ("fed_gswgan/models", (*TOP, *(name for name in MIDDLE if name != "fed_gswgan.data")), ()),
+    ("fed_gswgan/data", (*TOP, *NETWORKS), ()),
     (
         "fed_gswgan/privacy",
         (*TOP, "fed_gswgan.models", "fed_gswgan.critics", "fed_gswgan.training"),

@@ -14,6 +14,7 @@ from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSe
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.shard_critics import ShardCritics, disjoint_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.data.client_dataset import DataSpec, image_shape_of
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.privacy.sanitizer import sanitize
@@ -43,7 +44,7 @@ def train_centralized_gswgan(
     count as known.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; networks run on their device.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; networks run on their device.
         labels_N: int64 (N,) in [0, ``num_classes``).
         num_classes: of the conditional networks.
         settings: all but the noise, which is calibrated.
@@ -64,7 +65,8 @@ def train_centralized_gswgan(
     critics = ShardCritics(
         shards, num_classes, settings, images_NCHW.device, seeds, lambda n: progress(n / total)
     )
-    network = build_generator(settings.generator, num_classes, seeds.torch_seed("generator"))
+    spec = DataSpec(image_shape_of(images_NCHW), num_classes)
+    network = build_generator(settings.generator, spec, seeds.torch_seed("generator"))
     trainer = GeneratorTrainer(
         OnDevice(network, images_NCHW.device), settings.generator, settings.adam
     )

@@ -10,8 +10,13 @@ GENERATORS = {"shallow": ShallowGenerator, "slim": SlimGenerator, "dcgan": DCGAN
 
 
 def conditional_generator(
-    name: str, latent_dim: int, num_classes: int, width: int, seed: int
+    name: str,
+    image_shape: tuple[int, ...],
+    latent_dim: int,
+    num_classes: int,
+    width: int,
+    seed: int,
 ) -> nn.Module:
     """Return a generator (latents_BZ, labels_B) -> samples_BCHW in [0, 1], of seeded weights."""
     with initial_weights_from(seed):
-        return GENERATORS[name](latent_dim, num_classes, width)
+        return GENERATORS[name](image_shape, latent_dim, num_classes, width)

@@ -20,6 +20,7 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.privacy.events import NeighboringRelation
 from fed_gswgan.privacy.noise_source import SeededNoise
@@ -55,7 +56,7 @@ def train_dp_merf(
     """Release the images' mean embedding once, with noise, and fit a generator to what is released.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; networks run on their device.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; networks run on their device.
         labels_N: int64 (N,) in [0, ``num_classes``), about as many of each.
         num_classes: of the generator.
         settings: all but the noise, which is calibrated.
@@ -84,7 +85,12 @@ def train_dp_merf(
         SeededNoise(seeds.generator("embedding noise")),
     )
     generator = generator_from(
-        released_FL.to(images_NCHW.device), features, settings, seeds, progress
+        released_FL.to(images_NCHW.device),
+        image_shape_of(images_NCHW),
+        features,
+        settings,
+        seeds,
+        progress,
     )
     return TrainedBaseline(
         sampler=sampler_on_labels_device(
@@ -99,6 +105,7 @@ def train_dp_merf(
 
 def generator_from(
     released_FL: Tensor,
+    image_shape: tuple[int, int, int],
     features: RandomFeatures,
     settings: DPMERFSettings,
     seeds: SeedStream,
@@ -108,6 +115,7 @@ def generator_from(
 
     Args:
         released_FL: of the images; nothing else of them is seen.
+        image_shape: (C, H, W) of a sample; H and W divisible by 4.
         features: those of the embedding.
         settings: of the generator and its fit.
         seeds: of weights and latents.
@@ -115,7 +123,11 @@ def generator_from(
     """
     with initial_weights_from(seeds.torch_seed("generator")):
         generator = SubpixelGenerator(
-            settings.latent_dim, released_FL.shape[1], settings.hidden_width, settings.channels
+            image_shape,
+            settings.latent_dim,
+            released_FL.shape[1],
+            settings.hidden_width,
+            settings.channels,
         ).to(released_FL.device)
     fit_to_embedding(
         generator,

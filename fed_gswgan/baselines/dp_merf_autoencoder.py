@@ -48,7 +48,7 @@ def train_dp_merf_autoencoder(
     this project's: the authors' code for this variant was not found.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; networks run on their device.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; networks run on their device.
         labels_N: int64 (N,) in [0, ``num_classes``), about as many of each.
         num_classes: of the generator.
         settings: all but the noise, which is calibrated.

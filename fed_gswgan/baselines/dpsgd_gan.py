@@ -18,6 +18,7 @@ from fed_gswgan.baselines.private_discriminator import PrivateDiscriminator
 from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.critics.wgan_gp import sample_gradient
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import GeneratorConfig
@@ -39,7 +40,7 @@ def train_dpsgd_gan(
     drawn uniformly.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; networks run on their device.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; networks run on their device.
         labels_N: int64 (N,) in [0, ``num_classes``).
         num_classes: of the conditional networks.
         settings: all but the noise, which is calibrated.
@@ -68,6 +69,7 @@ def train_dpsgd_gan(
     )
     network = conditional_generator(
         settings.generator,
+        image_shape_of(images_NCHW),
         settings.latent_dim,
         num_classes,
         settings.generator_width,

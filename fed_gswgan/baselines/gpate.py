@@ -23,6 +23,7 @@ from fed_gswgan.baselines.gpate_settings import GPATESettings
 from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.teachers_on_shards import teachers_on_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.privacy.noise_source import SeededNoise
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
@@ -51,7 +52,7 @@ def train_gpate(
     regression to samples - gradient.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; networks run on their device.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; networks run on their device.
         labels_N: int64 (N,) in [0, ``num_classes``).
         num_classes: of the conditional networks.
         settings: all but the noise, which is calibrated.
@@ -79,6 +80,7 @@ def train_gpate(
     teachers = teachers_on_shards(images_NCHW, labels_N, num_classes, settings, seeds)
     network = conditional_generator(
         settings.generator,
+        image_shape_of(images_NCHW),
         settings.latent_dim,
         num_classes,
         settings.generator_width,

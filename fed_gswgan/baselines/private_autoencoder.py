@@ -14,12 +14,10 @@ from torch.nn import functional
 
 from fed_gswgan.baselines.clipped_steps import ClippedSteps, hook_warnings_ignored
 from fed_gswgan.baselines.poisson_batches import poisson_batch
-from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least, positive
-
-PIXELS = math.prod(IMAGE_SHAPE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +52,14 @@ class AutoencoderSettings:
 class Autoencoder(nn.Module):
     """Image to a code on the unit sphere and back; no layer mixes the rows of a batch."""
 
-    def __init__(self, hidden_width: int, code_dim: int) -> None:
+    def __init__(self, image_shape: tuple[int, ...], hidden_width: int, code_dim: int) -> None:
         super().__init__()
+        self._image_shape, pixels = image_shape, math.prod(image_shape)
         self.encoder = nn.Sequential(
-            nn.Linear(PIXELS, hidden_width), nn.ReLU(), nn.Linear(hidden_width, code_dim)
+            nn.Linear(pixels, hidden_width), nn.ReLU(), nn.Linear(hidden_width, code_dim)
         )
         self.decoder = nn.Sequential(
-            nn.Linear(code_dim, hidden_width), nn.ReLU(), nn.Linear(hidden_width, PIXELS)
+            nn.Linear(code_dim, hidden_width), nn.ReLU(), nn.Linear(hidden_width, pixels)
         )
 
     def codes(self, images_BCHW: Tensor) -> Tensor:
@@ -69,10 +68,10 @@ class Autoencoder(nn.Module):
 
     def decoded(self, codes_BD: Tensor) -> Tensor:
         """Return samples_BCHW in [0, 1]."""
-        return torch.sigmoid(self.decoder(codes_BD)).view(-1, *IMAGE_SHAPE)
+        return torch.sigmoid(self.decoder(codes_BD)).view(-1, *self._image_shape)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return the logits of each pixel (B, H W)."""
+        """Return the logits of each pixel (B, C H W)."""
         logits: Tensor = self.decoder(self.codes(images_BCHW))
         return logits
 
@@ -95,7 +94,9 @@ def train_private_autoencoder(
     """
     count, device = len(images_NCHW), images_NCHW.device
     with initial_weights_from(seeds.torch_seed("autoencoder")):
-        network = Autoencoder(settings.hidden_width, settings.code_dim).to(device)
+        network = Autoencoder(
+            image_shape_of(images_NCHW), settings.hidden_width, settings.code_dim
+        ).to(device)
     steps = ClippedSteps(
         network,
         torch.optim.Adam(network.parameters(), lr=settings.learning_rate),

@@ -10,6 +10,7 @@ from torch.nn import functional
 from fed_gswgan.baselines.clipped_steps import ClippedSteps
 from fed_gswgan.baselines.dpsgd_gan_settings import DISCRIMINATORS, DPSGDGANSettings
 from fed_gswgan.baselines.poisson_batches import poisson_batch
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 
@@ -31,7 +32,7 @@ class PrivateDiscriminator:
         self._draws = seeds.generator("poisson batches")
         with initial_weights_from(seeds.torch_seed("discriminator")):
             network = DISCRIMINATORS[settings.discriminator](
-                num_classes, settings.discriminator_width
+                image_shape_of(images_NCHW), num_classes, settings.discriminator_width
             )
         self.network = network.to(images_NCHW.device)
         self._steps = ClippedSteps(

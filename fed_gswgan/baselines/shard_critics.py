@@ -14,7 +14,7 @@ from fed_gswgan.accounting.trust import CriticState
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice
 from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec, image_shape_of
 from fed_gswgan.models.registry import build_critic
 from fed_gswgan.seeding import SeedStream
 
@@ -52,7 +52,8 @@ class ShardCritics:
         config, self._states = settings.critic, []
         for index, shard in enumerate(shards):
             name = f"critic {index}"
-            network = build_critic(config, num_classes, seeds.torch_seed("critic", client_id=name))
+            spec = DataSpec(image_shape_of(shard.images), num_classes)
+            network = build_critic(config, spec, seeds.torch_seed("critic", client_id=name))
             # As it is on the CPU, where the gradient of a critic's loss has a closed form.
             critic = network if device.type == "cpu" else OnDevice(network, device)
             optimizer = critic_optimizer(critic, config, settings.adam)

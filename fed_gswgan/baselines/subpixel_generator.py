@@ -3,15 +3,21 @@
 Shapes: B batch, Z latent, C channels, H and W image.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from fed_gswgan.models.generators import quarter_of
 
 BACKGROUND_LOGIT = -2.0  # a pixel's at first: images are mostly background
 
 
 class SubpixelGenerator(nn.Module):
-    """Latent and one-hot label to a hidden layer, to 7x7 features, and twice as wide twice.
+    """Latent and one-hot label to a hidden layer, to a quarter of the size, doubled twice.
+
+    Height and width of an image must be divisible by 4.
 
     Batch norm mixes the rows of a batch while it is trained: only for a generator that sees no
     image, and no gradient that was computed from a single one.
@@ -21,10 +27,18 @@ class SubpixelGenerator(nn.Module):
         a CPU.
     """
 
-    def __init__(self, latent_dim: int, num_classes: int, hidden_width: int, channels: int) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        latent_dim: int,
+        num_classes: int,
+        hidden_width: int,
+        channels: int,
+    ) -> None:
         super().__init__()
         self._num_classes = num_classes
-        features = channels * 7 * 7
+        quarter = quarter_of(image_shape)
+        features = channels * math.prod(quarter)
         self.layers = nn.Sequential(
             nn.Linear(latent_dim + num_classes, hidden_width),
             nn.BatchNorm1d(hidden_width),
@@ -32,12 +46,12 @@ class SubpixelGenerator(nn.Module):
             nn.Linear(hidden_width, features),
             nn.BatchNorm1d(features),
             nn.ReLU(),
-            nn.Unflatten(1, (channels, 7, 7)),
+            nn.Unflatten(1, (channels, *quarter)),
             nn.Conv2d(channels, 4 * (channels // 2), 3, padding=1),
             nn.PixelShuffle(2),
             nn.ReLU(),
         )
-        self.to_image = nn.Conv2d(channels // 2, 4, 3, padding=1)
+        self.to_image = nn.Conv2d(channels // 2, 4 * image_shape[0], 3, padding=1)
         nn.init.constant_(self.to_image.bias, BACKGROUND_LOGIT)  # type: ignore[arg-type]
 
     def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def _method(cell: Cell, data: WholeDataset, results: ResultsFolder, log: Any) ->
     method = METHODS[cell.method]
     size = cell.size
     real = RealScores.from_dict(results.read(f"{REAL}-0")["metrics"])
-    judge = kept_score_classifier(size.score_classifier, len(data.class_names), results.judge())
+    judge = kept_score_classifier(size.score_classifier, data.spec, results.judge())
     started = time.perf_counter()
     trained: TrainedBaseline = method.train(
         cell.preset,

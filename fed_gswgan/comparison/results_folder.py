@@ -68,7 +68,7 @@ class ResultsFolder:
         return bool(kept == json.loads(json.dumps(settings)))
 
     def keep_samples(self, name: str, samples_LNHW: np.ndarray) -> None:
-        """Keep bytes to draw a picture of, (classes, per class, 28, 28)."""
+        """Keep bytes to draw a picture of, (classes, per class, H, W)."""
         np.savez_compressed(self.folder / "samples" / f"{name}.npz", samples=samples_LNHW)
 
     def samples(self, name: str) -> np.ndarray | None:

@@ -15,9 +15,15 @@ GAP = 2  # pixels between two samples
 
 
 def drawn_for_picture(sampler: Sampler, num_classes: int, device: str = "cpu") -> np.ndarray:
-    """Return a few samples of each class, as bytes (classes, per class, 28, 28), ink 255."""
+    """Return a few samples of each class, as bytes (classes, per class, H, W), ink 255.
+
+    Samples of several channels are bytes (classes, per class, H, W, C).
+    """
     labels = torch.arange(num_classes, device=device).repeat_interleave(PER_CLASS)
-    pixels = (sampler(labels, SEED)[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    samples_BHWC = sampler(labels, SEED).permute(0, 2, 3, 1)
+    pixels = (samples_BHWC * 255).round().to(torch.uint8).cpu().numpy()
+    if pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
     return pixels.reshape(num_classes, PER_CLASS, *pixels.shape[1:])
 
 
@@ -31,17 +37,17 @@ def drawn_samples(runs: Mapping[str, Path]) -> dict[str, np.ndarray]:
 
 
 def save_side_by_side(pictures: Mapping[str, np.ndarray], path: Path) -> None:
-    """Draw a block for each method, a row for each class, dark ink on light paper, as a PNG.
+    """Draw a block for each method, a row for each class, as a PNG; grey samples as ink on paper.
 
     Args:
-        pictures: title to bytes (classes, per class, H, W), ink 255.
+        pictures: title to bytes (classes, per class, H, W), ink 255, or (..., H, W, C).
         path: of the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    blocks = {title: 255 - _block(samples) for title, samples in pictures.items()}
-    height, width = next(iter(blocks.values())).shape
+    blocks = {title: _block(samples) for title, samples in pictures.items()}
+    height, width = next(iter(blocks.values())).shape[:2]
     inches = width / 100
     size = (inches * len(blocks), inches * height / width + 0.3)
     figure = Figure(figsize=size, layout="constrained")
@@ -54,8 +60,10 @@ def save_side_by_side(pictures: Mapping[str, np.ndarray], path: Path) -> None:
     figure.savefig(path, dpi=150, format="png")
 
 
-def _block(samples_LNHW: np.ndarray) -> np.ndarray:
-    """Return one picture, a row for each class, with paper between the samples."""
-    padded = np.pad(samples_LNHW, ((0, 0), (0, 0), (0, GAP), (0, GAP)))
-    rows, columns, height, width = padded.shape
-    return padded.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+def _block(samples: np.ndarray) -> np.ndarray:
+    """Return one picture (H, W) or (H, W, C), a row for each class, white between the samples."""
+    shown = 255 - samples if samples.ndim == 4 else samples
+    gaps = ((0, 0), (0, 0), (0, GAP), (0, GAP), *[(0, 0)] * (samples.ndim - 4))
+    padded = np.pad(shown, gaps, constant_values=255)
+    rows, columns, height, width = padded.shape[:4]
+    return padded.swapaxes(1, 2).reshape(rows * height, columns * width, *padded.shape[4:])

@@ -14,7 +14,7 @@ from fed_gswgan.critics.closed_form import (
     is_piecewise_linear,
     set_piecewise_linear_gradient,
 )
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec, image_shape_of
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
@@ -34,7 +34,7 @@ def gradient_penalty(
     """Mean squared distance of the critic's input-gradient norm from 1, between image and sample.
 
     Args:
-        critic: maps (B, 1, 28, 28) and labels to scores (B,).
+        critic: maps (B, C, H, W) and labels to scores (B,).
         images_BCHW: real images.
         samples_BCHW: generated samples of the same labels.
         labels_B: labels both are scored under.
@@ -260,7 +260,8 @@ def warm_start(
         return
     local, local_critic = GeneratorConfig(), replace(config, critic_steps=CRITIC_STEPS)
     seed = int(randomness.integers(2**31))
-    trainer = GeneratorTrainer(build_generator(local, num_classes, seed), local, adam)
+    spec = DataSpec(image_shape_of(shard.images), num_classes)
+    trainer = GeneratorTrainer(build_generator(local, spec, seed), local, adam)
     for _ in range(config.warm_start_steps):
         latents_BZ = draw_latents(BATCH_SIZE, local.latent_dim, local.latent_kind, randomness)
         labels_B = draw_labels(BATCH_SIZE, num_classes, randomness)

@@ -22,6 +22,12 @@ class DataSpec:
     num_classes: int
 
 
+def image_shape_of(images_NCHW: Any) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of the images in an array or tensor (N, C, H, W)."""
+    _, channels, height, width = images_NCHW.shape
+    return channels, height, width
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledImages:
     """Images with their labels, of no client: the held-out ones, or one reading.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.data.characters import DIGITS
-from fed_gswgan.data.client_dataset import check_images
+from fed_gswgan.data.client_dataset import DataSpec, check_images, image_shape_of
 from fed_gswgan.data.files import ENVIRONMENT_VARIABLE, data_root, map_idx, require_file
 from fed_gswgan.validation import one_of
 
@@ -52,6 +52,11 @@ class WholeDataset:
 
     def __repr__(self) -> str:
         return f"WholeDataset({self.dataset!r})"
+
+    @property
+    def spec(self) -> DataSpec:
+        """Image shape and number of classes."""
+        return DataSpec(image_shape_of(self.train_images_NCHW), len(self.class_names))
 
     def to(self, device: torch.device) -> "WholeDataset":
         """Return the same on a device."""

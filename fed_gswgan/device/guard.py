@@ -22,6 +22,8 @@ from fed_gswgan.critics.wgan_gp import (
     train_critic,
     warm_start,
 )
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.critic_slots import CriticSlots
 from fed_gswgan.device.private_client import CriticVector, PrivateClient
@@ -126,7 +128,7 @@ class Guard:
         """
         config, classes = self._client.config, self._client.num_classes
         seed = self._client.torch_seed("critic-weights")
-        network = build_critic(config.critic, classes, seed)
+        network = build_critic(config.critic, DataSpec(IMAGE_SHAPE, classes), seed)
         critic = Critic(network, critic_optimizer(network, config.critic, config.adam))
         state = slots.before(server_round)
         if state is not None and state.optimizer_steps > 0:

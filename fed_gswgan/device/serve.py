@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.device.device_folder import OpenDevice
 from fed_gswgan.device.guard_desk import GuardDesk, largest_request_bytes
 from fed_gswgan.device.guard_server import GuardServer
@@ -55,9 +57,10 @@ def _weights(device: OpenDevice) -> int:
     """Return the size of the networks that FedAvg-GAN would send; 0 where it may not."""
     if not device.policy.trusted_server:
         return 0
-    config, classes = device.settings.config(), len(device.settings.class_names)
+    config = device.settings.config()
+    spec = DataSpec(IMAGE_SHAPE, len(device.settings.class_names))
     networks = (
-        build_generator(config.generator, classes, seed=0),
-        build_critic(config.critic, classes, seed=0),
+        build_generator(config.generator, spec, seed=0),
+        build_critic(config.critic, spec, seed=0),
     )
     return sum(to_state_vector(network).size for network in networks)

@@ -13,7 +13,7 @@ import torch
 from fed_gswgan.config import Config
 from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
 from fed_gswgan.data.characters import IMAGE_SHAPE
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.models.registry import build_critic
 
 
@@ -30,7 +30,7 @@ def try_training(config: Config, num_classes: int) -> None:
     shard, randomness = ClientDataset(("nobody",), blank, labels), np.random.default_rng(0)
     samples_BCHW, labels_B = torch.from_numpy(blank), torch.from_numpy(labels)
     try:
-        critic = build_critic(once, num_classes, seed=0)
+        critic = build_critic(once, DataSpec(IMAGE_SHAPE, num_classes), seed=0)
         optimizer = critic_optimizer(critic, once, config.adam)
         warm_start(critic, optimizer, shard, num_classes, once, config.adam, randomness)
         sample_batches = samples_BCHW[None], labels_B[None]

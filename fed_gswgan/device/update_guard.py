@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.device.client_folder import note_failure
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_check import check_update_request
@@ -71,10 +73,10 @@ class UpdateGuard:
 
     @cached_property
     def _networks(self) -> tuple[nn.Module, nn.Module]:
-        config, classes = self._client.config, self._client.num_classes
+        config, spec = self._client.config, DataSpec(IMAGE_SHAPE, self._client.num_classes)
         return (
-            build_generator(config.generator, classes, seed=0),
-            build_critic(config.critic, classes, seed=0),
+            build_generator(config.generator, spec, seed=0),
+            build_critic(config.critic, spec, seed=0),
         )
 
 

@@ -222,7 +222,7 @@ def downstream_accuracy(
     stronger one may make more, or less, of the same samples.
 
     Args:
-        samples_NCHW: the training set, float32 (N, 1, 28, 28) in [0, 1].
+        samples_NCHW: the training set, float32 (N, C, H, W) in [0, 1].
         labels_N: the classes asked for, int64, as many of each.
         test_images_NCHW: held-out real images, in their own class proportions.
         test_labels_N: their labels, int64.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
@@ -58,12 +59,19 @@ STEPS_PER_CLASS = 30
 
 
 class ImageClassifier(nn.Module):
-    """Two convolutions and a dense layer of 64 features; small, so that 300 images are enough."""
+    """Two convolutions and a dense layer of 64 features; small, so that 300 images are enough.
 
-    def __init__(self, num_classes: int) -> None:
+    Args:
+        image_shape: (C, H, W), H and W at least 3.
+        num_classes: number of logits.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
+        channels, height, width = image_shape
+        pooled_pixels = (height + 1) // 4 * ((width + 1) // 4)
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2, bias=False),
+            nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(16),
             nn.ReLU(),
             nn.Conv2d(16, 32, kernel_size=3, padding=1, bias=False),
@@ -71,14 +79,14 @@ class ImageClassifier(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(32 * 7 * 7, FEATURES, bias=False),
+            nn.Linear(32 * pooled_pixels, FEATURES, bias=False),
             nn.BatchNorm1d(FEATURES),
             nn.ReLU(),
         )
         self.logits = nn.Linear(FEATURES, num_classes)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Return logits (B, L) of images (B, 1, 28, 28) in [0, 1]."""
+        """Return logits (B, L) of images (B, C, H, W) in [0, 1]."""
         logits_BL: Tensor = self.logits(self.features(images_BCHW))
         return logits_BL
 
@@ -93,7 +101,7 @@ def train_classifier(
     caller's random state is left as it was.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1; training runs on their device.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; training runs on their device.
         labels_N: int64 in [0, ``num_classes``).
         num_classes: number of logits.
         seed: of the initial weights, the batches and their deformations.
@@ -104,7 +112,8 @@ def train_classifier(
     at_least(1, classifier_images=len(images_NCHW))
     seeds = SeedStream(seed)
     draws = seeds.generator("classifier batches")
-    classifier = _initialized(num_classes, seeds.torch_seed("classifier weights"))
+    with initial_weights_from(seeds.torch_seed("classifier weights")):
+        classifier = ImageClassifier(image_shape_of(images_NCHW), num_classes)
     classifier.to(images_NCHW.device)
     optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
@@ -132,8 +141,3 @@ def predicted_labels(classifier: nn.Module, images_NCHW: Tensor) -> Tensor:
 def accuracy(classifier: nn.Module, images_NCHW: Tensor, labels_N: Tensor) -> float:
     """Return the share of images in [0, 1] whose predicted class is their label."""
     return (predicted_labels(classifier, images_NCHW) == labels_N).double().mean().item()
-
-
-def _initialized(num_classes: int, seed: int) -> ImageClassifier:
-    with initial_weights_from(seed):
-        return ImageClassifier(num_classes)

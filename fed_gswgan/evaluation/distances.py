@@ -118,7 +118,7 @@ def frechet_distance(judge: ImageClassifier, images_NCHW: Tensor, samples_NCHW: 
 
     Args:
         judge: in eval mode; the features are its 64 penultimate activations.
-        images_NCHW: the real reference, float32 (N, 1, 28, 28) in [0, 1], at least 2.
+        images_NCHW: the real reference, float32 (N, C, H, W) in [0, 1], at least 2.
         samples_NCHW: in the same class proportions as the reference, otherwise the distance
             also measures the difference of the proportions; at least 2.
 
@@ -136,7 +136,7 @@ def frechet_distance_in(
 
     Args:
         extractor: maps images to features; as many images as features are the least.
-        images_NCHW: the real reference, float32 (N, 1, 28, 28) in [0, 1], at least 2.
+        images_NCHW: the real reference, float32 (N, C, H, W) in [0, 1], at least 2.
         samples_NCHW: at least 2.
     """
     at_least(2, frechet_distance_images=len(images_NCHW))
@@ -172,7 +172,7 @@ def kernel_distance(
 
     Args:
         extractor: maps images to F features.
-        images_NCHW: the real reference, float32 (N, 1, 28, 28) in [0, 1], at least 2.
+        images_NCHW: the real reference, float32 (N, C, H, W) in [0, 1], at least 2.
         samples_NCHW: in the same class proportions as the reference; at least 2.
         seed: of the subsets; the caller's random state is left as it was.
         subsets: how many are drawn.
@@ -216,7 +216,7 @@ def inception_score(judge: nn.Module, samples_NCHW: Tensor, seed: int) -> float:
 
     Args:
         judge: in eval mode; p(y|x) is the softmax of its logits.
-        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1], N >= 2; labels uniform over the classes.
+        samples_NCHW: float32 (N, C, H, W) in [0, 1], N >= 2; labels uniform over the classes.
         seed: of the random splits; the caller's random state is left as it was.
 
     Source: Salimans et al. 2016 (arXiv 1606.03498), section 4.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.evaluation.classifier import Progress, accuracy
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
@@ -30,7 +31,7 @@ WEIGHT_DECAY = 1e-4
 Network = TypeVar("Network", bound=nn.Module)
 
 Augmentation = Callable[[Tensor, np.random.Generator], Tensor]
-"""Changes a batch (B, 1, 28, 28) in [0, 1] before it is learned from."""
+"""Changes a batch (B, 1, 28, 28) in [0, 1] before training on it."""
 
 
 class PixelNormalization(nn.Module):
@@ -74,10 +75,17 @@ def train_as_published(
         progress: told the training loss of each epoch.
         augmentation: none by default.
 
+    Raises:
+        ValueError: images of another shape, fewer than two of them, or no epoch.
+
     Source: GS-WGAN (arXiv 2006.08265), its evaluation code.
     """
     at_least(1, epochs=epochs)
     at_least(2, training_images=len(images_NCHW))
+    if images_NCHW.shape[1:] != IMAGE_SHAPE:
+        raise ValueError(
+            f"{purpose} is published for images (N, 1, 28, 28), not {tuple(images_NCHW.shape)}"
+        )
     seeds = SeedStream(seed)
     draws = seeds.generator(f"{purpose} order")
     with initial_weights_from(seeds.torch_seed(f"{purpose} weights")):

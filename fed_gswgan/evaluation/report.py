@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fed_gswgan.data.client_dataset import WriterSource
+from fed_gswgan.data.client_dataset import WriterSource, image_shape_of
 from fed_gswgan.evaluation.accuracy import downstream_accuracy
 from fed_gswgan.evaluation.classifier import predicted_labels, train_classifier
 from fed_gswgan.evaluation.distances import frechet_distance, inception_score
@@ -42,7 +42,7 @@ def judge_accuracy(
     strangers.
 
     Args:
-        images_NCHW: float32 (N, 1, 28, 28) in [0, 1], N >= 2.
+        images_NCHW: float32 (N, C, H, W) in [0, 1], N >= 2.
         labels_N: int64.
         num_classes: of the classifier.
         seed: of the halves and of the training.
@@ -108,7 +108,7 @@ def evaluate(
 
     Args:
         sampler: see ``Sampler``; its labels come on the held-out labels' device.
-        held_out_images: float32 (N, 1, 28, 28) in [0, 1], ink 1, paper 0. No client
+        held_out_images: float32 (N, C, H, W) in [0, 1], ink 1, paper 0. No client
             may train on them: what is measured on them is published without noise.
         held_out_labels: int64 (N,) in [0, ``num_classes``).
         num_classes: of the data set, whether or not all occur here.
@@ -127,9 +127,10 @@ def evaluate(
     images, labels = held_out_images, held_out_labels
 
     uniform = uniform_labels(labels, sample_count)
-    samples = draw_samples(sampler, uniform, "uniform", seed).to(device)
+    shape = image_shape_of(images)
+    samples = draw_samples(sampler, uniform, "uniform", seed, shape).to(device)
     proportional = proportional_labels(labels, sample_count)
-    matched_samples = draw_samples(sampler, proportional, "proportional", seed).to(device)
+    matched_samples = draw_samples(sampler, proportional, "proportional", seed, shape).to(device)
 
     judge = train_classifier(images, labels, num_classes, seed, classifier_steps)
     on_unseen = judge_accuracy(images, labels, num_classes, seed, classifier_steps)
@@ -158,9 +159,9 @@ def evaluate(
 def _require_labelled_images(images: Tensor, labels: Tensor, num_classes: int) -> None:
     at_least(1, num_classes=num_classes)
     at_least(2, held_out_images=len(images))
-    if images.shape[1:] != (1, 28, 28) or images.dtype != torch.float32:
+    if images.ndim != 4 or images.dtype != torch.float32:
         found = f"{images.dtype} {tuple(images.shape)}"
-        raise ValueError(f"held-out images={found} must be torch.float32 (N, 1, 28, 28)")
+        raise ValueError(f"held-out images={found} must be torch.float32 (N, C, H, W)")
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise ValueError("held-out images must lie in [0, 1]")
     if labels.shape != (len(images),) or labels.dtype != torch.int64:

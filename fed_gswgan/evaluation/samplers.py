@@ -11,16 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy
 from fed_gswgan.seeding import SeedStream
 
 Sampler = Callable[[Tensor, int], Tensor]
-"""``sampler(labels_B, seed)``: int64 labels to float32 samples (B, 1, 28, 28) in [0, 1], ink 1."""
+"""``sampler(labels_B, seed)``: int64 labels to float32 samples (B, C, H, W) in [0, 1], ink 1."""
 
 SAMPLE_BATCH_SIZE = 500
 
 
-def draw_samples(sampler: Sampler, labels_N: Tensor, purpose: str, seed: int) -> Tensor:
+def draw_samples(
+    sampler: Sampler,
+    labels_N: Tensor,
+    purpose: str,
+    seed: int,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Tensor:
     """Return one sample for each label, drawn batch by batch with a seed of its own each.
 
     Args:
@@ -28,17 +35,19 @@ def draw_samples(sampler: Sampler, labels_N: Tensor, purpose: str, seed: int) ->
         labels_N: the classes asked for, int64.
         purpose: keeps two draws of one evaluation independent.
         seed: the evaluation's.
+        image_shape: (C, H, W) that samples must have; None: that of the first batch.
 
     Raises:
-        ValueError: the samples are not float32 (N, 1, 28, 28) in [0, 1]; NaN is not in [0, 1].
+        ValueError: the samples are not float32 (N, C, H, W) in [0, 1]; NaN is not in [0, 1].
     """
     seeds = SeedStream(seed)
-    return torch.cat(
-        [
-            _checked(sampler(batch, seeds.torch_seed(f"samples, {purpose}, batch {index}")), batch)
-            for index, batch in enumerate(torch.split(labels_N, SAMPLE_BATCH_SIZE))
-        ]
-    )
+    batches = []
+    for index, labels_B in enumerate(torch.split(labels_N, SAMPLE_BATCH_SIZE)):
+        samples_BCHW = sampler(labels_B, seeds.torch_seed(f"samples, {purpose}, batch {index}"))
+        _require_samples(samples_BCHW, len(labels_B), image_shape)
+        image_shape = image_shape_of(samples_BCHW)
+        batches.append(samples_BCHW.detach())
+    return torch.cat(batches)
 
 
 def uniform_labels(labels_N: Tensor, count: int) -> Tensor:
@@ -57,22 +66,24 @@ def proportional_labels(labels_N: Tensor, count: int) -> Tensor:
     return labels_N.sort().values[places]
 
 
-def _checked(samples_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-    expected = (len(labels_B), 1, 28, 28)
-    if samples_BCHW.shape != expected or samples_BCHW.dtype != torch.float32:
-        found = f"{samples_BCHW.dtype} {tuple(samples_BCHW.shape)}"
-        raise ValueError(f"samples={found} must be torch.float32 {expected}")
+def _require_samples(
+    samples_BCHW: Tensor, count: int, image_shape: tuple[int, int, int] | None
+) -> None:
+    found = tuple(samples_BCHW.shape)
+    expected = (count, *(image_shape or found[1:]))
+    if len(found) != 4 or found != expected or samples_BCHW.dtype != torch.float32:
+        wanted = expected if image_shape else f"({count}, C, H, W)"
+        raise ValueError(f"samples={samples_BCHW.dtype} {found} must be torch.float32 {wanted}")
     if not bool(((samples_BCHW >= 0) & (samples_BCHW <= 1)).all()):
         low, high = samples_BCHW.min().item(), samples_BCHW.max().item()
         raise ValueError(f"samples from {low} to {high} must lie in [0, 1]")
-    return samples_BCHW.detach()
 
 
 def pool_sampler(samples_NCHW: Tensor, labels_N: Tensor) -> Sampler:
     """Return a sampler that draws from a pool, with replacement, by label and seed.
 
     Args:
-        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1].
+        samples_NCHW: float32 (N, C, H, W) in [0, 1].
         labels_N: int64.
     """
     places = {label: np.flatnonzero(labels_N.cpu() == label) for label in set(labels_N.tolist())}
@@ -92,7 +103,7 @@ class SampleFile(NamedTuple):
     """Samples with their labels.
 
     Attributes:
-        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1], ink 1.
+        samples_NCHW: float32 (N, C, H, W) in [0, 1], ink 1.
         labels_N: int64.
     """
 
@@ -101,8 +112,10 @@ class SampleFile(NamedTuple):
 
 
 def write_samples(path: Path, samples_NCHW: Tensor, labels_N: Tensor) -> None:
-    """Write ``samples`` as bytes (N, 28, 28), ink 255, and ``labels``, into an npz."""
-    pixels = (samples_NCHW[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+    """Write ``samples``, bytes (N, H, W) or (N, C, H, W), ink 255, and ``labels`` into an npz."""
+    pixels = (samples_NCHW * 255).round().to(torch.uint8).cpu().numpy()
+    if pixels.shape[1] == 1:
+        pixels = pixels[:, 0]
     np.savez_compressed(path, samples=pixels, labels=labels_N.cpu().numpy())
 
 
@@ -117,11 +130,15 @@ def read_samples(path: Path) -> SampleFile:
         if not {"samples", "labels"} <= set(file):
             raise ValueError(f"{path} holds {sorted(file)}, must hold samples and labels")
         samples, labels = file["samples"], file["labels"]
-    pixels = samples.reshape(len(samples), -1).astype(np.float32)
+    pixels = samples.astype(np.float32)
     if samples.dtype == np.uint8:
         pixels /= 255
-    if pixels.shape[1:] != (784,):
-        raise ValueError(f"{path}: samples of shape {samples.shape} must be (N, 28, 28)")
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    if pixels.ndim != 4:
+        raise ValueError(
+            f"{path}: samples of shape {samples.shape} must be (N, H, W) or (N, C, H, W)"
+        )
     # Written so that a NaN, which compares false with everything, is refused too.
     if not ((pixels >= 0) & (pixels <= 1)).all():
         raise ValueError(f"{path}: samples must be bytes, or lie in [0, 1]")
@@ -130,9 +147,7 @@ def read_samples(path: Path) -> SampleFile:
             f"{path}: labels are {labels.dtype} of shape {labels.shape}, must be {len(samples)} "
             "whole numbers"
         )
-    return SampleFile(
-        torch.from_numpy(pixels.reshape(-1, 1, 28, 28)), torch.from_numpy(labels.astype(np.int64))
-    )
+    return SampleFile(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
 
 
 def label_agreement(judge: ImageClassifier, samples_NCHW: Tensor, labels_N: Tensor) -> float:
@@ -144,7 +159,7 @@ def label_agreement(judge: ImageClassifier, samples_NCHW: Tensor, labels_N: Tens
 
     Args:
         judge: a classifier of real images, in eval mode.
-        samples_NCHW: float32 (N, 1, 28, 28) in [0, 1].
+        samples_NCHW: float32 (N, C, H, W) in [0, 1].
         labels_N: the classes asked for, int64, as many of each.
     """
     return accuracy(judge, samples_NCHW, labels_N)

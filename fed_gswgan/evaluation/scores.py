@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.image.fid import NoTrainInceptionV3
 
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.evaluation.classifier import ImageClassifier, Progress, train_classifier
 from fed_gswgan.evaluation.lenet import PixelNormalization, train_as_published
 from fed_gswgan.validation import one_of
@@ -57,16 +58,18 @@ ScoreClassifier = Vgg11 | ImageClassifier
 
 
 def kept_score_classifier(
-    kind: ScoreClassifierKind, num_classes: int, weights: Mapping[str, Tensor]
+    kind: ScoreClassifierKind, spec: DataSpec, weights: Mapping[str, Tensor]
 ) -> ScoreClassifier:
     """Return the trained judge whose ``state_dict`` was kept, in eval mode.
 
     Raises:
-        RuntimeError: the weights are not those of this kind and number of classes.
+        RuntimeError: the weights are not those of this kind and data set.
     """
     one_of(KINDS, score_classifier=kind)
     network: ScoreClassifier = (
-        ImageClassifier(num_classes) if kind == "small" else Vgg11(num_classes)
+        ImageClassifier(spec.image_shape, spec.num_classes)
+        if kind == "small"
+        else Vgg11(spec.num_classes)
     )
     network.load_state_dict(weights)
     return network.eval()
@@ -87,7 +90,8 @@ def train_score_classifier(
     accelerator. ``small`` is ``ImageClassifier``; scores of the two are not to be compared.
 
     Args:
-        images_NCHW: real, float32 (N, 1, 28, 28) in [0, 1]; training runs on their device.
+        images_NCHW: real, float32 (N, C, H, W) in [0, 1], for ``vgg11`` (N, 1, 28, 28); training
+            runs on their device.
         labels_N: int64 in [0, ``num_classes``).
         num_classes: number of logits.
         kind: ``vgg11`` or ``small``.
@@ -134,7 +138,7 @@ def crop_and_flip(images_BCHW: Tensor, generator: np.random.Generator) -> Tensor
 
 
 class FeatureExtractor(nn.Module):
-    """Maps float32 (B, 1, 28, 28) in [0, 1] to float64 features (B, F) on the CPU.
+    """Maps float32 (B, C, H, W) in [0, 1] to float64 features (B, F) on the CPU.
 
     Attributes:
         num_features: F; without it torchmetrics draws an image from the global generator.
@@ -210,6 +214,11 @@ class InceptionFeatures(FeatureExtractor):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the features, float64 (B, 2048) on the CPU, of images in [0, 1]."""
+        if images_BCHW.shape[1] not in (1, 3):
+            raise ValueError(
+                f"Inception-v3 needs grey or RGB images (N, 1 or 3, H, W), not "
+                f"{tuple(images_BCHW.shape)}"
+            )
         bytes_BCHW = (images_BCHW * 255).round().to(torch.uint8)
         features_BF: Tensor = self.network(bytes_BCHW.expand(-1, 3, -1, -1))
         return features_BF.cpu().double()

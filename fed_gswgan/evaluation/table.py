@@ -129,7 +129,9 @@ def table_metrics(
     classes = len(data.class_names)
     device = data.train_images_NCHW.device
     labels = torch.arange(size.classifier_samples, device=device) % classes
-    samples = in_bytes(draw_samples(sampler, labels, "table", seed).to(device))
+    samples = in_bytes(
+        draw_samples(sampler, labels, "table", seed, data.spec.image_shape).to(device)
+    )
     progress(f"{len(samples)} samples drawn")
     values = _measure(
         training=(samples, labels),

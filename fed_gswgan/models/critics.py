@@ -3,29 +3,39 @@
 Shapes: B batch, C channels, H and W image, P features.
 """
 
+import math
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fed_gswgan.models.generators import eighth_of
+
 NEGATIVE_SLOPE = 0.2  # of the activations; source: DCGAN, arXiv 1511.06434, section 4
 
 
 class MLPCritic(nn.Module):
-    """784-width-width with leaky ReLU; score = linear(h) + <embedding(label), h>.
+    """Pixels-width-width with leaky ReLU; score = linear(h) + <embedding(label), h>.
 
-    ``embedding_stddev`` is that of the embedding's first weights. At the usual 1 a new critic's
-    gradient is a random direction for each class, which a critic that is seldom asked is long in
-    forgetting; a discriminator under DP-SGD, though, learns classes from nothing else.
+    ``image_shape`` (C, H, W) may be any. ``embedding_stddev`` is the standard deviation of the
+    embedding's first weights. At the usual 1 the gradient of a new critic is a random direction
+    for each class, and a critic that is rarely trained takes long to forget it; a discriminator
+    under DP-SGD, however, learns classes from nothing else.
 
     Source: the projection head is that of Miyato and Koyama, arXiv 1802.05637.
     """
 
-    def __init__(self, num_classes: int, width: int = 256, embedding_stddev: float = 1.0) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        num_classes: int,
+        width: int = 256,
+        embedding_stddev: float = 1.0,
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(28 * 28, width),
+            nn.Linear(math.prod(image_shape), width),
             nn.LeakyReLU(NEGATIVE_SLOPE),
             nn.Linear(width, width),
             nn.LeakyReLU(NEGATIVE_SLOPE),
@@ -60,31 +70,32 @@ class ConvCritic(nn.Module):
     (arXiv 1802.05637), section 3.
     """
 
-    def __init__(self, num_classes: int, width: int = 64) -> None:
+    def __init__(self, image_shape: tuple[int, ...], num_classes: int, width: int = 64) -> None:
         """Build the layers, initialised from torch's global generator.
 
         Args:
+            image_shape: (C, H, W); H and W divisible by 4.
             num_classes: Labels are 0 to ``num_classes - 1``.
-            width: Channels at 14x14; twice as many at 7x7, four times at 4x4.
+            width: Channels at half the size; twice as many at a quarter, four times at an eighth.
         """
         super().__init__()
         self.num_classes = num_classes
-        self.to_14x14 = nn.Conv2d(1, width, 5, stride=2, padding=2)
-        self.to_7x7 = nn.Conv2d(width, 2 * width, 5, stride=2, padding=2)
-        self.to_4x4 = nn.Conv2d(2 * width, 4 * width, 5, stride=2, padding=2)
-        features = 4 * width * 4 * 4
+        features = 4 * width * math.prod(eighth_of(image_shape))
+        self.to_half = nn.Conv2d(image_shape[0], width, 5, stride=2, padding=2)
+        self.to_quarter = nn.Conv2d(width, 2 * width, 5, stride=2, padding=2)
+        self.to_eighth = nn.Conv2d(2 * width, 4 * width, 5, stride=2, padding=2)
         self.score = nn.Linear(features, 1)
         self.class_embedding = nn.Embedding(num_classes, features)
 
     def hidden_layers(self) -> tuple[nn.Conv2d, ...]:
         """Return the layers before the three activations."""
-        return self.to_14x14, self.to_7x7, self.to_4x4
+        return self.to_half, self.to_quarter, self.to_eighth
 
     def forward(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Score images, higher for more real; twice differentiable in image and weights.
 
         Args:
-            images_BCHW: ``(B, 1, 28, 28)`` float32 in [0, 1], real or generated.
+            images_BCHW: ``(B, C, H, W)`` float32 in [0, 1], real or generated.
             labels_B: ``(B,)`` int64 in ``[0, num_classes)``.
 
         Returns:

@@ -1,10 +1,12 @@
 """Conditional generators: slim (for a CPU), DCGAN, and the paper's ResNet.
 
-Pixel norm replaces batch norm in all of them: a sample depends on its own latent and label alone.
+Height and width of an image must be divisible by 4. Pixel norm replaces batch norm in all
+generators: a sample depends on its own latent and label alone.
 
 Shapes: B batch, Z latent, C channels, H and W image.
 """
 
+import math
 from typing import TypeVar
 
 import torch
@@ -13,6 +15,27 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 EPSILON = 1e-8  # Source: arXiv 1710.10196, section 4.2
+
+
+def quarter_of(image_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (H/4, W/4) of an image shape (C, H, W).
+
+    Raises:
+        ValueError: another number of dimensions, or height or width not divisible by 4.
+    """
+    if len(image_shape) != 3 or min(image_shape) < 1 or image_shape[1] % 4 or image_shape[2] % 4:
+        raise ValueError(
+            f"image_shape={image_shape} must be (channels, height, width) with height and width "
+            "divisible by 4 for a convolutional network; pad or resize the images, or choose "
+            "critic='mlp' for a critic of any shape"
+        )
+    return image_shape[1] // 4, image_shape[2] // 4
+
+
+def eighth_of(image_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (H/8, W/8), rounded up; ValueError as ``quarter_of``."""
+    height, width = quarter_of(image_shape)
+    return -(-height // 2), -(-width // 2)
 
 
 class PixelNorm(nn.Module):
@@ -37,7 +60,7 @@ class PixelNorm(nn.Module):
 
 
 class SlimGenerator(nn.Module):
-    """7x7 features, upsampled twice to 28x28, pixel norm after every layer.
+    """Features of a quarter of the image's size, upsampled twice, pixel norm after every layer.
 
     Pixel norm and not batch norm: a sample must depend on its own latent and label alone, or the
     gradient with respect to one sample would not be that sample's. The class embedding is as long
@@ -45,16 +68,19 @@ class SlimGenerator(nn.Module):
     one shape.
     """
 
-    def __init__(self, latent_dim: int, num_classes: int, width: int = 32) -> None:
+    def __init__(
+        self, image_shape: tuple[int, ...], latent_dim: int, num_classes: int, width: int = 32
+    ) -> None:
         super().__init__()
+        self.quarter = quarter_of(image_shape)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.class_embedding = nn.Embedding(num_classes, latent_dim)
         nn.init.normal_(self.class_embedding.weight, std=0.5)
-        self.to_features = nn.Linear(2 * latent_dim, 2 * width * 7 * 7)
-        self.to_14 = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.to_28 = nn.Conv2d(width, width // 2, 3, padding=1)
-        self.to_image = nn.Conv2d(width // 2, 1, 3, padding=1)
+        self.to_quarter = nn.Linear(2 * latent_dim, 2 * width * math.prod(self.quarter))
+        self.to_half = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.to_whole = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.to_image = nn.Conv2d(width // 2, image_shape[0], 3, padding=1)
         self.norm = PixelNorm()
         self.activation = nn.LeakyReLU(0.2)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
@@ -62,15 +88,15 @@ class SlimGenerator(nn.Module):
     def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Return samples_BCHW, float32 in [0, 1], ink 1, of the classes asked for."""
         condition = torch.cat([latents_BZ, self.class_embedding(labels_B)], dim=1)
-        features = self.to_features(condition).unflatten(1, (-1, 7, 7))
+        features = self.to_quarter(condition).unflatten(1, (-1, *self.quarter))
         features = self.norm(self.activation(features))
-        features = self.norm(self.activation(self.to_14(self.upsample(features))))
-        features = self.norm(self.activation(self.to_28(self.upsample(features))))
+        features = self.norm(self.activation(self.to_half(self.upsample(features))))
+        features = self.norm(self.activation(self.to_whole(self.upsample(features))))
         return torch.sigmoid(self.to_image(features))
 
 
 class DCGANGenerator(nn.Module):
-    """Dense to 4x4, then three transposed convolutions: 4 -> 7 -> 14 -> 28.
+    """Dense to an eighth of the size, then three transposed convolutions (4 -> 7 -> 14 -> 28).
 
     The class enters as an embedding as long as the latent, joined to it, so that neither outweighs
     the other at the dense layer.
@@ -84,26 +110,35 @@ class DCGANGenerator(nn.Module):
     Karras et al. (arXiv 1710.10196), section 4.2.
     """
 
-    def __init__(self, latent_dim: int, num_classes: int, width: int = 64) -> None:
+    def __init__(
+        self, image_shape: tuple[int, ...], latent_dim: int, num_classes: int, width: int = 64
+    ) -> None:
         """Build the layers, initialised from torch's global generator.
 
         Args:
+            image_shape: (C, H, W) of a sample; H and W divisible by 4.
             latent_dim: Numbers in a latent.
             num_classes: Labels are 0 to ``num_classes - 1``.
-            width: Channels at 14x14; twice as many at 7x7, four times at 4x4.
+            width: Channels at half the size; twice as many at a quarter, four times at an eighth.
         """
         super().__init__()
+        quarter = quarter_of(image_shape)
+        self.eighth = eighth_of(image_shape)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.class_embedding = nn.Embedding(num_classes, latent_dim)
-        self.dense = nn.Linear(2 * latent_dim, 4 * width * 4 * 4)
-        self.to_7x7 = nn.ConvTranspose2d(4 * width, 2 * width, 5, stride=2, padding=2)
-        self.to_14x14 = nn.ConvTranspose2d(
+        self.dense = nn.Linear(2 * latent_dim, 4 * width * math.prod(self.eighth))
+        # From an eighth, rounded up, of n pixels to a quarter of 2n - 1 or 2n.
+        extra = 1 - quarter[0] % 2, 1 - quarter[1] % 2
+        self.to_quarter = nn.ConvTranspose2d(
+            4 * width, 2 * width, 5, stride=2, padding=2, output_padding=extra
+        )
+        self.to_half = nn.ConvTranspose2d(
             2 * width, width, 5, stride=2, padding=2, output_padding=1
         )
         # A kernel the stride divides reaches every pixel equally often: no checkerboard.
         # Source: Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016.
-        self.to_28x28 = nn.ConvTranspose2d(width, 1, 6, stride=2, padding=2)
+        self.to_whole = nn.ConvTranspose2d(width, image_shape[0], 6, stride=2, padding=2)
         self.pixel_norm = PixelNorm()
 
     def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
@@ -114,22 +149,23 @@ class DCGANGenerator(nn.Module):
             labels_B: ``(B,)`` int64 in ``[0, num_classes)``.
 
         Returns:
-            ``(B, 1, 28, 28)`` float32 in [0, 1].
+            ``(B, C, H, W)`` float32 in [0, 1].
         """
         joined = torch.cat((latents_BZ, self.class_embedding(labels_B)), dim=1)
-        features_BCHW = self.dense(joined).unflatten(1, (-1, 4, 4))
-        for layer in (self.to_7x7, self.to_14x14, self.to_28x28):
+        features_BCHW = self.dense(joined).unflatten(1, (-1, *self.eighth))
+        for layer in (self.to_quarter, self.to_half, self.to_whole):
             features_BCHW = layer(functional.relu(self.pixel_norm(features_BCHW)))
         return torch.sigmoid(features_BCHW)
 
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
-MARGIN = 2  # pixels cut on each side: the blocks reach 32x32, images are 28x28
-
 
 class ResNetGenerator(nn.Module):
-    """Dense to 4x4, three residual blocks (4 -> 8 -> 16 -> 32), a convolution, the centre 28x28.
+    """Dense to an eighth of the size, three residual blocks, a convolution, the centre.
+
+    An eighth is rounded up, so the blocks may reach 4 pixels more than the image: of 28 pixels,
+    4 -> 8 -> 16 -> 32, and the middle 28 of them are the sample.
 
     The class enters as an embedding as long as the latent, joined to it, so that neither outweighs
     the other at the dense layer. Spectral norm is on every layer with weights except the embedding;
@@ -149,23 +185,28 @@ class ResNetGenerator(nn.Module):
     algorithm 1; pixel norm from Karras et al. (arXiv 1710.10196), section 4.2.
     """
 
-    def __init__(self, latent_dim: int, num_classes: int, width: int = 64) -> None:
+    def __init__(
+        self, image_shape: tuple[int, ...], latent_dim: int, num_classes: int, width: int = 64
+    ) -> None:
         """Build the layers, initialised from torch's global generator, in ``train()`` mode.
 
         Args:
+            image_shape: (C, H, W) of a sample; H and W divisible by 4.
             latent_dim: Numbers in a latent.
             num_classes: Labels are 0 to ``num_classes - 1``.
             width: A quarter of the channels, which are the same at every resolution.
         """
         super().__init__()
+        self.eighth = eighth_of(image_shape)
+        self.size = image_shape[1:]
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         channels = 4 * width
         self.class_embedding = nn.Embedding(num_classes, latent_dim)
-        self.dense = _normed(nn.Linear(2 * latent_dim, channels * 4 * 4))
+        self.dense = _normed(nn.Linear(2 * latent_dim, channels * math.prod(self.eighth)))
         self.blocks = nn.Sequential(*(_UpsamplingBlock(channels) for _ in range(3)))
         self.pixel_norm = PixelNorm()
-        self.to_pixels = _normed(nn.Conv2d(channels, 1, 3, padding=1))
+        self.to_pixels = _normed(nn.Conv2d(channels, image_shape[0], 3, padding=1))
 
     def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Generate one sample per latent.
@@ -175,12 +216,14 @@ class ResNetGenerator(nn.Module):
             labels_B: ``(B,)`` int64 in ``[0, num_classes)``.
 
         Returns:
-            ``(B, 1, 28, 28)`` float32 in [0, 1].
+            ``(B, C, H, W)`` float32 in [0, 1].
         """
         joined = torch.cat((latents_BZ, self.class_embedding(labels_B)), dim=1)
-        features_BCHW = self.blocks(self.dense(joined).unflatten(1, (-1, 4, 4)))
+        features_BCHW = self.blocks(self.dense(joined).unflatten(1, (-1, *self.eighth)))
         logits_BCHW = self.to_pixels(functional.relu(self.pixel_norm(features_BCHW)))
-        return torch.sigmoid(logits_BCHW[..., MARGIN:-MARGIN, MARGIN:-MARGIN])
+        height, width = self.size
+        top, left = (logits_BCHW.shape[2] - height) // 2, (logits_BCHW.shape[3] - width) // 2
+        return torch.sigmoid(logits_BCHW[..., top : top + height, left : left + width])
 
 
 class _UpsamplingBlock(nn.Module):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.models.generators import DCGANGenerator, ResNetGenerator, SlimGenerator
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
@@ -15,17 +16,29 @@ GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGe
 CRITICS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLPCritic, "conv": ConvCritic}
 
 
-def build_generator(config: GeneratorConfig, num_classes: int, seed: int) -> nn.Module:
-    """Return a generator (latents_BZ, labels_B) -> samples_BCHW in [0, 1]."""
+def build_generator(config: GeneratorConfig, spec: DataSpec, seed: int) -> nn.Module:
+    """Return a generator (latents_BZ, labels_B) -> samples_BCHW in [0, 1].
+
+    Raises:
+        ValueError: height or width of the images is not divisible by 4.
+    """
     with initial_weights_from(seed):
-        return GENERATORS[config.generator](config.latent_dim, num_classes, config.generator_width)
+        return GENERATORS[config.generator](
+            spec.image_shape, config.latent_dim, spec.num_classes, config.generator_width
+        )
 
 
-def build_critic(config: CriticConfig, num_classes: int, seed: int) -> nn.Module:
-    """Return a critic (images_BCHW, labels_B) -> scores_B."""
+def build_critic(config: CriticConfig, spec: DataSpec, seed: int) -> nn.Module:
+    """Return a critic (images_BCHW, labels_B) -> scores_B.
+
+    Raises:
+        ValueError: ``conv``, and height or width of the images is not divisible by 4.
+    """
     first_weights = (config.class_embedding_stddev,) if config.critic == "mlp" else ()
     with initial_weights_from(seed):
-        return CRITICS[config.critic](num_classes, config.critic_width, *first_weights)
+        return CRITICS[config.critic](
+            spec.image_shape, spec.num_classes, config.critic_width, *first_weights
+        )
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -14,12 +14,13 @@ COLUMNS = 12
 
 
 def sample_grid(sampler: Sampler, num_classes: int, seed: int) -> Tensor:
-    """Return grid_CHW, float32 in [0, 1], dark ink on light paper, a row for each class."""
+    """Return grid_CHW, float32 in [0, 1], a row for each class; grey samples as ink on paper."""
     from torchvision.utils import make_grid
 
     labels = torch.arange(num_classes).repeat_interleave(COLUMNS)
     samples = sampler(labels, seed)
-    grid: Tensor = make_grid(1 - samples, nrow=COLUMNS, padding=2, pad_value=1.0)
+    shown = 1 - samples if samples.shape[1] == 1 else samples
+    grid: Tensor = make_grid(shown, nrow=COLUMNS, padding=2, pad_value=1.0)
     return grid
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.reporting.checkpoint import Checkpoint
@@ -39,7 +41,7 @@ def load_generator(run: Path) -> TrainedGenerator:
     checkpoint = Checkpoint(run)
     weights = checkpoint.ema_weights()
     num_classes = len(weights["class_embedding.weight"])
-    generator = build_generator(config.generator, num_classes, seed=0)
+    generator = build_generator(config.generator, DataSpec(IMAGE_SHAPE, num_classes), seed=0)
     generator.load_state_dict(weights)
     return TrainedGenerator(
         sampler=sampler_of(generator.eval(), config.generator),

@@ -8,6 +8,8 @@ from flwr.app import Array, ArrayRecord
 
 from client.app import app as client_app
 from fed_gswgan.config import Config
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_critic, parameter_count
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger_file import LedgerFile
@@ -56,7 +58,7 @@ def test_bytes_are_those_of_generator_and_critic_down_and_the_critic_up(small_ru
     folder = small_run(rounds=1, cohort_size=4, **SETTINGS)
     found = json.loads((folder / "summary.json").read_text())["bytes"]
     config = Config.from_run_config({"critic-width": 16})
-    critic = 4 * parameter_count(build_critic(config.critic, 10, seed=0))
+    critic = 4 * parameter_count(build_critic(config.critic, DataSpec(IMAGE_SHAPE, 10), seed=0))
     assert critic < found["uplink_per_reply"] < critic + 1000
     assert found["downlink_per_request"] > 2 * critic
 
@@ -75,7 +77,7 @@ def test_the_noise_is_added_once_to_the_sum_and_divided_by_the_intended_cohort(s
     folder = small_run(rounds=1, cohort_size=4, **quiet)
     (report,) = read_rounds(folder)
     config = Config.from_run_config({"critic-width": 16})
-    size = parameter_count(build_critic(config.critic, 10, seed=0))
+    size = parameter_count(build_critic(config.critic, DataSpec(IMAGE_SHAPE, 10), seed=0))
     expected = 3.0 * 0.1 / 4 * size**0.5
     assert report["combined_gradient_norm"] == pytest.approx(expected, rel=0.05)
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from fed_gswgan.baselines.clipped_steps import ClippedSteps, hook_warnings_ignored
 from fed_gswgan.baselines.private_autoencoder import Autoencoder, reconstruction_losses
+from fed_gswgan.data.characters import IMAGE_SHAPE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
@@ -20,7 +21,7 @@ def images(count):
 
 def autoencoder_and_steps(noise_multiplier=0.0):
     torch.manual_seed(0)
-    network = Autoencoder(6, 3)
+    network = Autoencoder(IMAGE_SHAPE, 6, 3)
     steps = ClippedSteps(
         network,
         torch.optim.SGD(network.parameters(), lr=1.0),
@@ -40,7 +41,7 @@ def clipped_sum(images_BCHW, network_and_steps=None):
 
 def gradient_by_hand(image_1CHW):
     torch.manual_seed(0)
-    network = Autoencoder(6, 3)
+    network = Autoencoder(IMAGE_SHAPE, 6, 3)
     functional.binary_cross_entropy_with_logits(
         network(image_1CHW), image_1CHW.flatten(1), reduction="sum"
     ).backward()

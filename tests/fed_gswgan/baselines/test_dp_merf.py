@@ -9,6 +9,7 @@ from fed_gswgan.baselines.dp_merf import generator_from, releases, train_dp_merf
 from fed_gswgan.baselines.dp_merf_settings import DPMERFSettings
 from fed_gswgan.baselines.mean_embedding import FittingSettings, mean_embedding
 from fed_gswgan.baselines.random_features import RandomFeatures
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.evaluation.samplers import draw_samples
 from fed_gswgan.seeding import SeedStream
 
@@ -72,7 +73,9 @@ def test_the_generator_sees_of_the_data_what_is_released_and_nothing_else(data):
     released_FL = embeddings[0].float()
 
     def weights(released):
-        network = generator_from(released, features, TINY, SeedStream(3), lambda share: None)
+        network = generator_from(
+            released, IMAGE_SHAPE, features, TINY, SeedStream(3), lambda share: None
+        )
         return torch.nn.utils.parameters_to_vector(network.parameters())
 
     assert torch.equal(weights(released_FL), weights(released_FL.clone()))

@@ -10,6 +10,7 @@ from fed_gswgan.baselines.dp_merf_autoencoder_settings import DPMERFAutoencoderS
 from fed_gswgan.baselines.mean_embedding import FittingSettings
 from fed_gswgan.baselines.private_autoencoder import Autoencoder, AutoencoderSettings
 from fed_gswgan.baselines.renyi_accounting import ORDERS
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.evaluation.samplers import draw_samples
 
 DELTA = 1e-5
@@ -54,7 +55,9 @@ def test_the_noise_that_is_declared_is_the_noise_that_is_added(train, monkeypatc
 
     def training(images_NCHW, settings, noise_multiplier, seeds, progress):
         added["gradients"] = noise_multiplier
-        return Autoencoder(settings.hidden_width, settings.code_dim).requires_grad_(False)
+        return Autoencoder(IMAGE_SHAPE, settings.hidden_width, settings.code_dim).requires_grad_(
+            False
+        )
 
     def release(embedding_FL, count, relation, noise_multiplier, noise):
         added["embedding"], added["count"], added["relation"] = noise_multiplier, count, relation

@@ -8,6 +8,7 @@ from fed_gswgan.baselines.private_autoencoder import (
     AutoencoderSettings,
     train_private_autoencoder,
 )
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.seeding import SeedStream
 
 BOUND = 0.7
@@ -44,7 +45,7 @@ def test_the_noise_of_a_step_has_the_stated_deviation():
 
 
 def test_codes_have_norm_one_and_decode_to_images():
-    network = Autoencoder(6, 3)
+    network = Autoencoder(IMAGE_SHAPE, 6, 3)
     network.requires_grad_(False)
     codes_BD = network.codes(images())
     assert codes_BD.norm(dim=1) == pytest.approx(torch.ones(30), abs=1e-6)

@@ -1,11 +1,12 @@
 import torch
 
 from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
+from fed_gswgan.data.characters import IMAGE_SHAPE
 
 
 def generator():
     torch.manual_seed(0)
-    return SubpixelGenerator(latent_dim=3, num_classes=4, hidden_width=6, channels=4)
+    return SubpixelGenerator(IMAGE_SHAPE, latent_dim=3, num_classes=4, hidden_width=6, channels=4)
 
 
 def test_samples_are_images_that_depend_on_latent_and_label():

@@ -1,7 +1,13 @@
 import numpy as np
+import torch
 from PIL import Image
 
-from fed_gswgan.comparison.sample_pictures import PER_CLASS, drawn_samples, save_side_by_side
+from fed_gswgan.comparison.sample_pictures import (
+    PER_CLASS,
+    drawn_for_picture,
+    drawn_samples,
+    save_side_by_side,
+)
 
 
 def test_every_method_has_a_block_with_dark_ink_on_light_paper(tmp_path):
@@ -12,6 +18,18 @@ def test_every_method_has_a_block_with_dark_ink_on_light_paper(tmp_path):
         pixels = np.asarray(picture.convert("L"))
     left, right = np.array_split(pixels, 2, axis=1)
     assert left.mean() < 128 < 250 < right.mean()
+
+
+def test_samples_in_colour_are_drawn_and_shown_as_they_are(tmp_path):
+    def red(labels_B, seed):
+        return torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(len(labels_B), 3, 32, 32)
+
+    drawn = drawn_for_picture(red, num_classes=2)
+    assert (drawn.shape, drawn.dtype) == ((2, PER_CLASS, 32, 32, 3), np.uint8)
+    save_side_by_side({"red": drawn}, tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels == (255, 0, 0)).all(axis=2).mean() > 0.4
 
 
 def test_a_runs_samples_come_class_by_class_and_the_same_each_time(small_run):

@@ -19,6 +19,7 @@ from fed_gswgan.critics.wgan_gp import (
     set_gradient_by_autograd,
     train_critic,
 )
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.training_config import AdamConfig, CriticConfig
@@ -100,7 +101,7 @@ of_both_critics = pytest.mark.parametrize("kind", WIDTHS)
 def critic_of(kind, seed, classes=5, width=None):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return kind(classes, width or WIDTHS[kind])
+        return kind(IMAGE_SHAPE, classes, width or WIDTHS[kind])
 
 
 def batch(seed, size=16, classes=5):

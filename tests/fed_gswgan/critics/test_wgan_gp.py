@@ -17,6 +17,7 @@ from fed_gswgan.critics.wgan_gp import (
     warm_start,
     wasserstein_loss,
 )
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.training.generator_trainer import GeneratorTrainer
@@ -127,7 +128,7 @@ def drawn_indices(images_BCHW):
 def build_critic():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MLPCritic(num_classes=3, width=8)
+        return MLPCritic(IMAGE_SHAPE, num_classes=3, width=8)
 
 
 def batches(count, size=4):
@@ -261,7 +262,7 @@ ASKED_LABELS = torch.tensor([0, 1, 2])
 def critic():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MLPCritic(num_classes=3, width=8)
+        return MLPCritic(IMAGE_SHAPE, num_classes=3, width=8)
 
 
 @pytest.fixture
@@ -333,7 +334,7 @@ def test_in_bfloat16_it_is_near_and_of_the_samples_own_type(critic, samples):
     assert rounded.norm(dim=1).tolist() == pytest.approx(exact.norm(dim=1).tolist(), rel=0.05)
 
 
-CRITICS = [lambda: MLPCritic(3, 16), lambda: ConvCritic(3, 2)]
+CRITICS = [lambda: MLPCritic(IMAGE_SHAPE, 3, 16), lambda: ConvCritic(IMAGE_SHAPE, 3, 2)]
 
 
 def build(critic_of, seed):
@@ -418,7 +419,7 @@ def warm(shard, steps, seed=0, critic_steps=2, start=None):
     """Return a critic after its warm start, its optimizer and the spent random generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        critic = MLPCritic(num_classes=3, width=8)
+        critic = MLPCritic(IMAGE_SHAPE, num_classes=3, width=8)
     if start is not None:
         with torch.no_grad():
             critic.score.weight.fill_(start)
@@ -433,7 +434,7 @@ def test_zero_steps_change_neither_critic_nor_optimizer_nor_randomness(shard):
     critic, optimizer, randomness = warm(shard, 0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert same_weights(critic, MLPCritic(num_classes=3, width=8))
+        assert same_weights(critic, MLPCritic(IMAGE_SHAPE, num_classes=3, width=8))
     assert optimizer.state_dict()["state"] == {}
     assert randomness.random() == np.random.default_rng(0).random()
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.device import guard as guard_module
 from fed_gswgan.device import private_client
 from fed_gswgan.device.critic_slots import CriticSlots, CriticState
@@ -527,7 +528,9 @@ class TestReplies:
         self, make_guard, make_request, charges, tmp_path, poison
     ):
         guard = make_guard(tmp_path / "client")
-        size = parameter_count(build_critic(CriticConfig(critic_width=16), 3, seed=0))
+        size = parameter_count(
+            build_critic(CriticConfig(critic_width=16), DataSpec(IMAGE_SHAPE, 3), seed=0)
+        )
         parameters = np.full((3, size), poison, dtype=np.float32)
         diverged = CriticState(1, 2, parameters, "0" * 64, np.zeros(1, np.float32))
         CriticSlots(tmp_path / "client", "experiment").store(diverged, 0)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.device.client_folder import FAILURES
 from fed_gswgan.device.private_client import PrivateClient
 from fed_gswgan.device.update_guard import UpdateGuard
@@ -23,8 +24,10 @@ CONFIG = Config.from_run_config(
         "generator-width": 4, "critic-learning-rate": 1e-2,
     }
 )  # fmt: skip
-GENERATOR = to_state_vector(build_generator(CONFIG.generator, CLASSES, seed=1))
-CRITIC = to_state_vector(build_critic(CONFIG.critic, CLASSES, seed=1))
+GENERATOR = to_state_vector(
+    build_generator(CONFIG.generator, DataSpec(IMAGE_SHAPE, CLASSES), seed=1)
+)
+CRITIC = to_state_vector(build_critic(CONFIG.critic, DataSpec(IMAGE_SHAPE, CLASSES), seed=1))
 REQUEST = UpdateRequest(
     experiment_id="e", server_round=1, generator_P=GENERATOR, critic_Q=CRITIC,
     clipping_bound=0.1, noise_stddev=2.0,

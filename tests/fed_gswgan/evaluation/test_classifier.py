@@ -4,6 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.evaluation.classifier import (
     FEATURES,
     ImageClassifier,
@@ -14,7 +15,7 @@ from fed_gswgan.evaluation.classifier import (
 
 
 def test_features_and_logits_have_the_promised_shapes():
-    classifier = ImageClassifier(num_classes=62).eval()
+    classifier = ImageClassifier(IMAGE_SHAPE, num_classes=62).eval()
     images = torch.zeros(3, 1, 28, 28)
     assert classifier.features(images).shape == (3, FEATURES)
     assert classifier(images).shape == (3, 62)

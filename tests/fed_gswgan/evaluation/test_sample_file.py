@@ -5,10 +5,12 @@ import torch
 from fed_gswgan.evaluation.samplers import read_samples, write_samples
 
 
-def test_what_was_written_is_read_to_half_a_grey_level(tmp_path):
-    samples = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_what_was_written_is_read_to_half_a_grey_level(tmp_path, shape):
+    samples = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
     write_samples(tmp_path / "s.npz", samples, torch.arange(5))
     found, labels = read_samples(tmp_path / "s.npz")
+    assert found.shape == samples.shape
     assert torch.allclose(found, samples, atol=0.5 / 255 + 1e-6)
     assert labels.equal(torch.arange(5))
     assert (found.dtype, labels.dtype) == (torch.float32, torch.int64)
@@ -18,7 +20,7 @@ def test_what_was_written_is_read_to_half_a_grey_level(tmp_path):
     ("arrays", "named"),
     [
         ({"samples": np.zeros((2, 28, 28))}, "must hold samples and labels"),
-        ({"samples": np.zeros((2, 27, 28)), "labels": np.zeros(2, int)}, "28, 28"),
+        ({"samples": np.zeros((2, 784)), "labels": np.zeros(2, int)}, "N, H, W"),
         ({"samples": np.full((2, 28, 28), 1.5), "labels": np.zeros(2, int)}, "lie in"),
         ({"samples": np.full((2, 28, 28), np.nan), "labels": np.zeros(2, int)}, "lie in"),
         ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(3, int)}, "2 whole numbers"),

@@ -54,6 +54,16 @@ def test_what_is_no_image_in_the_unit_range_is_refused(samples):
         draw_samples(lambda labels, seed: samples, torch.zeros(4, dtype=torch.int64), "test", 0)
 
 
+def test_samples_of_another_shape_than_the_images_are_refused():
+    def sampler(labels, seed):
+        return torch.zeros(len(labels), 3, 32, 32)
+
+    labels = torch.zeros(4, dtype=torch.int64)
+    assert draw_samples(sampler, labels, "test", 0, (3, 32, 32)).shape == (4, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"4, 3, 32, 32\) must be torch.float32 \(4, 1, 28, 28\)"):
+        draw_samples(sampler, labels, "test", 0, (1, 28, 28))
+
+
 def test_uniform_labels_ask_for_each_class_that_occurs_equally_often():
     real = torch.tensor([5, 5, 5, 2, 9])
     assert uniform_labels(real, 6).tolist() == [2, 5, 9, 2, 5, 9]

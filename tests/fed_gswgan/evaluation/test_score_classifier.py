@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy, train_classifier
 from fed_gswgan.evaluation.scores import (
     Vgg11,
@@ -89,11 +91,16 @@ def test_another_kind_is_refused(spots):
         )
 
 
+def test_the_published_judge_refuses_images_of_another_shape():
+    with pytest.raises(ValueError, match=r"vgg11 is published for images \(N, 1, 28, 28\)"):
+        train_score_classifier(torch.zeros(8, 3, 32, 32), torch.arange(8), 8, "vgg11", 1, 0, silent)
+
+
 @pytest.mark.parametrize(("kind", "amount"), [("small", 2), ("vgg11", 1)])
 def test_a_kept_judge_says_what_it_said(kind, amount):
     images = torch.rand(8, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(8) % 4
     judge = train_score_classifier(images, labels, 4, kind, amount, 0, silent)
-    again = kept_score_classifier(kind, 4, judge.state_dict())
+    again = kept_score_classifier(kind, DataSpec(IMAGE_SHAPE, 4), judge.state_dict())
     assert not again.training
     assert torch.equal(judge(images), again(images))

@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.reporting.files import replace_file
@@ -15,7 +17,9 @@ CONFIG = GeneratorConfig(generator="resnet", generator_width=2, latent_dim=4)
 
 
 def new_trainer(seed=0, config=CONFIG):
-    return GeneratorTrainer(build_generator(config, 3, seed), config, AdamConfig())
+    return GeneratorTrainer(
+        build_generator(config, DataSpec(IMAGE_SHAPE, 3), seed), config, AdamConfig()
+    )
 
 
 def train(trainer, server_rounds):

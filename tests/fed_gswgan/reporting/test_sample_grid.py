@@ -27,6 +27,13 @@ def test_paper_is_light_and_ink_is_dark():
     assert (grid[:, :2] == 1).all()  # the frame is paper
 
 
+def test_colours_are_shown_as_they_are():
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    grid = sample_grid(lambda labels_B, seed: red.expand(len(labels_B), 3, 32, 32), 1, seed=0)
+    assert grid.shape == (3, 36, 12 * 34 + 2)
+    assert (grid[:, 2:34, 2:34] == red[0]).all()
+
+
 def test_grid_asks_for_every_class_with_the_seed():
     asked = []
 

@@ -1,6 +1,8 @@
 import numpy as np
 import torch
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.training.averaged_critic import AveragedCriticTrainer
 from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
@@ -9,8 +11,10 @@ CONFIG = GeneratorConfig(generator_width=4, latent_dim=3)
 
 
 def trainer():
-    critic = build_critic(CriticConfig(critic_width=8), 3, seed=0)
-    return AveragedCriticTrainer(build_generator(CONFIG, 3, seed=0), critic, CONFIG, AdamConfig())
+    critic = build_critic(CriticConfig(critic_width=8), DataSpec(IMAGE_SHAPE, 3), seed=0)
+    return AveragedCriticTrainer(
+        build_generator(CONFIG, DataSpec(IMAGE_SHAPE, 3), seed=0), critic, CONFIG, AdamConfig()
+    )
 
 
 def test_the_critic_moves_by_learning_rate_times_the_mean_update():

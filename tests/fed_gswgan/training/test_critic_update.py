@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.models.registry import build_critic, build_generator, to_state_vector
 from fed_gswgan.training.critic_update import critic_update
 from fed_gswgan.training_config import CriticConfig, GeneratorConfig
@@ -16,8 +17,8 @@ def update():
 
     def train(steps=2, rate=1e-2, seed=0):
         config = CriticConfig(critic_width=8, critic_steps=steps, critic_learning_rate=rate)
-        critic = build_critic(config, 3, seed=0)
-        generator = build_generator(GENERATOR, 3, seed=0)
+        critic = build_critic(config, DataSpec(IMAGE_SHAPE, 3), seed=0)
+        generator = build_generator(GENERATOR, DataSpec(IMAGE_SHAPE, 3), seed=0)
         randomness = np.random.default_rng(seed)
         before = to_state_vector(critic), to_state_vector(generator)
         moved = critic_update(critic, generator, shard, 3, 4, config, GENERATOR, randomness)

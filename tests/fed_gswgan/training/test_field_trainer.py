@@ -1,6 +1,8 @@
 import numpy as np
 import torch
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_generator, initial_weights_from
 from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
 from fed_gswgan.training.field_trainer import FieldTrainer
@@ -15,7 +17,14 @@ FIELD = FieldConfig(field_rounds=3, field_steps=5, field_batch_size=8, field_wid
 def new_trainer(seed=0):
     with initial_weights_from(seed):
         field = GradientField(3, (8, 1, 28, 28), 4, 1.0, FIELD.field_rounds, FIELD.field_width)
-    return FieldTrainer(build_generator(CONFIG, 3, seed), field, CONFIG, AdamConfig(), FIELD, 3)
+    return FieldTrainer(
+        build_generator(CONFIG, DataSpec(IMAGE_SHAPE, 3), seed),
+        field,
+        CONFIG,
+        AdamConfig(),
+        FIELD,
+        3,
+    )
 
 
 def learn(trainer, server_rounds, direction=1.0):

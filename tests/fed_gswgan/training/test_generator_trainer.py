@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.training_config import AdamConfig, GeneratorConfig
@@ -30,7 +32,9 @@ def scale_trainer(halflife, learning_rate=0.1):
 
 def build_trainer(name):
     config = GeneratorConfig(generator=name, generator_width=8, latent_dim=4)
-    return GeneratorTrainer(build_generator(config, 3, seed=0), config, AdamConfig())
+    return GeneratorTrainer(
+        build_generator(config, DataSpec(IMAGE_SHAPE, 3), seed=0), config, AdamConfig()
+    )
 
 
 def inputs(seed, count=5):

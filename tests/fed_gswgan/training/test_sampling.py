@@ -3,6 +3,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import build_generator
 from fed_gswgan.training.sampling import sampler_of
 from fed_gswgan.training_config import GeneratorConfig
@@ -32,7 +34,7 @@ def test_samples_are_of_the_classes_asked_for_in_order_and_drawn_at_once():
 
 
 def test_samples_are_decided_by_the_seed():
-    sampler = sampler_of(build_generator(CONFIG, 3, seed=0), CONFIG)
+    sampler = sampler_of(build_generator(CONFIG, DataSpec(IMAGE_SHAPE, 3), seed=0), CONFIG)
     labels = torch.tensor([0, 1, 2])
     assert torch.equal(sampler(labels, 1), sampler(labels, 1))
     assert not torch.equal(sampler(labels, 1), sampler(labels, 2))
@@ -40,7 +42,9 @@ def test_samples_are_decided_by_the_seed():
 
 def test_drawing_keeps_no_graph_and_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    samples = sampler_of(build_generator(CONFIG, 3, seed=0), CONFIG)(torch.tensor([0, 1]), 0)
+    samples = sampler_of(build_generator(CONFIG, DataSpec(IMAGE_SHAPE, 3), seed=0), CONFIG)(
+        torch.tensor([0, 1]), 0
+    )
     assert not samples.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
 
