@@ -20,7 +20,7 @@ DELTAS = [1e-300, 1e-100, 1e-30, 1e-13, 1e-5, 0.03, 0.5]
 
 def exact_delta(mu, epsilon):
     """The formula as it is written, in so many digits that its cancellation does not matter."""
-    with mpmath.workdps(400):
+    with mpmath.workdps(80):
         mu, epsilon = mpmath.mpf(mu), mpmath.mpf(epsilon)
         x, y = epsilon / mu - mu / 2, epsilon / mu + mu / 2
         if y < 1e4:
