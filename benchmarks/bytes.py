@@ -20,20 +20,20 @@ from benchmarks.simulated import side_by_side, simulate
 from fed_gswgan.comparison.published_sizes import published_bytes
 from simulations.federated_presets import METHODS
 
-# Frequencies of each axis (0: pixels), downlink codec, uplink codec.
+# Frequencies of each axis (0: pixels), downlink bits, uplink bits.
 WAYS = (
-    (0, "float32", "float32"),
-    (8, "float32", "float32"),
-    (8, "uint8-deflate", "uint4"),
-    (8, "uint4-deflate", "uint1"),
+    (0, 32, 32),
+    (8, 32, 32),
+    (8, 8, 4),
+    (8, 4, 1),
 )
-# With --each: every codec by itself, beside float32 both ways.
+# With --each: every number of bits by itself, beside 32 both ways.
 EACH = (
-    (8, "float32", "uint8"),
-    (8, "float32", "uint4"),
-    (8, "float32", "uint2"),
-    (8, "float32", "uint1"),
-    (8, "uint4-deflate", "float32"),
+    (8, 32, 8),
+    (8, 32, 4),
+    (8, 32, 2),
+    (8, 32, 1),
+    (8, 4, 32),
 )
 
 
@@ -41,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--each", action="store_true", help="every codec by itself instead")
+    parser.add_argument(
+        "--each", action="store_true", help="every number of bits by itself instead"
+    )
     options = parser.parse_args()
     print(
         f"digits, {options.rounds} rounds of all 14 clients, {options.seeds} seeds; bytes of a "
@@ -54,7 +56,7 @@ def main() -> None:
     base = SHARED | DATA["digits"] | {"rounds": options.rounds}
     for frequencies, down, up in EACH if options.each else WAYS:
         settings = base | OURS | {
-            "dct-frequencies": frequencies, "downlink-codec": down, "uplink-codec": up,
+            "dct-frequencies": frequencies, "downlink-bits": down, "uplink-bits": up,
         }  # fmt: skip
         summaries = summaries_of(settings, options.seeds)
         basis = f"{frequencies}x{frequencies}" if frequencies else "pixels"
@@ -65,11 +67,11 @@ def main() -> None:
         return
     fedavg = base | METHODS["small"]["fedavg-gan"].settings | DATA["digits"]
     summaries = summaries_of(fedavg | {"rounds": options.rounds}, options.seeds)
-    print_row("FedAvg", "float32", "float32", *published_bytes(), summaries)
+    print_row("FedAvg", 32, 32, *published_bytes(), summaries)
 
 
 def print_row(
-    basis: str, down: str, up: str, sent: float, received: float, summaries: list[dict[str, Any]]
+    basis: str, down: int, up: int, sent: float, received: float, summaries: list[dict[str, Any]]
 ) -> None:
     published = published_bytes()
     print(

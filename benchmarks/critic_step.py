@@ -26,8 +26,7 @@ from fed_gswgan.critics.wgan_gp import (
 )
 from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.models.registry import build_critic
-from fed_gswgan.training_config import AdamConfig, CriticConfig
+from fed_gswgan.models.registry import AdamSettings, CriticSettings, build_critic
 
 BATCH, CLASSES = 32, 10
 CRITICS = (("conv", 64), ("conv", 16), ("mlp", 256), ("mlp", 128))
@@ -71,7 +70,7 @@ def rows_of(kind: str, width: int) -> list[Row]:
     images, samples = torch.rand(2, BATCH, *IMAGE_SHAPE, generator=draws)
     labels = torch.randint(CLASSES, (BATCH,), generator=draws)
     inputs = images, samples, labels, torch.rand(BATCH, generator=draws)
-    config = CriticConfig(critic=kind, critic_width=width)
+    config = CriticSettings(critic=kind, critic_width=width)
     in_bfloat16 = replace(config, critic_compute="bfloat16")
 
     def autograd_step(critic, optimizer):
@@ -104,7 +103,7 @@ def rows_of(kind: str, width: int) -> list[Row]:
     rows = []
     for what, way, function in ways:
         critic = build_critic(config, DataSpec(IMAGE_SHAPE, CLASSES), seed=0)
-        run = partial(function, critic, critic_optimizer(critic, config, AdamConfig()))
+        run = partial(function, critic, critic_optimizer(critic, config, AdamSettings()))
         rows.append(Row((kind, width), what, way, run, floors[what], []))
     return rows
 

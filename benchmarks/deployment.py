@@ -22,8 +22,8 @@ from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.flower_commands import FLOWERS_SUPERNODE
 from deploy.keep_running import keep_running
-from fed_gswgan.flat_table import Value, toml_value
 from fed_gswgan.reporting.round_log import read_rounds
+from fed_gswgan.settings import Value, toml_value
 
 NO_OP = Path(__file__).with_name("no-op")
 WARM_UP_ROUNDS = 1  # in which the bundle is fetched

@@ -18,7 +18,7 @@ from simulations.run import main as simulate
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("fed_gswgan", "server", "client", "simulations")
 ROUNDS = 2
-OWN_SETTINGS = {"gs-wgan": [], "fedavg-gan": ["algorithm=fedavg-gan", "clipping=message"]}
+OWN_SETTINGS = {"gs-wgan": [], "fedavg-gan": ["algorithm=fedavg-gan", "trust=central"]}
 
 
 def traced_round(algorithm: str) -> list[tuple[str, str]]:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fed_gswgan.flat_table import toml_value
 from fed_gswgan.reporting.run_folder import RESUMABLE, SUMMARY
-from simulations.engine import available_cores
+from fed_gswgan.settings import toml_value
+from simulations.run import available_cores
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")

@@ -1,4 +1,4 @@
-"""The ClientApp: a relay to the guard. No data, no mathematics and no PyTorch here.
+"""The ClientApp: a relay of bytes to the guard. No data, no mathematics and no PyTorch here.
 
 Flower starts a process for every message, and the server ships this code: what protects the data is
 the guard, in another process under another account. Only where clients are simulated does the guard
@@ -12,59 +12,52 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.guard_relay import Refused, registered_id, relayed
-from fed_gswgan.device.guard_client import GuardUnreachable
-from fed_gswgan.privacy.refusals import Refusal
-from fed_gswgan.wire.message_types import CLIENT_FAILED, GUARD_UNREACHABLE
-from fed_gswgan.wire.release_guard import release_guard
+from fed_gswgan.device.service import GuardUnreachable, ask, ask_client_id
+from fed_gswgan.wire.message_types import (
+    CLIENT_FAILED,
+    CLIENTS,
+    GUARD_UNREACHABLE,
+    NAME,
+    RECORD,
+    REPLIES,
+    REQUEST,
+)
 
 logger = logging.getLogger(__name__)
 
-app = ClientApp(mods=[release_guard])
+app = ClientApp()
 
 
 @app.query("register")
 def register(message: Message, context: Context) -> Message:
-    """Answer with the stable client id."""
+    """Answer with the client id of the device, or the name of the shard."""
 
-    def answer() -> RecordDict:
+    def answer() -> ConfigRecord:
         if (socket := _guard_socket(context)) is not None:
-            client_id = registered_id(socket)
-        else:
-            from client.virtual_device import client_id_of
+            return ConfigRecord({NAME: ask_client_id(socket)})
+        from client.shard import name_of
 
-            client_id = client_id_of(context)
-        return RecordDict({"config": ConfigRecord({"client-id": client_id})})
+        return ConfigRecord({NAME: name_of(context)})
 
-    return answered(message, answer)
+    return _answered(message, answer)
 
 
-@app.train("gswgan")
+@app.train()
 def train(message: Message, context: Context) -> Message:
-    """Relay a train request to the guard and its reply, or its refusal, back."""
+    """Relay a request, and each client's release or refusal back."""
 
-    def answer() -> RecordDict:
+    def answer() -> ConfigRecord:
+        asked = message.content.config_records[RECORD]
+        blob, clients = asked[REQUEST], asked[CLIENTS]
+        if not isinstance(blob, bytes) or not isinstance(clients, list):
+            raise TypeError("a request must be bytes, and clients a list")
         if (socket := _guard_socket(context)) is not None:
-            return relayed(socket, message)
-        from client.virtual_device import answer_train
+            return ConfigRecord({REPLIES: [ask(socket, blob)]})
+        from client.shard import answer as answer_in_shard
 
-        return answer_train(message.content, context)
+        return ConfigRecord({REPLIES: answer_in_shard(blob, [str(c) for c in clients], context)})
 
-    return answered(message, answer)
-
-
-@app.train("fedavg_gan")
-def train_fedavg_gan(message: Message, context: Context) -> Message:
-    """Likewise for the baseline; a device answers it only if its owner trusts the server."""
-
-    def answer() -> RecordDict:
-        if (socket := _guard_socket(context)) is not None:
-            return relayed(socket, message)
-        from client.virtual_device import answer_update
-
-        return answer_update(message.content, context)
-
-    return answered(message, answer)
+    return _answered(message, answer)
 
 
 def _guard_socket(context: Context) -> Path | None:
@@ -73,14 +66,10 @@ def _guard_socket(context: Context) -> Path | None:
     return Path(str(path)) if path is not None else None
 
 
-def answered(message: Message, answer: Callable[[], RecordDict]) -> Message:
+def _answered(message: Message, answer: Callable[[], ConfigRecord]) -> Message:
     """Reply with the answer, or with an error that tells no more than the answer would have."""
     try:
-        return Message(answer(), reply_to=message)
-    except Refused as refused:
-        return Message(Error(refused.code, refused.reason), reply_to=message)
-    except Refusal as refusal:
-        return Message(Error(refusal.code, f"{refusal.name}: {refusal}"), reply_to=message)
+        return Message(RecordDict({RECORD: answer()}), reply_to=message)
     except GuardUnreachable as error:
         logger.error(
             "%s; is `fed-gswgan device serve` running, and may this account use it?", error

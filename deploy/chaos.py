@@ -24,13 +24,11 @@ from pathlib import Path
 from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.keep_running import keep_running
-from fed_gswgan.device.client_folder import LEDGER
-from fed_gswgan.flat_table import Value
-from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.policy import DevicePolicy
+from fed_gswgan.privacy.ledger import Ledger, Line
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import is_running
+from fed_gswgan.settings import Value
 
 logger = logging.getLogger("deploy.chaos")  # also when started with -m
 
@@ -67,7 +65,7 @@ class Killer:
     left: int
     draw: random.Random
     killed: Counter[str] = field(default_factory=Counter)
-    seen: dict[str, bytes] = field(default_factory=dict)
+    seen: dict[str, list[Line]] = field(default_factory=dict)
     next_at: float = 0.0
     finished: int = 0
     without_a_round: int = 0
@@ -94,11 +92,10 @@ class Killer:
     def check_ledgers(self) -> None:
         """Require that each ledger goes on from where it was; AssertionError otherwise."""
         for name in self.federation.guards:
-            now = (self.federation.device_folder(name) / LEDGER).read_bytes()
-            before = self.seen.get(name, b"")
-            # A last line that a kill cut short was never reserved, and is dropped on the next use.
-            whole = before[: before.rfind(b"\n") + 1]
-            if not now.startswith(whole):
+            with Ledger(self.federation.device_folder(name)) as ledger:
+                now = list(ledger.lines())
+            before = self.seen.get(name, [])
+            if now[: len(before)] != before:
                 raise AssertionError(f"{name}: its ledger lost or changed a line")
             self.seen[name] = now
 
@@ -175,8 +172,8 @@ def answered(federation: Federation) -> Mapping[str, int]:
     """Return how many releases each device's ledger holds, every line of it verified."""
     counts = {}
     for name in federation.guards:
-        ledger = Ledger(federation.device_folder(name) / LEDGER, (name,), DevicePolicy())
-        counts[name] = sum(releases.total() for releases in ledger.releases().values())
+        with Ledger(federation.device_folder(name)) as ledger:
+            counts[name] = ledger.verify()
     return counts
 
 

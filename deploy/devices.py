@@ -10,13 +10,11 @@ import numpy as np
 from PIL import Image
 
 from fed_gswgan.config import Config
-from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.data.client_dataset import ClientDataset, spec_of
 from fed_gswgan.data.partition import load_partition, partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.device_folder import create_device
-from fed_gswgan.device.device_settings import DeviceSettings, device_share
-from fed_gswgan.device.virtual_clients import policy_of_run
-from fed_gswgan.flat_table import Value, to_table, toml_value
+from fed_gswgan.device.folder import DeviceSettings, create_device, device_share
+from fed_gswgan.settings import Value, toml_value
 
 DEVICE, IMAGES, POLICY = "device", "images", "policy.toml"
 
@@ -26,16 +24,17 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
 
     Each owner allows what the run asks for and no more; its ``max-epsilon`` must be finite.
     """
-    config = Config.from_run_config(settings)
-    source = open_source(config.data)
-    partitions = partitions_of(source, config.data)
+    config = Config.from_table(settings)
+    source = open_source(config.shared)
+    config = config.with_noise(spec_of(source))
+    partitions = partitions_of(source, config.shared)
     shards = [partitions.writers(number) for number in range(len(partitions))]
     for name, writers in zip(names, shards, strict=True):
         folder = nodes.absolute() / name
         if (folder / DEVICE).exists():
             continue
         write_images(folder / IMAGES, load_partition(source, writers), source.class_names)
-        policy = to_table(policy_of_run(config))
+        policy = config.policy(spec_of(source)).to_table()
         lines = [f"{limit} = {toml_value(value)}\n" for limit, value in policy.items()]
         (folder / POLICY).write_text("".join(lines))
         device = DeviceSettings(

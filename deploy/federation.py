@@ -30,8 +30,8 @@ from deploy.flower_commands import (
 from deploy.program import Program, stop_all
 from deploy.relay import Relay
 from deploy.submission import Submission
-from fed_gswgan.device.device_settings import SOCKET
-from fed_gswgan.flat_table import Value
+from fed_gswgan.device.folder import SOCKET
+from fed_gswgan.settings import Value
 
 START_PATIENCE_SECONDS = 120.0
 COMMAND_PATIENCE_SECONDS = 120.0

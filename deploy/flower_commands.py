@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.certificates import Certificates
-from fed_gswgan.flat_table import Value, toml_value
+from fed_gswgan.settings import Value, toml_value
 
 BIN = Path(sys.executable).parent
 CONNECTION = "here"

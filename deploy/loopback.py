@@ -17,10 +17,10 @@ from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.keep_running import RunFailed, keep_running
 from fed_gswgan.config import Config
-from fed_gswgan.flat_table import Value
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES
+from fed_gswgan.settings import Value
 
 logger = logging.getLogger("deploy.loopback")  # also when started with -m
 
@@ -65,7 +65,7 @@ def settings_of(path: Path, nodes: int, rounds: int | None) -> dict[str, Value]:
     settings |= {"max-clients": nodes, "cohort-size": nodes}
     if rounds is not None:
         settings["rounds"] = rounds
-    Config.from_run_config(settings)
+    Config.from_table(settings)
     return settings
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deploy.flower_commands import run_command, stop_command
-from fed_gswgan.flat_table import Value
+from fed_gswgan.settings import Value
 
 logger = logging.getLogger(__name__)
 

@@ -1,87 +1,345 @@
-"""The command ``fed-gswgan``: what privacy costs, a device and its ledger, the status of a run.
+"""The command ``fed-gswgan``: runs, their samples and metrics, privacy, ledgers and devices."""
 
-It can also sample a generator, evaluate samples, compare methods, and say what data sets hold.
-"""
-
-import argparse
+import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Annotated, Any
 
-from fed_gswgan.commands import (
-    compare,
-    data,
-    device,
-    evaluate,
-    ledger,
-    privacy,
-    sample,
-    status,
-)
-from fed_gswgan.comparison.results_folder import CellsFailed
+import click
+import typer
+
+from fed_gswgan.commands.device import device, ledger
+from fed_gswgan.commands.output import Json, show
 from fed_gswgan.privacy.refusals import Refusal
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables
+    help=__doc__,
+)
+compare = typer.Typer(no_args_is_help=True, help="the paper's tables")
+app.add_typer(device, name="device")
+app.add_typer(ledger, name="ledger")
+app.add_typer(compare, name="compare")
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one setting")
+]
+Runtime = Annotated[str, typer.Option(help="ray or in-process")]
+Workers = Annotated[int, typer.Option(help="processes that serve clients; 0: one a core")]
+RayAddress = Annotated[str, typer.Option(help="of a running Ray cluster", envvar="RAY_ADDRESS")]
+SLACK_SECONDS = 60.0  # beyond the time-out, for a round's other work
+REPLIES = ("asked", "received", "failed", "malformed", "missing")
+WHOLE = ("mnist", "fashion-mnist")  # data sets with a test set of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 for a verdict against, 2 for bad input.
-
-    A command returns a table of what it found. ``--json`` prints it as it is; otherwise the
-    command's ``render`` (default: a line for each entry) makes text of it for people. A command
-    that judges sets ``verdict``, which returns whether its finding is a good one.
-    """
-    options = _parser().parse_args(arguments)
+    """Run a command and return its exit status: 0, 1 for a verdict against, 2 for bad input."""
     try:
-        result = options.command(options)
-    except CellsFailed as error:
-        print(f"fed-gswgan: {error}", file=sys.stderr)
-        return 1
+        return int(app(args=arguments, standalone_mode=False) or 0)
+    except click.ClickException as error:
+        print(f"fed-gswgan: {error.format_message()}", file=sys.stderr)
+        return 2
     except Refusal as refusal:
         print(f"fed-gswgan: {refusal.name}: {refusal}", file=sys.stderr)
         return 1
     except (ValueError, OverflowError, OSError, ModuleNotFoundError) as error:
         print(f"fed-gswgan: {error}", file=sys.stderr)
         return 2
-    _print(json.dumps(result, allow_nan=False) if options.json else options.render(result))
-    return 0 if options.verdict(result) else 1
+    except RuntimeError as error:
+        print(f"fed-gswgan: {error}", file=sys.stderr)
+        return 1
 
 
-def _print(text: str) -> None:
-    """Print, and be content if the reader, as ``head``, has seen enough."""
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Argument(metavar="[FILE.toml]")] = None,
+    output: Annotated[str, typer.Option(help="folder of the run; default runs/<name>")] = "",
+    set_: Set = None,
+    runtime: Runtime = "ray",
+    workers: Workers = 0,
+    ray_address: RayAddress = "",
+) -> None:
+    """Run a simulation of many clients."""
+    files = [config] if config else []
+    status = _simulations("run").simulate(
+        files, set_ or [], output, "", runtime, workers, ray_address
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def resume(
+    run: Run,
+    set_: Set = None,
+    runtime: Runtime = "ray",
+    workers: Workers = 0,
+    ray_address: RayAddress = "",
+) -> None:
+    """Go on with a run that was stopped."""
+    status = _simulations("run").simulate(
+        [], set_ or [], "", str(run), runtime, workers, ray_address
+    )
+    raise typer.Exit(status)
+
+
+@app.command()
+def status(
+    run: Run,
+    max_age: Annotated[
+        float | None, typer.Option(help="seconds since a healthy run's last round")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how far a run is; exit status 1 if it stands still: a health check."""
+    from fed_gswgan.reporting.round_log import ROUNDS, read_rounds
+    from fed_gswgan.reporting.run_folder import RUN, SUMMARY, WIRE_BYTES, config_of_run, is_running
+
+    config, rounds = config_of_run(run), read_rounds(run)
+    finished = (run / SUMMARY).exists()
+    age = time.time() - max((run / n).stat().st_mtime for n in (RUN, ROUNDS) if (run / n).exists())
+    oldest = float(config["reply-timeout-seconds"]) + SLACK_SECONDS if max_age is None else max_age
+    state = "finished" if finished else "running" if is_running(run) else "stopped"
+    wire = run / WIRE_BYTES
+    found = {
+        "run": str(run),
+        "state": state,
+        "healthy": finished or (state == "running" and age <= oldest),
+        "round": rounds[-1]["server_round"] if rounds else 0,
+        "rounds": config["rounds"],
+        "seconds_since_last_round": round(age, 1),
+        "replies": {kind: sum(line[kind] for line in rounds) for kind in REPLIES},
+        "epsilon_server_bound": rounds[-1]["epsilon_server_bound"] if rounds else 0.0,
+        "delta": config["delta"],
+        "payload_bytes": {
+            way: sum(line[f"{way}_bytes"] for line in rounds) for way in ("uplink", "downlink")
+        },
+        "wire_bytes": json.loads(wire.read_text()) if wire.exists() else None,
+    }
+    show(found, as_json, _status_lines, good=bool(found["healthy"]))
+
+
+@app.command()
+def sample(
+    run: Run,
+    labels: Annotated[str, typer.Option(help="classes, 0,1,...; default: all")] = "",
+    count: Annotated[int, typer.Option(min=1, help="of each class")] = 100,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    output: Annotated[
+        Path,
+        typer.Option(help="FILE.npz: samples (bytes, ink 255) and labels; FILE.png: a picture"),
+    ] = Path("samples.npz"),
+    as_json: Json = False,
+) -> None:
+    """Draw samples from a run's generator."""
+    if output.suffix not in (".npz", ".png"):
+        raise ValueError(f"output={output} must end in .npz or .png")
+    import torch
+
+    from fed_gswgan.evaluation.samplers import draw_samples, write_samples
+    from fed_gswgan.reporting.trained_generator import load_generator
+
+    trained = load_generator(run)
+    classes = _classes(labels, trained.spec.num_classes)
+    labels_B = torch.tensor(classes).repeat_interleave(count)
+    samples = draw_samples(trained.sampler, labels_B, "command", seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.suffix == ".npz":
+        write_samples(output, samples, labels_B)
+    else:
+        from torchvision.utils import save_image
+
+        save_image(1 - samples, output, nrow=count, pad_value=1.0)
+    found = {
+        "output": str(output),
+        "samples": len(samples),
+        "labels": classes,
+        "round": trained.server_round,
+        "seed": seed,
+    }
+    show(found, as_json)
+
+
+@app.command()
+def evaluate(
+    subject: Annotated[Path, typer.Argument(metavar="RUN|FILE.npz")],
+    samples: Annotated[int | None, typer.Option(help="drawn; default 4000")] = None,
+    seed: Annotated[int, typer.Option(help="of the metrics, not of the run")] = 0,
+    dataset: Annotated[str, typer.Option(help="of a file; a run knows its own")] = "",
+    data_dir: Annotated[str, typer.Option(help="of a file; default: FED_GSWGAN_DATA")] = "",
+    classes: Annotated[str, typer.Option(help="of a file; default all")] = "",
+    preset: Annotated[str, typer.Option(help="small or full, for mnist and fashion-mnist")] = "",
+    as_json: Json = False,
+) -> None:
+    """Measure a run's generator, or samples in a file, on held-out images."""
+    from fed_gswgan.data.registry import DataSettings
+    from fed_gswgan.evaluation.samplers import pool_sampler, read_samples
+
+    if subject.is_dir():
+        from fed_gswgan.reporting.trained_generator import load_generator
+
+        _refuse("a run knows its own", dataset=dataset, data_dir=data_dir, classes=classes)
+        _refuse(f"of {' and '.join(WHOLE)} alone", preset=preset)
+        trained = load_generator(subject)
+        show(_on_held_out(trained.sampler, trained.config.shared, samples, seed), as_json)
+        return
+    if not dataset:
+        raise ValueError("dataset must be given for samples in a file")
+    sampler = pool_sampler(*read_samples(subject))
+    if dataset in WHOLE:
+        _refuse(f"the preset decides for {dataset}", samples=samples)
+        _refuse(f"not of {dataset}", classes=classes)
+        show(_on_test_set(sampler, dataset, data_dir, preset or "small", seed), as_json)
+        return
+    _refuse(f"of {' and '.join(WHOLE)} alone", preset=preset)
+    given = {"dataset": dataset, "data-dir": data_dir, "classes": classes or "all"}
+    show(_on_held_out(sampler, DataSettings.from_table(given), samples, seed), as_json)
+
+
+@app.command()
+def data(dataset: str, data_dir: str = "", classes: str = "all", as_json: Json = False) -> None:
+    """Show what a data set holds; no client's images are read."""
+    from fed_gswgan.data.registry import DataSettings, open_source
+
+    table = {"dataset": dataset, "data-dir": data_dir, "classes": classes}
+    source = open_source(DataSettings.from_table(table))
+    found = {
+        "dataset": source.name,
+        "user": source.unit,
+        "clients": len(source.writer_ids),
+        "classes": len(source.class_names),
+        "held_out_writers": len(source.held_out_writers),
+        "held_out_images": len(source.held_out().labels),
+    }
+    show(found, as_json)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def privacy(context: typer.Context) -> None:
+    """Compute epsilon and noise, explain a run's epsilon, audit the mechanism."""
+    from fed_gswgan.commands.privacy import main as privacy_main
+
+    raise typer.Exit(privacy_main(context.args))
+
+
+@compare.command()
+def table1(
+    dataset: Annotated[str, typer.Option(help="mnist or fashion-mnist")],
+    preset: Annotated[str, typer.Option(help="small or full")] = "small",
+    methods: Annotated[str, typer.Option(help="with commas between; default: all")] = "",
+    epsilon: Annotated[str, typer.Option(help="of a record; several make curves")] = "10",
+    delta: float = 1e-5,
+    seeds: Annotated[int, typer.Option(help="0: as many as each method's preset")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="default: FED_GSWGAN_DATA")] = None,
+    output: Annotated[Path | None, typer.Option(help="folder to write to, and to go on in")] = None,
+    workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
+    as_json: Json = False,
+) -> None:
+    """Compare centralised methods at a true epsilon (the paper's first table)."""
+    import torch
+    from rich.console import Console
+
+    from fed_gswgan.baselines.registry import METHODS
+    from fed_gswgan.comparison.table1 import Table1
+
+    folder = output or Path("results") / f"table1-{dataset}-{preset}"
+    table = Table1(
+        dataset=dataset,
+        data_dir=data_dir,
+        preset=preset,
+        methods=tuple(name for name in methods.split(",") if name) or tuple(METHODS),
+        epsilons=tuple(float(number) for number in epsilon.split(",")),
+        delta=delta,
+        seeds=seeds,
+        folder=folder,
+        workers=workers,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    found = {"folder": str(folder), **table.run(Console(file=sys.stderr))}
+    show(found, as_json, lambda _: (folder / "table.md").read_text() + f"written to {folder}")
+
+
+def _simulations(name: str) -> Any:
+    """Import a module of the checkout, which the installed package does not have."""
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python flushes once more at its exit, which must not fail again.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return importlib.import_module(f"simulations.{name}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("simulations", f"simulations.{name}"):
+            raise
+        raise ValueError(
+            "simulations run in a checkout of the project: call this from its folder"
+        ) from error
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with an option in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def _lines(result: dict[str, Any]) -> str:
-    return "\n".join(f"{name}: {value}" for name, value in result.items())
+def _refuse(why: str, **given: Any) -> None:
+    """Refuse options that would change nothing."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"{name.replace('_', '-')}={value}: {why}; leave it out")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(prog="fed-gswgan", description=__doc__)
-    parser.set_defaults(render=_lines, verdict=lambda result: True)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    privacy.add_parser(commands)
-    status.add_parser(commands)
-    ledger.add_parser(commands)
-    device.add_parser(commands)
-    compare.add_parser(commands)
-    evaluate.add_parser(commands)
-    sample.add_parser(commands)
-    data.add_parser(commands)
-    return parser
+def _classes(text: str, num_classes: int) -> list[int]:
+    if not text:
+        return list(range(num_classes))
+    try:
+        classes = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"labels={text} must be whole numbers with commas between") from None
+    for label in classes:
+        if not 0 <= label < num_classes:
+            raise ValueError(f"labels={label} must lie in 0 .. {num_classes - 1}")
+    return classes
+
+
+def _on_held_out(sampler: Any, settings: Any, samples: int | None, seed: int) -> dict[str, Any]:
+    from fed_gswgan.data.registry import open_source
+    from fed_gswgan.evaluation.report import evaluate_on_held_out
+
+    source = open_source(settings)
+    return evaluate_on_held_out(sampler, source, samples or 4000, seed).to_dict()
+
+
+def _on_test_set(
+    sampler: Any, dataset: str, data_dir: str, preset: str, seed: int
+) -> dict[str, Any]:
+    import torch
+
+    from fed_gswgan.data.whole_dataset import open_whole_dataset
+    from fed_gswgan.evaluation.distances import metric_size
+    from fed_gswgan.evaluation.table import real_scores, table_metrics
+
+    def quiet(line: str) -> None:
+        """Keep silent about progress."""
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    whole = open_whole_dataset(dataset, Path(data_dir) if data_dir else None).to(device)
+    size = metric_size(preset, device)
+    real = real_scores(whole, size, seed, quiet)
+    return table_metrics(sampler, whole, size, seed, real, quiet).to_dict()
+
+
+def _status_lines(found: dict[str, Any]) -> str:
+    replies, payload, wire = found["replies"], found["payload_bytes"], found["wire_bytes"]
+    lines = [
+        f"{found['run']}: {found['state']}, {'healthy' if found['healthy'] else 'NOT healthy'}",
+        f"round {found['round']} of {found['rounds']}, {found['seconds_since_last_round']:g} s ago",
+        "replies: " + ", ".join(f"{count} {kind}" for kind, count in replies.items()),
+        f"epsilon of the user asked most: at most {found['epsilon_server_bound']:.6g} at delta "
+        f"{found['delta']:g}, by the server's count",
+        f"payload: {payload['uplink'] / 1e6:.3f} MB up, {payload['downlink'] / 1e6:.3f} MB down",
+    ]
+    if wire is not None:
+        lines.append(
+            f"on the wire: {wire['uplink'] / 1e6:.3f} MB up, {wire['downlink'] / 1e6:.3f} MB down, "
+            "the bundle, polling, TLS and all"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,202 +1,322 @@
-"""The settings of a run: frozen, one class per role, checked once, passed down by value.
+"""Settings of a run: the shared keys, and those of its algorithm, in one flat kebab-case table.
 
-Every field is one key of Flower's run config, of a TOML file and of ``--set``, in kebab-case:
-``noise_stddev`` here is ``noise-stddev`` there. Keys are unique across the roles, so a config is a
-flat table. ``pyproject.toml`` documents each key under ``[tool.flwr.app.config]``.
+Every field is one key of Flower's run config, of a TOML file and of ``--set``: ``cohort_size`` here
+is ``cohort-size`` there. ``fed_gswgan.config`` run as a module writes the table
+``[tool.flwr.app.config]`` of ``pyproject.toml`` from these classes.
 """
 
+import math
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from fed_gswgan.flat_table import Value, from_table, to_table
-from fed_gswgan.privacy_config import BudgetConfig, SanitizerConfig
-from fed_gswgan.training_config import AdamConfig, CriticConfig, FieldConfig, GeneratorConfig
-from fed_gswgan.validation import at_least, one_of, positive, share
+from pydantic import Field, model_validator
 
-DATASETS = (
-    "digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
-)  # fmt: skip
-CLASS_SETS = ("digits", "letters", "all", "merged")
-MOST_VIRTUAL_CLIENTS = 100_000
+from fed_gswgan.algorithms.base import Algorithm, ReleaseShape, algorithm_names, find_algorithm
+from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.data.registry import DataSettings
+from fed_gswgan.privacy.gaussian import gaussian_mu
+from fed_gswgan.privacy.mechanism import (
+    CLIPPING_BOUNDS,
+    NOISE_STDDEVS,
+    Event,
+    NeighboringRelation,
+    grid_step,
+)
+from fed_gswgan.privacy.policy import Budget, Policy
+from fed_gswgan.settings import (
+    Count,
+    Positive,
+    Settings,
+    Value,
+    Whole,
+    check_keys,
+    kebab,
+    toml_value,
+)
+
+DEFAULT_EPSILON = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which people's images, and how they are dealt to clients."""
+class CohortSettings(Settings):
+    """Who is asked in a round, and how long the server waits."""
 
-    dataset: str = "digits"
-    data_dir: str = ""  # empty: the folder named by FED_GSWGAN_DATA
-    classes: str = "all"  # those the data set has; merged: EMNIST's 47
-    min_images_per_writer: int = 1
-    writers_per_client: int = 1
-    max_clients: int = 0  # 0: everybody
-    virtual_clients: int = 0  # share the shards, each with users of its own; 0: a client a shard
-    writers_file: str = ""  # ids, one a line: only these; empty: everybody
-    swapped_share: float = 0.0  # of the writers, whose ink and paper are swapped: a planted fault
+    cohort_size: Count = 14
+    """clients a round; the mean number under poisson"""
+    sampling_method: Literal["fixed-size", "poisson"] = "fixed-size"
+    """or poisson"""
+    min_replies: Count = 1
+    """fewer: no step in this round"""
+    reply_timeout_seconds: Positive = 600.0
 
-    def __post_init__(self) -> None:
-        one_of(DATASETS, dataset=self.dataset)
-        one_of(CLASS_SETS, classes=self.classes)
-        at_least(1, min_images_per_writer=self.min_images_per_writer)
-        at_least(1, writers_per_client=self.writers_per_client)
-        at_least(0, max_clients=self.max_clients)
-        at_least(0, virtual_clients=self.virtual_clients)
-        if self.virtual_clients > MOST_VIRTUAL_CLIENTS:
+
+class PrivacySettings(Budget):
+    """What is done to an update before it leaves, and when a client refuses."""
+
+    trust: Literal["local", "secure-aggregation", "central"] = "local"
+    """secure-aggregation: the server sees sums; central: it adds the noise and is trusted"""
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """of every user after all rounds, at delta: the noise follows; 0: noise-stddev says"""
+    noise_stddev: Annotated[float, Field(ge=0, lt=NOISE_STDDEVS[1])] = 0.0
+    """of one coordinate of a release, in units of the bound (of the sum, but under local trust);
+    0: epsilon says; both 0: epsilon is 10"""
+    clipping_bound: Annotated[float, Field(gt=CLIPPING_BOUNDS[0], lt=CLIPPING_BOUNDS[1])] = 1.0
+    """C, an L2 norm"""
+    honest_share: Annotated[float, Field(gt=0, le=1)] = 0.65
+    """of a cohort, whose noise is counted under secure aggregation"""
+    spare_rounds: Whole = 0
+    """rounds that may fail and be asked anew, which epsilon is calibrated for as well"""
+    noise_source: Literal["secure", "seeded"] = "secure"
+    """secure, or seeded: reproducible, protects nobody"""
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if self.epsilon and self.noise_stddev:
             raise ValueError(
-                f"virtual-clients={self.virtual_clients} must be <= {MOST_VIRTUAL_CLIENTS}: a "
-                "client's id has five digits"
+                f"epsilon={self.epsilon:g} and noise-stddev={self.noise_stddev:g} cannot both be "
+                "given: each decides the noise; set one of them to 0"
             )
-        if self.dataset == "devices" and not self.max_clients:
-            raise ValueError(
-                "max-clients=0 must be the number of devices to wait for, under dataset=devices"
-            )
-        share(swapped_share=self.swapped_share)
+        if 0 < self.noise_stddev <= NOISE_STDDEVS[0]:
+            raise ValueError(f"noise-stddev={self.noise_stddev:g} must be > {NOISE_STDDEVS[0]:g}")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlgorithmConfig:
-    """Which algorithm trains the generator, and what only the baseline among them has.
+class RunSettings(Settings):
+    """How long, from which seed, and what is written down."""
 
-    Source: FedAvg-GAN is that of Augenstein et al., arXiv 1911.06679.
-    """
+    rounds: Count = 240
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    output_dir: str = ""
+    """empty: runs/<dataset>-<time>"""
+    resume: bool = False
+    """go on with the run in output-dir"""
+    checkpoint_every: Count = 1
+    """rounds"""
+    samples_every: Count = 20
+    """rounds between pictures"""
+    evaluation_samples: Whole = 4000
+    """generated for the metrics at the end; 0: no metrics"""
+    uplink_bits: Literal[32, 16, 8, 4, 2, 1] = 32
+    """of each number of a release; after the noise"""
+    downlink_bits: Literal[32, 16, 8, 4, 2, 1] = 32
+    """of each pixel of a sample"""
 
-    algorithm: str = "gs-wgan"  # fedavg-gan: critics are averaged, by a server that is trusted
-    generator_steps: int = 6  # of the server in a round
-    server_learning_rate: float = 1.0  # on the mean update of the critic
 
-    def __post_init__(self) -> None:
-        one_of(("gs-wgan", "fedavg-gan"), algorithm=self.algorithm)
-        at_least(1, generator_steps=self.generator_steps)
-        positive(server_learning_rate=self.server_learning_rate)
+class SharedSettings(DataSettings, CohortSettings, PrivacySettings, RunSettings):
+    """Keys that every algorithm has."""
 
+    algorithm: str = "gs-wgan"
+    """or fedavg-gan, the baseline that averages critics; or package.module:Class"""
+    algorithm_settings: str = ""
+    """keys of a plug-in algorithm, as TOML"""
 
-@dataclass(frozen=True, kw_only=True)
-class CohortConfig:
-    """Who is asked in a round, with how many samples, and how long the server waits."""
-
-    cohort_size: int = 14
-    sampling_method: str = "fixed-size"
-    batch_size: int = 32  # samples whose gradient a reply answers
-    critic_batches: int = 0  # further batches for the critic's steps; 0: the answered one serves
-    min_replies: int = 1
-    reply_timeout_seconds: float = 600.0
-
-    def __post_init__(self) -> None:
-        at_least(1, cohort_size=self.cohort_size)
-        one_of(("fixed-size", "poisson"), sampling_method=self.sampling_method)
-        at_least(1, batch_size=self.batch_size)
-        at_least(0, critic_batches=self.critic_batches)
-        at_least(1, min_replies=self.min_replies)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.sampling_method == "fixed-size" and self.min_replies > self.cohort_size:
             raise ValueError(
                 f"min-replies={self.min_replies} must be <= cohort-size={self.cohort_size}, or no "
                 "round ever makes a step"
             )
-        positive(reply_timeout_seconds=self.reply_timeout_seconds)
+        if self.evaluation_samples == 1:
+            raise ValueError("evaluation-samples=1 must be 0 or >= 2")
+        if self.dataset == "devices" and not self.max_clients:
+            raise ValueError(
+                "max-clients=0 must be the number of devices to wait for, under dataset=devices"
+            )
+        if self.dataset == "devices" and self.evaluation_samples:
+            raise ValueError(
+                f"evaluation-samples={self.evaluation_samples} must be 0 under dataset=devices: "
+                "the server has no image to compare with"
+            )
+        if self.trust == "secure-aggregation" and self.sampling_method != "fixed-size":
+            raise ValueError(
+                f"sampling-method={self.sampling_method} must be fixed-size under "
+                "trust=secure-aggregation: every sum needs its number of honest clients"
+            )
+        if self.trust == "secure-aggregation" and self.honest < 2:
+            raise ValueError(
+                f"honest-share={self.honest_share:g} of cohort-size={self.cohort_size} must be >= "
+                "2 clients: the noise of one is local trust"
+            )
+        return self
+
+    @property
+    def honest(self) -> int:
+        """H, clients of a cohort whose noise is counted."""
+        return math.floor(self.honest_share * self.cohort_size + 1e-9)
 
 
-DOWNLINK_CODECS = ("float32", "float16", "uint8", "uint8-deflate", "uint4-deflate")
-UPLINK_CODECS = ("float32", "float16", "uint8", "uint4", "uint2", "uint1")
-COARSE_CODECS = ("uint4", "uint2", "uint1")  # their range is that of the noise
-LEAST_COARSE_NOISE = 1.0
-FLOAT16_MAX = 65504.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecConfig:
-    """How a pixel and a gradient coordinate are written on the wire."""
-
-    downlink_codec: str = "float32"
-    uplink_codec: str = "float32"
-
-    def __post_init__(self) -> None:
-        one_of(DOWNLINK_CODECS, downlink_codec=self.downlink_codec)
-        one_of(UPLINK_CODECS, uplink_codec=self.uplink_codec)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """How long, from which seed, and what is written down."""
-
-    rounds: int = 240
-    seed: int = 0
-    output_dir: str = ""  # empty: runs/<dataset>-<time>
-    resume: bool = False  # go on with the run in output-dir
-    checkpoint_every: int = 1
-    samples_every: int = 20
-    evaluation_samples: int = 4000  # 0: no metrics
-
-    def __post_init__(self) -> None:
-        at_least(1, rounds=self.rounds)
-        at_least(0, seed=self.seed)
-        at_least(1, checkpoint_every=self.checkpoint_every)
-        at_least(1, samples_every=self.samples_every)
-        if self.evaluation_samples != 0:
-            at_least(2, evaluation_samples=self.evaluation_samples)
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Config:
-    """All roles of one run."""
+    """One run: its shared settings, its algorithm, and the algorithm's own settings."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
-    gradient_field: FieldConfig = field(default_factory=FieldConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    adam: AdamConfig = field(default_factory=AdamConfig)
-    sanitizer: SanitizerConfig = field(default_factory=SanitizerConfig)
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
-    cohort: CohortConfig = field(default_factory=CohortConfig)
-    codec: CodecConfig = field(default_factory=CodecConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-
-    def __post_init__(self) -> None:
-        largest = self.sanitizer.clipping_bound * (1 + 6 * self.sanitizer.noise_stddev)
-        if self.codec.uplink_codec == "float16" and largest > FLOAT16_MAX:
-            raise ValueError(
-                f"uplink-codec=float16 holds values up to {FLOAT16_MAX:g}, noise-stddev="
-                f"{self.sanitizer.noise_stddev:g} makes them as large as {largest:g}; use float32"
-            )
-        noise = self.sanitizer.noise_stddev
-        if self.codec.uplink_codec in COARSE_CODECS and noise < LEAST_COARSE_NOISE:
-            raise ValueError(
-                f"uplink-codec={self.codec.uplink_codec} needs noise-stddev >= "
-                f"{LEAST_COARSE_NOISE:g}, is {noise:g}: its few levels span the noise; use uint8"
-            )
-        if self.data.dataset == "devices" and self.run.evaluation_samples:
-            raise ValueError(
-                f"evaluation-samples={self.run.evaluation_samples} must be 0 under "
-                "dataset=devices: the server has no image to compare with"
-            )
-        if self.algorithm.algorithm == "fedavg-gan" and self.sanitizer.clipping != "message":
-            raise ValueError(
-                f"clipping={self.sanitizer.clipping} must be message under algorithm=fedavg-gan: "
-                "an update is clipped as a whole"
-            )
+    shared: SharedSettings
+    algorithm: Algorithm
+    own: Any
 
     @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Any]) -> "Config":
+    def from_table(cls, table: Mapping[str, Any]) -> "Config":
         """Build from a flat kebab-case table; a missing key takes its default.
 
+        Keys of another algorithm of this package are known and ignored, since Flower's run config
+        holds all of them.
+
         Raises:
-            ValueError: a key that no role has, a value of the wrong type or out of range.
+            ValueError: a key that nobody has, with the nearest known one; a value of the wrong type
+                or out of range; settings that do not go together.
         """
-        known = cls.defaults()
-        for key, value in run_config.items():
-            if key not in known:
-                raise ValueError(f"{key}={value!r}: no such setting; known: {', '.join(known)}")
-        roles = {role.name: type(getattr(cls(), role.name)) for role in fields(cls)}
-        return cls(**{name: from_table(role, run_config) for name, role in roles.items()})
+        known = defaults()
+        check_keys(table, known)
+        algorithm = find_algorithm(str(table.get("algorithm", SharedSettings().algorithm)))
+        shared_keys, own_keys = set(SharedSettings.keys()), set(algorithm.Settings.keys())
+        if not shared_keys.isdisjoint(own_keys):
+            raise ValueError(f"algorithm={table['algorithm']}: {shared_keys & own_keys} are shared")
+        shared = SharedSettings.from_table({k: v for k, v in table.items() if k in shared_keys})
+        own = {k: v for k, v in table.items() if k in own_keys}
+        if ":" in shared.algorithm:
+            own |= _plug_in_table(shared.algorithm_settings)
+        elif shared.algorithm_settings:
+            raise ValueError(
+                f"algorithm-settings must be empty under algorithm={shared.algorithm}: its keys "
+                "are settings themselves"
+            )
+        return cls(shared, algorithm, algorithm.Settings.from_table(own))
 
-    def to_run_config(self) -> dict[str, Value]:
-        """Return the flat kebab-case table that builds this very config."""
-        return {
-            k: v for role in fields(self) for k, v in to_table(getattr(self, role.name)).items()
-        }
+    def to_table(self) -> dict[str, Value]:
+        """Return the flat table that builds these very settings."""
+        own = {} if ":" in self.shared.algorithm else self.own.to_table()
+        return {**self.shared.to_table(), **own}
 
-    @classmethod
-    def defaults(cls) -> dict[str, Value]:
-        """Return every key with its default."""
-        return cls().to_run_config()
+    def with_noise(self, spec: DataSpec) -> "Config":
+        """Return the same run with ``noise-stddev`` in place of ``epsilon``, calibrated.
+
+        A user takes part in at most ``max-participations`` rounds if that is set, else in all
+        rounds and spare ones; ``max-epsilon`` becomes the target where it is larger. The noise is
+        that of the release under local trust and of the sum elsewhere; sampling is not counted on.
+        """
+        shared = self.shared
+        if shared.noise_stddev:
+            return self
+        epsilon = shared.epsilon or DEFAULT_EPSILON
+        participations = shared.rounds + shared.spare_rounds
+        if shared.max_participations:
+            participations = min(participations, shared.max_participations)
+        shape = self.release(spec)
+        one = self._event(shape, noise_stddev=1.0, honest=1)
+        sensitivity = one.sensitivity(NeighboringRelation(shared.neighboring_relation))
+        # A hair more than enough: the last round must not fail for want of a digit.
+        noise = sensitivity * math.sqrt(participations) / gaussian_mu(epsilon, shared.delta)
+        noise *= 1 + 1e-12
+        if noise >= NOISE_STDDEVS[1]:
+            raise ValueError(
+                f"epsilon={epsilon:g} at delta={shared.delta:g} needs noise-stddev={noise:.3g}, "
+                f"must be < {NOISE_STDDEVS[1]:g}; allow a larger epsilon or fewer rounds"
+            )
+        update = {"epsilon": 0.0, "noise_stddev": noise}
+        update["max_epsilon"] = min(shared.max_epsilon, epsilon)
+        calibrated = shared.model_copy(update=update)
+        return Config(calibrated, self.algorithm, self.own)
+
+    def release(self, spec: DataSpec, server_round: int = 1) -> ReleaseShape:
+        """Return the shape of a release."""
+        return self.algorithm.Client(self.own, spec).release(server_round)
+
+    def event(self, spec: DataSpec, server_round: int = 1) -> Event:
+        """Return the event of a release of this run, whose noise must be known.
+
+        Raises:
+            ValueError: the noise is too small for its grid.
+        """
+        noise, honest = self.shared.noise_stddev, 1
+        if self.shared.trust == "secure-aggregation":
+            honest = self.shared.honest
+            noise /= math.sqrt(honest)  # the share of one client
+        event = self._event(self.release(spec, server_round), noise, honest)
+        grid_step(event)
+        return event
+
+    def policy(self, spec: DataSpec) -> Policy:
+        """Return the policy of a simulated device: what the run's settings ask for."""
+        shared = self.shared
+        shape = self.release(spec)
+        budget = {name: getattr(shared, name) for name in Budget.model_fields}
+        return Policy(
+            **budget,
+            trust=(shared.trust,),
+            max_rows=shape.rows,
+            clipping=shape.bounded,
+            max_clipping_bound=shared.clipping_bound,
+            min_noise_stddev=shared.noise_stddev,
+            central_noise_stddev=shared.noise_stddev if shared.trust == "central" else 0.0,
+        )
+
+    def _event(self, shape: ReleaseShape, noise_stddev: float, honest: int) -> Event:
+        return Event(
+            rows=shape.rows,
+            numbers=shape.numbers,
+            extra=shape.extra,
+            bounded=shape.bounded,
+            clipping_bound=self.shared.clipping_bound,
+            noise_stddev=noise_stddev,
+            trust=self.shared.trust,
+            honest=honest,
+        )
+
+
+def defaults() -> dict[str, Value]:
+    """Return every key of the shared settings and of this package's algorithms, with defaults."""
+    return {key: value for _, table in _tables() for key, (value, _) in table.items()}
+
+
+def flower_table() -> str:
+    """Return the table ``[tool.flwr.app.config]`` as TOML, a comment for each key."""
+    lines = ["[tool.flwr.app.config]"]
+    for title, table in _tables():
+        lines.append(f"# -- {title}")
+        for key, (value, description) in table.items():
+            text = f"{key} = {toml_value(value)}"
+            comment = " ".join(description.split())
+            lines.append(f"{text}  # {comment}" if comment else text)
+    return "\n".join(lines) + "\n"
+
+
+def write_flower_table(pyproject: Path) -> None:
+    """Replace the table ``[tool.flwr.app.config]`` in a ``pyproject.toml``."""
+    before, _, after = pyproject.read_text().partition("[tool.flwr.app.config]\n")
+    rest = after[after.index("\n[") :]
+    pyproject.write_text(before + flower_table() + rest)
+
+
+def _tables() -> list[tuple[str, dict[str, tuple[Value, str]]]]:
+    """Return (title, key -> (default, description)) of each group of settings."""
+    groups: list[tuple[str, type[Settings]]] = [
+        ("data", DataSettings),
+        ("cohort", CohortSettings),
+        ("privacy", PrivacySettings),
+        ("run", RunSettings),
+        ("algorithm", SharedSettings),
+    ]
+    groups += [(f"of {name}", find_algorithm(name).Settings) for name in algorithm_names()]
+    seen: set[str] = set()
+    tables = []
+    for title, settings in groups:
+        table = {}
+        for name, info in settings.model_fields.items():
+            if name not in seen:
+                seen.add(name)
+                table[kebab(name)] = (info.default, info.description or "")
+        tables.append((title, table))
+    return tables
+
+
+def _plug_in_table(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"algorithm-settings is not TOML: {error}") from error
+
+
+if __name__ == "__main__":
+    write_flower_table(Path("pyproject.toml"))

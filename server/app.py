@@ -1,7 +1,7 @@
 """The ServerApp: builds a run from its settings, lets the Strategy run it, and sums up."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,126 +10,135 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.virtual_clients import Clients, clients_of_process
-from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.device.shards import SimulatedClients, simulation_folder
+from fed_gswgan.privacy.ledger import HEAD
+from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import also_log_to, log_to
-from fed_gswgan.reporting.run_folder import ASKED, LOG, SUMMARY, RunFolder, open_run_folder
+from fed_gswgan.reporting.run_folder import (
+    LOG,
+    SERVER_LEDGER,
+    SUMMARY,
+    RunFolder,
+    open_run_folder,
+)
 from fed_gswgan.reporting.summary_table import print_summary
-from fed_gswgan.wire.byte_meter import ByteMeter
+from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.careful_grid import careful
-from server.fedavg_gan_strategy import FedAvgGanStrategy
-from server.nodes import Nodes
-from server.registration import register_clients
-from server.roster import Roster
-from server.round_strategy import RoundStrategy
+from server.client_registry import ClientRegistry
+from server.cohort import ServerLedger
 from server.run_recorder import RunRecorder
-from server.sample_gradient_strategy import SampleGradientStrategy
+from server.strategy import FederatedStrategy
 from server.summary import summarize
-from server.trainers import build_trainer
 
 logger = logging.getLogger(__name__)
 
 app = ServerApp()
-
-STRATEGIES: Mapping[str, Callable[..., RoundStrategy]] = {
-    "gs-wgan": SampleGradientStrategy,
-    "fedavg-gan": FedAvgGanStrategy,
-}
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run with the settings of the app's run config."""
     log_to(logging.StreamHandler())
-    config = Config.from_run_config(context.run_config)
-    run_server(careful(grid), config, clients_of_process(), runtime="flwr")
+    config = Config.from_table(context.run_config)
+    config = config.with_noise(spec_of(open_source(config.shared)))
+    folder = simulation_folder()
+    if folder is None and config.shared.trust == "secure-aggregation":
+        raise ValueError(
+            "trust=secure-aggregation in its ideal form is for simulations: the server would see "
+            "each release with one client's share of noise; use local or central trust"
+        )
+    nodes = len(list(grid.get_node_ids())) if folder else 0
+    run_server(careful(grid), config, folder, nodes, runtime="flwr")
 
 
 def run_server(
     grid: Grid,
     config: Config,
-    clients: Clients,
+    clients_folder: Path | None,
+    shards: int,
     runtime: str,
     interrupted: Callable[[], bool] = lambda: False,
     console: Console | None = None,
-    nodes: Nodes | None = None,
 ) -> Path:
     """Train from round 1 or the checkpoint, evaluate, sum up; return the run's folder.
 
     An interrupted run is saved and can be resumed; it is not evaluated and gets no summary.
 
     Args:
-        grid: reaches the clients.
-        config: of the run.
-        clients: what the server can see of them beside their replies.
+        grid: reaches the nodes.
+        config: of the run, its noise known.
+        clients_folder: of the shards of simulated clients; None: clients are devices.
+        shards: of a new run; a resumed one keeps its own.
         runtime: its name in the summary.
         interrupted: True once the run shall end after the replies at hand.
         console: where the progress bar goes.
-        nodes: the population, where it is known without asking; None: every node is asked.
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
-    with open_run_folder(config) as run, also_log_to(run.path / LOG):
-        _run(run, grid, config, clients, runtime, interrupted, console or Console(), nodes)
+    source = open_source(config.shared)
+    spec = spec_of(source)
+    with (
+        open_run_folder(config, shards, spec) as run,
+        also_log_to(run.path / LOG),
+    ):
+        clients = None
+        if clients_folder is not None:
+            partitions = partitions_of(source, config.shared)
+            clients = SimulatedClients(clients_folder, partitions, run.shards)
+        _start(run, clients)
+        server = config.algorithm.Server(
+            config.own, spec, SeedStream(config.shared.seed), config.shared.rounds
+        )
+        recorder = RunRecorder(run.path, config.shared, server, spec, console or Console())
+        try:
+            registry = ClientRegistry(grid, clients, interrupted)
+            timeout = config.shared.reply_timeout_seconds
+            registry.register(run.shards or config.shared.max_clients, timeout)
+            recorder.byte_meter.registration_total = registry.registration_bytes
+            strategy = FederatedStrategy(
+                config=config,
+                spec=spec,
+                experiment_id=run.experiment_id,
+                server=server,
+                registry=registry,
+                ledger=ServerLedger(run.path / SERVER_LEDGER, config.shared),
+                first_round=recorder.finished_round + 1,
+                checkpoint_round=lambda: recorder.checkpoint_round,
+                on_round=recorder.on_round,
+                interrupted=interrupted,
+                finished=recorder.finished,
+            )
+            strategy.summary()
+            strategy.start(grid, num_rounds=config.shared.rounds)
+            if not interrupted():
+                finished = strategy.finish()
+                recorder.finished = True
+                recorder.save()
+                recorder.picture()
+                summary = summarize(strategy, recorder, source, clients, finished, runtime)
+                replace_json(run.path / SUMMARY, summary)
+        finally:
+            recorder.close()
+            for log in clients.failure_logs() if clients else ():
+                logger.warning("a client failed, or answered with noise alone: see %s", log)
+        if not interrupted():
+            print_summary(summary, run.path, console or Console())
     return run.path
 
 
-def _run(
-    run: RunFolder,
-    grid: Grid,
-    config: Config,
-    clients: Clients,
-    runtime: str,
-    interrupted: Callable[[], bool],
-    console: Console,
-    nodes: Nodes | None,
-) -> None:
-    source = open_source(config.data)
-    partitions = partitions_of(source, config.data)
-    user_ledgers = UserLedgers(run.path / ASKED, config.budget)
-    if user_ledgers.max_participations() == 0:  # later on, a ledger that is missing is exhausted
-        clients.create(partitions)
-    num_classes = len(source.class_names)
-    trainer = build_trainer(config, num_classes)
-    byte_meter = ByteMeter()
-    recorder = RunRecorder(run.path, config, trainer, byte_meter, num_classes, console)
-    try:
-        strategy = STRATEGIES[config.algorithm.algorithm](
-            config=config,
-            experiment_id=run.experiment_id,
-            nodes=nodes or _register(grid, config, len(partitions), byte_meter, interrupted),
-            num_classes=num_classes,
-            trainer=trainer,
-            user_ledgers=user_ledgers,
-            byte_meter=byte_meter,
-            first_round=recorder.finished_round + 1,
-            checkpoint_round=lambda: recorder.checkpoint_round,
-            on_round=recorder.on_round,
-            interrupted=interrupted,
-        )
-        strategy.summary()
-        strategy.start(grid, num_rounds=config.run.rounds)
-        if not interrupted():
-            recorder.picture()
-            summary = summarize(config, source, partitions, clients, strategy, recorder, runtime)
-            replace_json(run.path / SUMMARY, summary)
-    finally:
-        recorder.close()
-        for log in clients.failure_logs():
-            logger.warning("a client failed, or answered with noise alone: see %s", log)
-    if not interrupted():
-        print_summary(summary, run.path, console)
+def _start(run: RunFolder, clients: SimulatedClients | None) -> None:
+    """Create all ledgers at the first start; later on, one that is missing is exhausted.
 
-
-def _register(
-    grid: Grid,
-    config: Config,
-    clients: int,
-    byte_meter: ByteMeter,
-    interrupted: Callable[[], bool],
-) -> Nodes:
-    timeout = config.cohort.reply_timeout_seconds
-    registered = register_clients(grid, byte_meter, clients, timeout, interrupted)
-    return Roster(registered, byte_meter)
+    The server's ledger comes last, so that a start that was interrupted begins anew.
+    """
+    folder = run.path / SERVER_LEDGER
+    if (folder / HEAD).exists() or Checkpoint(run.path).exists():
+        return
+    if clients is not None:
+        clients.create()
+    for left in folder.glob("*"):
+        left.unlink()
+    ServerLedger.create(folder)

@@ -1,89 +1,173 @@
-"""summary.json: what a finished run was, cost and reached."""
+"""summary.json: what a finished run was, what it cost whom, and what it reached."""
 
 import logging
+import math
 from typing import Any
 
-from fed_gswgan.config import Config
-from fed_gswgan.data.client_dataset import WriterSource, spec_of
-from fed_gswgan.data.partition import Partitions
-from fed_gswgan.device.virtual_clients import Clients, ReservedBudgets, policy_of_run
-from fed_gswgan.models.registry import build_critic, parameter_count
+from fed_gswgan.accounting.calibrate import remedies
+from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
+from fed_gswgan.algorithms.base import Metrics
+from fed_gswgan.data.client_dataset import WriterSource
+from fed_gswgan.device.shards import SimulatedClients, SpentBudgets
+from fed_gswgan.models.registry import parameter_count
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.privacy.refusals import LedgerUnavailable
+from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
 from fed_gswgan.reporting.summary_table import METRICS
-from fed_gswgan.training.sampling import sampler_of
-from server.privacy_summary import privacy_summary, virtual_unit
-from server.round_strategy import RoundStrategy
 from server.run_recorder import RunRecorder
+from server.strategy import FederatedStrategy
 
 logger = logging.getLogger(__name__)
 
 
 def summarize(
-    config: Config,
-    source: WriterSource,
-    partitions: Partitions,
-    clients: Clients,
-    strategy: RoundStrategy,
+    strategy: FederatedStrategy,
     recorder: RunRecorder,
+    source: WriterSource,
+    clients: SimulatedClients | None,
+    finished: Metrics,
     runtime: str,
 ) -> dict[str, Any]:
-    """Evaluate on the held-out images and return what ``summary.json`` holds."""
-    metrics = _evaluate(config, source, strategy)
+    """Evaluate on the held-out images and return what ``summary.json`` holds.
+
+    Args:
+        strategy: of the run.
+        recorder: of the run.
+        source: the data set.
+        clients: whose ledgers can be read; None: devices.
+        finished: what the algorithm's ``finish`` returned.
+        runtime: its name.
+    """
+    shared = strategy.config.shared
+    metrics = _evaluate(strategy, source, shared.evaluation_samples)
     recorder.tensorboard.write_metrics(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
         recorder.finished_round,
     )
-    critic = build_critic(config.critic, spec_of(source), seed=0)
     return {
-        "algorithm": config.algorithm.algorithm,
+        "algorithm": shared.algorithm,
         "runtime": runtime,
         "dataset": source.name,
-        "clients": len(strategy.nodes),
-        "shards": len(partitions.shards),
-        "cohort_size": min(config.cohort.cohort_size, len(strategy.nodes)),
+        "clients": len(strategy.registry),
+        "shards": len(clients.partitions.shards) if clients else len(strategy.registry),
+        "cohort_size": min(shared.cohort_size, len(strategy.registry)),
         "rounds": recorder.finished_round,
         "seconds": round(recorder.seconds, 3),
-        "seed": config.run.seed,
+        "seed": shared.seed,
         "classes": len(source.class_names),
         "privacy": privacy_summary(
-            config,
-            strategy.event,
-            strategy.reply_size,
-            virtual_unit(source.unit, partitions) if partitions.shared else source.unit,
-            len(strategy.nodes),
-            strategy.user_ledgers,
-            _reserved(config, partitions, clients),
+            strategy, _unit(source.unit, clients), _spent(strategy, clients)
         ),
-        "bytes": recorder.byte_meter.summary(
-            parameter_count(strategy.trainer.generator),
-            parameter_count(critic),
-            recorder.bytes_by_client(),
-        ),
+        "bytes": recorder.byte_meter.summary(*_network_sizes(strategy), recorder.bytes_by_client()),
         "metrics": metrics,
+        "finish": finished,
         "replies": recorder.replies,
-        "profile": recorder.profile.summary() if recorder.profile else None,
     }
 
 
-def _reserved(config: Config, partitions: Partitions, clients: Clients) -> ReservedBudgets | None:
+def privacy_summary(
+    strategy: FederatedStrategy, unit: str, spent: SpentBudgets | None
+) -> dict[str, Any]:
+    """Return the privacy part of ``summary.json``.
+
+    Args:
+        strategy: of the run.
+        unit: what one user is.
+        spent: what the clients' ledgers say; None where the server cannot see them, and then the
+            server's bound stands in.
+    """
+    shared, event, ledger = strategy.config.shared, strategy.event, strategy.ledger
+    relation = NeighboringRelation(shared.neighboring_relation)
+    bound = ledger.max_epsilon
+    if spent:
+        epsilon, mu = spent.epsilon_max, spent.mu_max
+        participations, users = spent.participations_max, spent.users
+    else:
+        epsilon, mu = bound, ledger.max_mu
+        participations, users = ledger.max_participations, len(strategy.registry)
+    found = remedies(event, mu, relation, shared.delta, PROTECTIVE_EPSILON)
+    coordinates = participations * event.size
+    added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
+    seeded = shared.noise_source == "seeded"
+    return {
+        "trust_model": event.trust,
+        "secure_aggregation": "ideal" if event.trust == "secure-aggregation" else None,
+        "honest": event.honest if event.trust == "secure-aggregation" else None,
+        "neighboring_relation": str(relation),
+        "unit": unit,
+        "delta": shared.delta,
+        "noise_stddev": shared.noise_stddev,
+        "noise_stddev_of_a_client": event.noise_stddev,
+        "clipping": event.bounded,
+        "clipping_bound": shared.clipping_bound,
+        "rows_per_release": event.rows,
+        "max_epsilon": None if math.isinf(shared.max_epsilon) else shared.max_epsilon,
+        "participations_max": participations,
+        "mu": mu,
+        "epsilon_max": epsilon,
+        "epsilon_median": spent.epsilon_median if spent else None,
+        "epsilon_from": "the clients' ledgers" if spent else "the server's count",
+        "epsilon_server_bound": bound,
+        "delta_of_finite_arithmetic_log10": added_delta if coordinates else None,
+        "seeded_noise": seeded,
+        "statement": privacy_statement(
+            epsilon,
+            shared.delta,
+            str(relation),
+            unit,
+            users,
+            participations,
+            seeded,
+            event.trust == "central",
+            added_delta,
+            found,
+        ),
+    }
+
+
+def _unit(unit: str, clients: SimulatedClients | None) -> str:
+    """Return what a user is, also where virtual clients share the data of real ones."""
+    if clients is None or not clients.partitions.shared:
+        return unit
+    partitions = clients.partitions
+    shared = f"{len(partitions)} clients share {len(partitions.shards)} data shards"
+    return f"virtual: {shared}, so this is not the epsilon of {unit}"
+
+
+def _spent(strategy: FederatedStrategy, clients: SimulatedClients | None) -> SpentBudgets | None:
     """Return what the clients' ledgers say, where they can be seen and all can be read."""
     try:
-        return clients.reserved(partitions, policy_of_run(config))
+        return clients.spent(strategy.config.shared) if clients else None
     except LedgerUnavailable as error:
         logger.warning("epsilon is the server's upper bound, for want of a ledger: %s", error)
         return None
 
 
-def _evaluate(config: Config, source: WriterSource, strategy: RoundStrategy) -> dict[str, Any]:
-    """Return the metrics of the EMA generator on images that no client held; none if not asked."""
-    if config.run.evaluation_samples == 0:
+def _network_sizes(strategy: FederatedStrategy) -> tuple[int, int]:
+    """Return parameters of generator and critic, which averaging critics would send."""
+    from fed_gswgan.algorithms import fedavg_gan
+    from fed_gswgan.models.registry import CRITICS, build_critic, build_generator
+
+    own_keys = fedavg_gan.Settings.keys()
+    own = {k: v for k, v in strategy.config.to_table().items() if k in own_keys}
+    if own.get("critic") not in CRITICS:
+        own.pop("critic", None)
+    settings = fedavg_gan.Settings.from_table(own)
+    return (
+        parameter_count(build_generator(settings, strategy.spec, seed=0)),
+        parameter_count(build_critic(settings, strategy.spec, seed=0)),
+    )
+
+
+def _evaluate(strategy: FederatedStrategy, source: WriterSource, samples: int) -> dict[str, Any]:
+    """Return the metrics on images that no client held; none if not asked."""
+    if samples == 0:
         return dict.fromkeys(METRICS)
     from fed_gswgan.evaluation.report import evaluate_on_held_out
 
     logger.info("evaluating on held-out images")
-    sampler = sampler_of(strategy.trainer.ema_generator, config.generator)
     try:
-        report = evaluate_on_held_out(sampler, source, config.run.evaluation_samples)
+        report = evaluate_on_held_out(strategy.server.sampler(), source, samples)
     except ValueError as error:  # a generator that diverged; the rest of the summary stands
         logger.error("no metrics: %s", error)
         return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}

@@ -45,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threshold", type=float, default=0.7, help="of the accuracy on a writer")
     parser.add_argument("--runtime", choices=("ray", "in-process"), default="ray")
     options = parser.parse_args(arguments)
-    config = Config.from_run_config(tomllib.loads(options.config.read_text()))
+    config = Config.from_table(tomllib.loads(options.config.read_text()))
     options.output.mkdir(parents=True, exist_ok=True)
-    parts = split_writers(open_source(config.data), options.threshold)
-    found: dict[str, Any] = {"swapped_share": config.data.swapped_share}
+    parts = split_writers(open_source(config.shared), options.threshold)
+    found: dict[str, Any] = {"swapped_share": config.shared.swapped_share}
     for part, writers in parts.items():
         writers_file = options.output / f"{part}.txt"
         writers_file.write_text("\n".join(writers) + "\n")
@@ -93,7 +93,7 @@ def split_writers(source: WriterSource, threshold: float) -> dict[str, tuple[str
 def mean_ink(run: Path, count: int = 20) -> float:
     """Return the mean pixel of a generator's samples: about 0.2 for ink on paper."""
     trained = load_generator(run)
-    labels = torch.arange(trained.num_classes).repeat_interleave(count)
+    labels = torch.arange(trained.spec.num_classes).repeat_interleave(count)
     return float(trained.sampler(labels, SEED).mean())
 
 

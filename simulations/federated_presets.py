@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fed_gswgan.flat_table import Value
+from fed_gswgan.settings import Value
 
 Settings = Mapping[str, Value]
 
@@ -70,7 +70,7 @@ _FEDAVG: Settings = {
     "batch-size": 32,
     "critic-steps": 6,
     "generator-steps": 6,
-    "clipping": "message",
+    "trust": "central",
     "clipping-bound": 0.1,
     "noise-stddev": 0.01,
 }

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fed_gswgan.config import Config
-from fed_gswgan.flat_table import Value, toml_value
 from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting
+from fed_gswgan.settings import Value, toml_value
 
 PLACES = ("output-dir", "data-dir", "resume")  # where things lie; no part of what a run is
 
@@ -48,7 +48,7 @@ def run_federation(settings: Mapping[str, Value], folder: Path, runtime: str) ->
 def _require_same_settings(settings: Mapping[str, Value], folder: Path) -> None:
     if not (folder / RUN).exists():
         return
-    if changed := changed_setting(Config.from_run_config(settings), folder, PLACES):
+    if changed := changed_setting(Config.from_table(settings), folder, PLACES):
         key, asked, kept = changed
         raise ValueError(
             f"{key}={asked} must be {kept}, as in the run that {folder} holds: name another output "

@@ -12,14 +12,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import app as client_app
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER
-from fed_gswgan.flat_table import Value
-from fed_gswgan.profiling import PROFILE_FOLDER
-from server.registration import LONGEST_WAIT_SECONDS
-from simulations.packed_grid import PackedClientApp, PackedGrid
+from fed_gswgan.device.shards import SIMULATION_FOLDER
+from fed_gswgan.settings import Value
+from server.client_registry import LONGEST_WAIT_SECONDS
 
 # What an actor needs of this process's environment, on a cluster too.
-PASSED_ON = (SIMULATION_FOLDER, PROFILE_FOLDER, "FED_GSWGAN_DATA")
+PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
 
 
 class ConfiguredClientApp(ClientApp):
@@ -27,7 +25,7 @@ class ConfiguredClientApp(ClientApp):
 
     def __init__(self, run_config: dict[str, Value]) -> None:
         super().__init__()
-        self._settings = run_config
+        self._run_config = run_config
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer with the shipped app under this run's settings."""
@@ -36,7 +34,7 @@ class ConfiguredClientApp(ClientApp):
             node_id=context.node_id,
             node_config=context.node_config,
             state=context.state,
-            run_config=self._settings,
+            run_config=self._run_config,
         )
         return client_app(message, configured)
 
@@ -44,9 +42,8 @@ class ConfiguredClientApp(ClientApp):
 def run_on_ray(
     serve: Callable[[Grid], None],
     run_config: dict[str, Value],
-    clients: int,
+    shards: int,
     workers: int,
-    clients_per_message: int,
     ray_address: str,
 ) -> None:
     """Start Flower's simulation and run ``serve`` as its ServerApp.
@@ -54,10 +51,8 @@ def run_on_ray(
     Args:
         serve: the server's whole run.
         run_config: every client's.
-        clients: virtual clients.
+        shards: Flower nodes, each of which hosts a shard of clients.
         workers: actors, where Ray is started here; a cluster has one for each of its cores.
-        clients_per_message: 1: a Flower node and a message for each client, as ``flwr run`` has it;
-            otherwise as ``PackedGrid`` has it, on as few nodes as carry a cohort.
         ray_address: of a running cluster; empty starts Ray on this machine. All its machines must
             share the file system that holds the run.
     """
@@ -80,45 +75,18 @@ def run_on_ray(
         log_to_driver=False,
         **arguments,
     )
-    app: ClientApp = ConfiguredClientApp(run_config)
-    nodes = clients
-    if clients_per_message != 1:
-        app = PackedClientApp(clients, run_config)
-        packs = (
-            -(-int(run_config["cohort-size"]) // clients_per_message) if clients_per_message else 0
-        )
-        nodes = min(clients, max(_actors(), packs))
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        if clients_per_message == 1:
-            serve(grid)
-            return
-        packed = PackedGrid(grid, nodes, clients, clients_per_message)
-        _wait_for(packed)
-        serve(packed)
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        while not list(grid.get_node_ids()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        serve(grid)
 
     run_simulation(
         server_app=server_app,
-        client_app=app,
-        num_supernodes=nodes,
+        client_app=ConfiguredClientApp(run_config),
+        num_supernodes=shards,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
-
-
-def _wait_for(grid: PackedGrid) -> None:
-    """Return once Flower's nodes are there, on which nobody waits by registering clients."""
-    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
-    while not grid.get_node_ids():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"Flower's nodes did not start in {LONGEST_WAIT_SECONDS:g} s")
-        time.sleep(0.05)
-
-
-def _actors() -> int:
-    """Return how many actors of one core Flower will start on Ray's machines."""
-    import ray
-
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return sum([int(node["Resources"].get("CPU", 0)) for node in nodes])

@@ -1,4 +1,4 @@
-"""Runs a federation of virtual clients: ``python -m simulations.run --config FILE``."""
+"""Simulation of a federation: ``python -m simulations.run``, ``fed-gswgan run`` and ``resume``."""
 
 import argparse
 import logging
@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import tomllib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,25 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
-from fed_gswgan.flat_table import Value
+from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import Refusal
-from fed_gswgan.profiling import PROFILE_FOLDER
 from fed_gswgan.reporting.logs import log_to
-from fed_gswgan.reporting.run_folder import check_run_folder, config_of_run, default_folder
+from fed_gswgan.reporting.run_folder import (
+    CLIENTS,
+    check_run_folder,
+    config_of_run,
+    default_folder,
+    read_run,
+)
+from fed_gswgan.settings import Value
 from server.app import run_server
-from server.presence import RunStalled
-from simulations.engine import RUNTIMES, Engine
-from simulations.virtual_nodes import VirtualNodes
+from server.client_registry import RunStalled
+
+RUNTIMES = ("ray", "in-process")
+SHARDS_A_WORKER = 2
 
 Settings = dict[str, Value]
 
@@ -34,72 +42,116 @@ Settings = dict[str, Value]
 def main(arguments: list[str] | None = None) -> int:
     """Run, and return the exit status: 0 finished, 1 failed, 2 bad settings, 130 interrupted."""
     options = _parser().parse_args(arguments)
+    return simulate(
+        settings=[Path(options.config)] if options.config else [],
+        overrides=options.set,
+        output=options.output or "",
+        resume=options.resume or "",
+        runtime=options.runtime,
+        workers=options.workers,
+        ray_address=options.ray_address,
+    )
+
+
+def simulate(
+    settings: list[Path] | Settings,
+    overrides: list[str] | None = None,
+    output: str = "",
+    resume: str = "",
+    runtime: str = "ray",
+    workers: int = 0,
+    ray_address: str = "",
+) -> int:
+    """Run a simulation to its end or to Ctrl-C, and return the exit status as ``main``.
+
+    Args:
+        settings: TOML files, a later one over an earlier one, or a flat table.
+        overrides: ``KEY=VALUE`` each.
+        output: folder of the run; empty: ``runs/<name>``.
+        resume: folder of a run to go on with; then no files and no output.
+        runtime: ``ray`` or ``in-process``.
+        workers: processes that serve clients; 0: one for each core; 1 in-process: none but this.
+        ray_address: of a running Ray cluster; empty: start Ray here.
+    """
     console = Console()
     try:
-        engine = Engine(
-            runtime=options.runtime, workers=options.workers,
-            clients_per_message=options.clients_per_message, ray_address=options.ray_address,
-        )  # fmt: skip
-        config = Config.from_run_config(_settings(options))
-        check_run_folder(config, Path(config.run.output_dir))
-        clients = len(partitions_of(open_source(config.data), config.data))
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
+        if workers < 0 or (ray_address and workers):
+            raise ValueError(
+                f"workers={workers} must be >= 0, and left out with ray-address: a cluster has as "
+                "many as it has cores"
+            )
+        table = _table(settings, overrides or [], output, resume)
+        config = Config.from_table(table)
+        source = open_source(config.shared)
+        config = config.with_noise(spec_of(source))
+        folder = Path(config.shared.output_dir)
+        check_run_folder(config, folder)
+        clients = len(partitions_of(source, config.shared))
+        workers = workers or available_cores()
+        shards = read_run(folder).shards if resume else min(SHARDS_A_WORKER * workers, clients)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        _say_error(console, error)
+        _say(console, f"error: {error}")
         return 2
     try:
-        return run(config, clients, engine, options.profile, console)
-    except (OSError, ModuleNotFoundError, Refusal, RunStalled) as error:
-        _say_error(console, error)
+        return _run(config, folder, shards, runtime, workers, ray_address, console)
+    except (OSError, ValueError, ModuleNotFoundError, Refusal, RunStalled) as error:
+        _say(console, f"error: {error}")
         return 1
 
 
-def run(config: Config, clients: int, engine: Engine, profile: bool, console: Console) -> int:
-    """Run one simulation of so many clients to its end or to Ctrl-C; return the exit status."""
-    folder = Path(config.run.output_dir)
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    shards: int,
+    runtime: str,
+    workers: int,
+    ray_address: str,
+    console: Console,
+) -> int:
     if "FED_GSWGAN_DATA" in os.environ:
         os.environ["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
-    virtual_clients = VirtualClients((folder / "clients").absolute())
-    os.environ[SIMULATION_FOLDER] = str(virtual_clients.folder)  # of the clients' processes, too
-    if profile:
-        os.environ[PROFILE_FOLDER] = str((folder / "profile").absolute())
-    else:
-        os.environ.pop(PROFILE_FOLDER, None)
+    clients_folder = (folder / CLIENTS).absolute()
+    os.environ[SIMULATION_FOLDER] = str(clients_folder)  # of the clients' processes, too
     stop = _stop_on_ctrl_c(console)
     log_to(_log_handler(console))
     # Flower warns at length that its Python entry point may go one day; its version is pinned.
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    run_config = config.to_table()
 
     def serve(grid: Any) -> None:
-        nodes = VirtualNodes(clients) if engine.nodes_are_partitions else None
-        run_server(grid, config, virtual_clients, engine.runtime, stop.is_set, console, nodes)
+        run_server(grid, config, clients_folder, shards, runtime, stop.is_set, console)
 
-    engine.run(serve, config.to_run_config(), clients)
+    if runtime == "ray":
+        from simulations.ray_runtime import run_on_ray
+
+        run_on_ray(serve, run_config, shards, workers, ray_address)
+    else:
+        from simulations.in_process import InProcessGrid
+
+        with closing(InProcessGrid(shards, run_config, min(workers, shards))) as grid:
+            serve(grid)
     if stop.is_set():
         words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
-        words += ["--profile"] if profile else []
-        command = shlex.join([*words, *engine.options()])
-        _say(console, f"stopped and saved; go on with: {command}")
+        words += ["--runtime", runtime] + (["--ray-address", ray_address] if ray_address else [])
+        _say(console, f"stopped and saved; go on with: {shlex.join(words)}")
         return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulations.run", description=__doc__)
-    parser.add_argument("--config", type=Path, help="TOML file of settings, one key a line")
+    parser.add_argument("--config", help="TOML file of settings, one key a line")
     parser.add_argument("--runtime", choices=RUNTIMES, default="ray")
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N",
-        help="processes that serve clients; default: one for each core; "
-        "1, but on Ray: none but this one",
-    )  # fmt: skip
-    parser.add_argument(
-        "--clients-per-message", type=int, default=0, metavar="N",
-        help="on Ray: so many clients share a Flower message; default: a cohort's share of a "
-        "worker; 1: none do",
-    )  # fmt: skip
-    parser.add_argument(
-        "--profile", action="store_true",
-        help="find out where each round's time goes: TensorBoard and summary.json",
+        help="processes that serve clients; default: one for each core",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
@@ -114,30 +166,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    """Return the flat settings: of the file or the resumed run, then --set, then the folder."""
-    settings: Settings = {}
-    if options.resume and (options.config or options.output):
-        raise ValueError("--resume takes settings and folder from the run; drop --config, --output")
-    if options.config:
-        settings |= tomllib.loads(options.config.read_text())
-    if options.resume:
-        settings |= config_of_run(Path(options.resume))
-    for assignment in options.set:
+def _table(
+    settings: list[Path] | Settings, overrides: list[str], output: str, resume: str
+) -> Settings:
+    """Return the flat settings: of files or the resumed run, then overrides, then the folder."""
+    table: Settings = {}
+    if resume and (settings or output):
+        raise ValueError("resume takes settings and folder from the run; drop config and output")
+    if isinstance(settings, dict):
+        table |= settings
+    else:
+        for path in settings:
+            table |= tomllib.loads(path.read_text())
+    if resume:
+        table |= config_of_run(Path(resume))
+    for assignment in overrides:
         key, separator, value = assignment.partition("=")
         if not separator:
             raise ValueError(f"--set {assignment}: must be KEY=VALUE")
-        settings[key.strip()] = _value(value.strip())
-    if options.resume:
-        settings |= {"output-dir": options.resume, "resume": True}
-    elif options.output:
-        settings["output-dir"] = options.output
-    elif not settings.get("output-dir"):
-        settings["output-dir"] = default_folder(Config.from_run_config(settings))
+        table[key.strip()] = _value(value.strip())
+    if resume:
+        table |= {"output-dir": resume, "resume": True}
+    elif output:
+        table["output-dir"] = output
+    elif not table.get("output-dir"):
+        table["output-dir"] = default_folder(Config.from_table(table))
     for key in ("data-dir", "writers-file"):  # a worker may have another working directory
-        if settings.get(key):
-            settings[key] = str(Path(str(settings[key])).absolute())
-    return settings
+        if table.get(key):
+            table[key] = str(Path(str(table[key])).absolute())
+    return table
 
 
 def _value(text: str) -> Value:
@@ -168,10 +225,6 @@ def _stop_on_ctrl_c(console: Console) -> threading.Event:
 def _say(console: Console, line: str) -> None:
     """Print a line as it is: no wrapping, so that it can be pasted, and no markup."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _say_error(console: Console, error: Exception) -> None:
-    _say(console, f"error: {error}")
 
 
 def _log_handler(console: Console) -> logging.Handler:

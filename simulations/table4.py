@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch.utils.flop_counter import FlopCounterMode
+
 from fed_gswgan.comparison.curves import save_curves
 from fed_gswgan.comparison.published import PUBLISHED_TABLE4
 from fed_gswgan.comparison.published_sizes import published_bytes
@@ -15,11 +17,12 @@ from fed_gswgan.comparison.rows import Spread, spread
 from fed_gswgan.comparison.sample_pictures import drawn_samples, save_side_by_side
 from fed_gswgan.comparison.tables import write_tables
 from fed_gswgan.config import Config
-from fed_gswgan.flat_table import Value
+from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.device.doctor import trial_update
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.reporting.run_folder import SUMMARY, config_of_run
+from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
-from simulations.client_compute import participation_flops
 from simulations.federated_presets import METHODS, SHARED, FederatedMethod
 from simulations.federated_run import run_federation
 
@@ -164,9 +167,9 @@ class Table4:
 
     def _client_teraflops(self, name: str, run: Mapping[str, Any]) -> float:
         """Return what all participations of a run took together."""
-        config = Config.from_run_config(config_of_run(self.folder / "runs" / f"{name}-0"))
-        received = int(run["replies"]["received"])
-        return participation_flops(config, run["classes"]) * received / 1e12
+        settings = config_of_run(self.folder / "runs" / f"{name}-0")
+        flops = participation_flops(Config.from_table(settings), run["classes"])
+        return flops * int(run["replies"]["received"]) / 1e12
 
     def _notes(
         self, summaries: Mapping[str, list[dict[str, Any]]], rows: Mapping[str, Any]
@@ -194,6 +197,19 @@ class Table4:
             if ours and name != "gs-wgan":
                 notes += _ratios(ours, row, published.downlink + published.uplink)
         return notes
+
+
+def participation_flops(config: Config, num_classes: int) -> int:
+    """Return the floating point operations of one participation, products of matrices alone.
+
+    One participation is run on a blank image of each class: how many operations it takes does not
+    depend on what is in them. A warm start is not in it.
+    """
+    spec = DataSpec((1, 28, 28), num_classes)  # of Fed-EMNIST
+    own = config.own.model_copy(update={"warm_start_steps": 0})
+    with FlopCounterMode(display=False) as counter:
+        trial_update(Config(config.shared, config.algorithm, own), spec, counter.reset_flops)
+    return int(counter.get_total_flops())
 
 
 def _ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any], published: int) -> list[str]:

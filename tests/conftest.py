@@ -3,22 +3,22 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 # One thread a process, before anything loads OpenMP: more of them spin against each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import pytest
+from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 from rich.console import Console
 
-from client.app import app as client_app
 from fed_gswgan.config import Config
-from fed_gswgan.device.virtual_clients import SIMULATION_FOLDER, VirtualClients
+from fed_gswgan.data.client_dataset import spec_of
+from fed_gswgan.data.registry import open_source
+from fed_gswgan.device.shards import SIMULATION_FOLDER
 from server.app import run_server
-from simulations.in_process_grid import InProcessGrid
-from simulations.virtual_nodes import VirtualNodes
+from simulations.in_process import InProcessGrid
 
 SMALL: dict[str, bool | int | float | str] = {
     "dataset": "digits",
@@ -30,6 +30,7 @@ SMALL: dict[str, bool | int | float | str] = {
     "critic-steps": 2,
     "generator-width": 8,
     "rounds": 4,
+    "noise-stddev": 2.14,
     "noise-source": "seeded",
     "samples-every": 100,
     "evaluation-samples": 0,
@@ -55,27 +56,27 @@ def small_settings() -> dict[str, bool | int | float | str]:
 def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
     """Return a function that runs in this process and returns the run's folder.
 
-    ``interrupted``, ``app`` and ``grid_type`` replace those of the run; all else is a setting.
+    ``interrupted``, ``shards`` and ``grid`` (which wraps the run's Grid) replace those of the run;
+    all else is a setting.
     """
 
     def run(
         name: str = "run",
         interrupted: Callable[[], bool] = lambda: False,
-        app: Any = client_app,
-        grid_type: type[InProcessGrid] = InProcessGrid,
+        shards: int = 2,
+        grid: Callable[[Grid], Grid] = lambda grid: grid,
         **overrides: bool | int | float | str,
     ) -> Path:
         folder = tmp_path / name
-        virtual_clients = VirtualClients(folder / "clients")
-        monkeypatch.setenv(SIMULATION_FOLDER, str(virtual_clients.folder))
+        monkeypatch.setenv(SIMULATION_FOLDER, str(folder / "clients"))
         settings = {**SMALL, "output-dir": str(folder)}
         settings |= {key.replace("_", "-"): value for key, value in overrides.items()}
-        config = Config.from_run_config(settings)
-        clients = config.data.virtual_clients or config.data.max_clients
-        grid = grid_type(app, clients, config.to_run_config())
+        config = Config.from_table(settings)
+        config = config.with_noise(spec_of(open_source(config.shared)))
+        inner = InProcessGrid(shards, config.to_table())
         console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-        nodes = VirtualNodes(clients) if config.data.virtual_clients else None
-        return run_server(grid, config, virtual_clients, "in-process", interrupted, console, nodes)
+        clients = folder / "clients"
+        return run_server(grid(inner), config, clients, shards, "in-process", interrupted, console)
 
     return run
 

@@ -7,7 +7,7 @@ took.
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
 
@@ -22,13 +22,12 @@ from fed_gswgan.accounting.audit_cases import (
     release,
     worst_cases,
 )
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.privacy.noise_source import NoiseSource
-from fed_gswgan.privacy.sanitizer import sanitize
+from fed_gswgan.privacy.mechanism import Bounded, Event, NeighboringRelation, grid_step, privatize
+from fed_gswgan.privacy.noise import NoiseSource
 from fed_gswgan.validation import at_least, between
 
-Claim = Callable[[SanitizedGradientEvent, NeighboringRelation], float]
+Claim = Callable[[Event, NeighboringRelation], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +101,14 @@ class AuditReport:
 
 def shipped(noise_source: NoiseSource) -> SanitizeMessages:
     """Return the sanitizer that clients run, as an audit calls it."""
-    return lambda messages, event: [
-        sanitize(message, event, noise_source).values_BCHW for message in messages
-    ]
+
+    def sanitize(message: np.ndarray, event: Event) -> np.ndarray:
+        sized = replace(event, numbers=message[0].size)
+        steps = privatize(message.reshape(len(message), -1), np.empty(0), sized, noise_source)
+        values: np.ndarray = (steps * grid_step(sized)).astype(np.float32)
+        return values.reshape(message.shape)
+
+    return lambda messages, event: [sanitize(message, event) for message in messages]
 
 
 def audit(
@@ -156,7 +160,7 @@ def try_case(
     repeats: int,
     false_alarm: float,
     delta: float = 1e-5,
-    claimed_mu: Claim = SanitizedGradientEvent.mu,
+    claimed_mu: Claim = Event.mu,
 ) -> CaseResult:
     """Release both worlds of a case ``repeats`` times and bound mu from below.
 
@@ -175,8 +179,8 @@ def try_case(
         title=case.title,
         name=case.name,
         relation=str(case.relation),
-        clipping=case.event.clipping,
-        samples=case.event.samples,
+        clipping=case.event.bounded,
+        samples=case.event.rows,
         claimed_mu=claimed_mu(case.event, case.relation) * math.sqrt(len(case.present)),
         mu_lower_bound=bound,
         epsilon_lower_bound=gaussian_epsilon(bound, delta),
@@ -253,9 +257,9 @@ LONGEST = 1.000001  # times the bound, for float32 and the noise
 LENGTHS = (0.0, 1e-40, 0.9, 1.1, 1e2, 1e6, 1e30, math.nan, math.inf)
 
 
-def _event(samples: int, clipping: str, bound: float, noise: float) -> SanitizedGradientEvent:
-    return SanitizedGradientEvent(
-        samples=samples, clipping=clipping, clipping_bound=bound, noise_stddev=noise
+def _event(samples: int, clipping: Bounded, bound: float, noise: float) -> Event:
+    return Event(
+        rows=samples, numbers=1, bounded=clipping, clipping_bound=bound, noise_stddev=noise
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
+from fed_gswgan.privacy.mechanism import Bounded, Event, NeighboringRelation
 
 MULTIPLIER = 1.07
 SAMPLES = (1, 32)
@@ -24,7 +24,7 @@ FLOATS = "which float32 numbers occur"
 
 # Takes the gradients of one reply or of several in a row, all under one event; returns the values
 # that would leave the client, an array for each.
-SanitizeMessages = Callable[[Sequence[np.ndarray], SanitizedGradientEvent], Sequence[Any]]
+SanitizeMessages = Callable[[Sequence[np.ndarray], Event], Sequence[Any]]
 Messages = tuple[np.ndarray, ...]  # float32 of shape (B, 1, 4, 4), not yet clipped
 Score = Callable[[Sequence[np.ndarray]], float]
 
@@ -36,7 +36,7 @@ class FaultyRelease(Exception):
 def release(
     sanitize_messages: SanitizeMessages,
     messages: Sequence[np.ndarray],
-    event: SanitizedGradientEvent,
+    event: Event,
 ) -> Sequence[np.ndarray]:
     """Sanitize copies of ``messages``, float32 of shape (B, C, H, W), as a client would.
 
@@ -74,7 +74,7 @@ class WorstCase:
     """
 
     name: str
-    event: SanitizedGradientEvent
+    event: Event
     relation: NeighboringRelation
     present: Messages
     changed: Messages
@@ -83,18 +83,20 @@ class WorstCase:
     @property
     def title(self) -> str:
         """Name and setting."""
-        setting = f"{self.relation}, {self.event.clipping}, B={self.event.samples}"
+        setting = f"{self.relation}, {self.event.bounded}, B={self.event.rows}"
         return f"{self.name} ({setting})"
 
 
 def worst_cases() -> tuple[WorstCase, ...]:
     """Return every pair at both clippings and at each number of rows in ``SAMPLES``."""
     found = []
-    for rows, clipping, relation in product(SAMPLES, ("sample", "message"), NeighboringRelation):
+    clippings: tuple[Bounded, ...] = ("sample", "message")
+    for rows, clipping, relation in product(SAMPLES, clippings, NeighboringRelation):
         parts = rows if clipping == "sample" else 1
-        event = SanitizedGradientEvent(
-            samples=rows,
-            clipping=clipping,
+        event = Event(
+            rows=rows,
+            numbers=1,
+            bounded=clipping,
             clipping_bound=BOUND,
             noise_stddev=MULTIPLIER * relation.sensitivity_multiple * math.sqrt(parts),
         )
@@ -174,7 +176,7 @@ def _checkered(rows: int, length: float) -> np.ndarray:
     return gradients
 
 
-def projection(present: Messages, changed: Messages, event: SanitizedGradientEvent) -> Score:
+def projection(present: Messages, changed: Messages, event: Event) -> Score:
     """Return the score along what a correct sanitizer would change; the best against a Gaussian.
 
     Source: the likelihood ratio of two Gaussians of one covariance grows along the difference of
@@ -185,7 +187,7 @@ def projection(present: Messages, changed: Messages, event: SanitizedGradientEve
     return lambda released: float(direction @ _joined(released))
 
 
-def unreachable_by_single_precision(event: SanitizedGradientEvent) -> Score:
+def unreachable_by_single_precision(event: Event) -> Score:
     """Return the score that counts values which float32 noise on a zero gradient cannot take.
 
     A float32 normal times a float32 deviation skips some numbers; one that is skipped proves that
@@ -206,13 +208,13 @@ def unreachable_by_single_precision(event: SanitizedGradientEvent) -> Score:
     return score
 
 
-def _clipped(messages: Messages, event: SanitizedGradientEvent) -> np.ndarray:
+def _clipped(messages: Messages, event: Event) -> np.ndarray:
     """Return what a correct sanitizer adds noise to; written apart from the one under audit."""
     clipped = []
     for message in messages:
         rows = message.reshape(len(message), -1).astype(np.float64)
         rows[~np.isfinite(rows).all(axis=1)] = 0
-        parts = rows if event.clipping == "sample" else rows.reshape(1, -1)
+        parts = rows if event.bounded == "sample" else rows.reshape(1, -1)
         norms = np.linalg.norm(parts, axis=1, keepdims=True)
         clipped.append(parts / np.maximum(norms / event.clipping_bound, 1))
     return _joined(clipped)

@@ -14,8 +14,8 @@ from fed_gswgan.accounting.trust import (
     epsilon_of,
     privacy_spent,
 )
-from fed_gswgan.privacy.events import NOISE_STDDEVS, NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_mu
+from fed_gswgan.privacy.mechanism import NOISE_STDDEVS, Event, NeighboringRelation
 from fed_gswgan.validation import between, positive
 
 COARSE = 0.02  # relative, of the epsilons that only tell where to look
@@ -43,7 +43,7 @@ class Remedies:
 
 
 def remedies(
-    event: SanitizedGradientEvent,
+    event: Event,
     spent_mu: float,
     relation: NeighboringRelation,
     delta: float,
@@ -54,7 +54,7 @@ def remedies(
     Every formula inverts mu = sqrt(participations) x sensitivity / (noise_stddev sqrt(honest)).
     """
     target = gaussian_mu(epsilon, delta)
-    message = replace(event, clipping="message")
+    message = replace(event, bounded="message")
     return Remedies(
         epsilon=epsilon,
         participations=math.floor((target / event.mu(relation)) ** 2),
@@ -64,9 +64,7 @@ def remedies(
     )
 
 
-def smallest_noise(
-    event: SanitizedGradientEvent, exposure: Exposure, delta: float, epsilon: float
-) -> float:
+def smallest_noise(event: Event, exposure: Exposure, delta: float, epsilon: float) -> float:
     """Return noise, in units of C, whose epsilon does not pass ``epsilon``.
 
     In closed form under local and secure-aggregation trust; within ``CLOSE`` of the smallest under
@@ -90,7 +88,7 @@ def smallest_noise(
         )
     counted = exposure.participations is not None
     count = f"participations={exposure.participations}" if counted else f"rounds={exposure.rounds}"
-    target = f"epsilon={epsilon} at delta={delta} for samples={event.samples}, {count}"
+    target = f"epsilon={epsilon} at delta={delta} for samples={event.rows}, {count}"
 
     def excess(noise: float, tolerance: float = TOLERANCE) -> float:
         _require_allowed(noise, target)
@@ -133,9 +131,7 @@ def noise_for(
     return _smallest(excess, 1.0, 2.0, CLOSE, f"epsilon={epsilon} at delta={delta}")
 
 
-def largest_count(
-    event: SanitizedGradientEvent, exposure: Exposure, delta: float, epsilon: float
-) -> int:
+def largest_count(event: Event, exposure: Exposure, delta: float, epsilon: float) -> int:
     """Return how many participations, or under central trust rounds, ``epsilon`` affords.
 
     Args:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fed_gswgan.accounting.trust import Exposure, SamplingMethod, TrustModel, privacy_spent
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
-from fed_gswgan.privacy.rounded_gaussian import MAX_DEPTH
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
+from fed_gswgan.privacy.noise import MAX_DEPTH
 from fed_gswgan.validation import at_least, non_negative
 
 # A draw is undecided if its bits are within 2 of a boundary's: a chance of 5 x 2^-depth for each of
@@ -88,7 +88,7 @@ def reachable(
     population: int,
     cohort: int,
     rounds: int,
-    event: SanitizedGradientEvent,
+    event: Event,
     relation: NeighboringRelation,
 ) -> Reachable:
     """Return the epsilons of a population.
@@ -126,7 +126,7 @@ def reachable(
         delta=delta,
         participations=participations,
         local_sample=privacy_spent(event, local, delta).epsilon,
-        local_message=privacy_spent(replace(event, clipping="message"), local, delta).epsilon,
+        local_message=privacy_spent(replace(event, bounded="message"), local, delta).epsilon,
         secure_aggregation=privacy_spent(event, secure, delta).epsilon,
         central=privacy_spent(summed, central, delta).epsilon,
     )

@@ -17,8 +17,8 @@ from fed_gswgan.accounting.sampled import (
     proper_probability,
     revealed_epsilon,
 )
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 from fed_gswgan.validation import at_least
 
 REPLACE_ONE, ZERO_OUT = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
@@ -284,7 +284,7 @@ class PrivacySpent:
 
 
 def privacy_spent(
-    event: SanitizedGradientEvent, exposure: Exposure, delta: float, tolerance: float = TOLERANCE
+    event: Event, exposure: Exposure, delta: float, tolerance: float = TOLERANCE
 ) -> PrivacySpent:
     """Return what equal releases cost a user.
 
@@ -329,7 +329,7 @@ LARGEST_ORDER = 1024
 
 
 def published_epsilon(
-    event: SanitizedGradientEvent, sampling_probability: float, rounds: int, delta: float
+    event: Event, sampling_probability: float, rounds: int, delta: float
 ) -> float:
     """Return the epsilon of the accounting that GS-WGAN was published with; not a guarantee.
 
@@ -349,7 +349,7 @@ def published_epsilon(
         best lies at one of them.
     """
     sigma = event.noise_stddev / REPLACE_ONE.sensitivity_multiple
-    releases = rounds * (event.samples if event.clipping == "sample" else 1)
+    releases = rounds * (event.rows if event.bounded == "sample" else 1)
 
     def log_moment(order: int) -> float:
         j = np.arange(2, order + 1)

@@ -5,6 +5,7 @@ Shapes: N images, B batch, C channels, H and W image.
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,12 @@ from fed_gswgan.baselines.shard_critics import ShardCritics, disjoint_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.data.client_dataset import DataSpec, image_shape_of
 from fed_gswgan.models.registry import build_generator
-from fed_gswgan.privacy.noise_source import SeededNoise
-from fed_gswgan.privacy.sanitizer import sanitize
+from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.privacy.mechanism import grid_step, privatize
+from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
 
+NO_NUMBERS = np.empty(0)
 PUBLISHED = (
     "Rényi accounting of steps x rows releases, each row sampled by itself (arXiv 2006.08265)"
 )
@@ -67,9 +69,7 @@ def train_centralized_gswgan(
     )
     spec = DataSpec(image_shape_of(images_NCHW), num_classes)
     network = build_generator(settings.generator, spec, seeds.torch_seed("generator"))
-    trainer = GeneratorTrainer(
-        OnDevice(network, images_NCHW.device), settings.generator, settings.adam
-    )
+    trainer = GeneratorTrainer(OnDevice(network, images_NCHW.device), settings.generator)
     latent_dim, latent_kind = settings.generator.latent_dim, settings.generator.latent_kind
     draws = seeds.generator("selection and latents")
     for step in range(settings.steps):
@@ -78,8 +78,11 @@ def train_centralized_gswgan(
         samples_BCHW = trainer.samples(latents_BZ, labels_B)
         drawn = int(draws.integers(settings.critics))
         gradients_BCHW = critics.gradients(drawn, samples_BCHW, labels_B, step)
-        released = sanitize(gradients_BCHW, event, SeededNoise(seeds.generator("noise", step)))
-        trainer.step(latents_BZ, labels_B, torch.from_numpy(released.values_BCHW))
+        rows_BP = gradients_BCHW.reshape(len(gradients_BCHW), -1)
+        noise = SeededNoise(seeds.generator("noise", step))
+        steps = privatize(rows_BP, NO_NUMBERS, event, noise).reshape(gradients_BCHW.shape)
+        released_BCHW = (steps * grid_step(event)).astype(np.float32)
+        trainer.step(latents_BZ, labels_B, torch.from_numpy(released_BCHW))
         progress((settings.critics + step + 1) / total)
     return TrainedBaseline(
         sampler=sampler_on_labels_device(trainer.ema_generator, settings.generator),

@@ -1,12 +1,15 @@
 """What centralised GS-WGAN is made of: as published, and smaller."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from fed_gswgan.accounting.trust import CriticState, DeclaredRelease, SamplingMethod
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
-from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
+from fed_gswgan.critics.wgan_gp import CriticSettings
+from fed_gswgan.models.registry import GeneratorSettings
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 from fed_gswgan.validation import at_least
 
+PIXELS = 28 * 28
 RELATION = NeighboringRelation.REPLACE_ONE
 SAMPLING = {
     CriticState.SNAPSHOT: SamplingMethod.FIXED_SIZE,
@@ -26,17 +29,15 @@ class CentralizedGSWGANSettings:
         clipping_bound: C.
         generator: network and optimizer.
         critic: network, optimizer, warm start, and what a participation starts from.
-        adam: of both optimizers.
     """
 
     critics: int
     steps: int
     batch_size: int = 32
-    clipping: str = "sample"
+    clipping: Literal["sample", "message"] = "sample"
     clipping_bound: float = 1.0
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    critic: CriticConfig = field(default_factory=CriticConfig)
-    adam: AdamConfig = field(default_factory=AdamConfig)
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    critic: CriticSettings = field(default_factory=CriticSettings)
 
     def __post_init__(self) -> None:
         at_least(2, critics=self.critics)
@@ -44,11 +45,12 @@ class CentralizedGSWGANSettings:
         at_least(1, batch_size=self.batch_size)
         self.event(noise_stddev=1.0)  # which checks the clipping, at any noise
 
-    def event(self, noise_stddev: float) -> SanitizedGradientEvent:
+    def event(self, noise_stddev: float) -> Event:
         """Return what a step releases at this noise, in units of C."""
-        return SanitizedGradientEvent(
-            samples=self.batch_size,
-            clipping=self.clipping,
+        return Event(
+            rows=self.batch_size,
+            numbers=PIXELS,
+            bounded=self.clipping,
             clipping_bound=self.clipping_bound,
             noise_stddev=noise_stddev,
         )
@@ -76,17 +78,20 @@ SMALL = CentralizedGSWGANSettings(
     steps=5000,
     batch_size=8,
     clipping="message",
-    generator=GeneratorConfig(
-        generator_width=16, generator_learning_rate=1e-3, ema_halflife_steps=50
+    generator=GeneratorSettings(
+        generator_width=16,
+        generator_learning_rate=1e-3,
+        ema_halflife_steps=50,
+        adam_beta2=0.99,
     ),
-    critic=CriticConfig(
+    critic=CriticSettings(
         critic_width=128,
         class_embedding_stddev=1.0,
         critic_state="snapshot",
         critic_steps=1,
         warm_start_steps=15,
+        adam_beta2=0.99,
     ),
-    adam=AdamConfig(adam_beta2=0.99),
 )
 """Not quite four minutes on one core.
 
@@ -98,13 +103,13 @@ than half the noise of twenty, and are what can be warm-started in the time.
 FULL = CentralizedGSWGANSettings(
     critics=1000,
     steps=20_000,
-    generator=GeneratorConfig(
+    generator=GeneratorSettings(
         generator="resnet",
         generator_width=64,
         generator_learning_rate=1e-4,
         ema_halflife_steps=693,  # a decay of 0.999
     ),
-    critic=CriticConfig(
+    critic=CriticSettings(
         critic="conv",
         critic_width=64,
         critic_state="snapshot",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fed_gswgan.privacy.noise_source import NoiseSource
+from fed_gswgan.privacy.noise import NoiseSource
 
 BINS = 10  # Source: G-PATE's code, as is the next
 THRESHOLD_SHARE = 0.5  # of the teachers

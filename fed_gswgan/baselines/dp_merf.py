@@ -21,11 +21,10 @@ from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.subpixel_generator import SubpixelGenerator
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.data.client_dataset import image_shape_of
-from fed_gswgan.models.registry import initial_weights_from
-from fed_gswgan.privacy.events import NeighboringRelation
-from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.models.registry import GeneratorSettings, initial_weights_from
+from fed_gswgan.privacy.mechanism import NeighboringRelation
+from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training_config import GeneratorConfig
 
 RELATION = NeighboringRelation.REPLACE_ONE
 PUBLISHED = "Rényi accounting of one Gaussian (DP-MERF, arXiv 2002.11603, its code)"
@@ -95,7 +94,7 @@ def train_dp_merf(
     return TrainedBaseline(
         sampler=sampler_on_labels_device(
             OnDevice(generator, images_NCHW.device),
-            GeneratorConfig(latent_dim=settings.latent_dim, latent_kind="normal"),
+            GeneratorSettings(latent_dim=settings.latent_dim, latent_kind="normal"),
         ),
         releases=releases(noise_multiplier),
         published_epsilon=_renyi_epsilon(noise_multiplier, delta),

@@ -21,10 +21,9 @@ from fed_gswgan.baselines.private_autoencoder import train_private_autoencoder
 from fed_gswgan.baselines.random_features import RandomFeatures
 from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
-from fed_gswgan.models.registry import initial_weights_from
-from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.models.registry import GeneratorSettings, initial_weights_from
+from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training_config import GeneratorConfig
 
 PUBLISHED = (
     "Rényi accounting of Poisson batches and of one Gaussian together (DP-MERF, arXiv 2002.11603)"
@@ -105,7 +104,7 @@ def train_dp_merf_autoencoder(
     return TrainedBaseline(
         sampler=sampler_on_labels_device(
             OnDevice(DecodedGenerator(generator, autoencoder), images_NCHW.device),
-            GeneratorConfig(latent_dim=settings.latent_dim, latent_kind="normal"),
+            GeneratorSettings(latent_dim=settings.latent_dim, latent_kind="normal"),
         ),
         releases=releases_at(noise_multiplier),
         published_epsilon=renyi_epsilon(

@@ -6,7 +6,7 @@ from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.mean_embedding import FittingSettings
 from fed_gswgan.baselines.poisson_batches import noisy_sums
 from fed_gswgan.baselines.private_autoencoder import AutoencoderSettings
-from fed_gswgan.privacy.events import NeighboringRelation
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.validation import at_least, positive
 
 RELATION = NeighboringRelation.ZERO_OUT

@@ -19,9 +19,9 @@ from fed_gswgan.baselines.renyi_accounting import gaussian_rdp, renyi_epsilon
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.critics.wgan_gp import sample_gradient
 from fed_gswgan.data.client_dataset import image_shape_of
+from fed_gswgan.models.registry import GeneratorSettings
+from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
-from fed_gswgan.training_config import GeneratorConfig
 
 
 def train_dpsgd_gan(
@@ -61,11 +61,13 @@ def train_dpsgd_gan(
     discriminator = PrivateDiscriminator(
         images_NCHW, labels_N, num_classes, settings, noise_multiplier, seeds
     )
-    config = GeneratorConfig(
+    config = GeneratorSettings(
         latent_dim=settings.latent_dim,
         latent_kind="normal",
         generator_learning_rate=settings.generator_learning_rate,
         ema_halflife_steps=settings.ema_halflife_steps,
+        adam_beta1=settings.adam.adam_beta1,
+        adam_beta2=settings.adam.adam_beta2,
     )
     network = conditional_generator(
         settings.generator,
@@ -75,7 +77,7 @@ def train_dpsgd_gan(
         settings.generator_width,
         seeds.torch_seed("generator"),
     )
-    trainer = GeneratorTrainer(OnDevice(network, images_NCHW.device), config, settings.adam)
+    trainer = GeneratorTrainer(OnDevice(network, images_NCHW.device), config)
     draws = seeds.generator("latents")
 
     def latents_and_labels(count: int) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,12 @@ from fed_gswgan.baselines.conditional_generators import GENERATORS
 from fed_gswgan.baselines.poisson_batches import noisy_sums
 from fed_gswgan.baselines.shallow_networks import ShallowDiscriminator
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
-from fed_gswgan.training_config import AdamConfig
+from fed_gswgan.models.registry import AdamSettings
 from fed_gswgan.validation import at_least, one_of, positive
 
 DISCRIMINATORS = {"shallow": ShallowDiscriminator, "mlp": MLPCritic, "conv": ConvCritic}
 OPTIMIZERS = ("sgd", "adam")
-ADAM = AdamConfig(adam_beta2=0.999)
+ADAM = AdamSettings(adam_beta2=0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class DPSGDGANSettings:
     noise_multiplier_factor: float
     published_accounting: str
     ema_halflife_steps: float = 0.0  # of the generator; 0: none
-    adam: AdamConfig = ADAM
+    adam: AdamSettings = ADAM
 
     def __post_init__(self) -> None:
         one_of(DISCRIMINATORS, discriminator=self.discriminator)

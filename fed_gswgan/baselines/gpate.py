@@ -24,10 +24,10 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.baselines.teachers_on_shards import teachers_on_shards
 from fed_gswgan.baselines.trained_baseline import TrainedBaseline
 from fed_gswgan.data.client_dataset import image_shape_of
-from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.models.registry import GeneratorSettings
+from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
-from fed_gswgan.training_config import GeneratorConfig
 
 PUBLISHED = (
     "Rényi accounting that depends on the votes, and so on the data (arXiv 1906.09338, 1802.08908)"
@@ -72,10 +72,12 @@ def train_gpate(
     threshold_noise_stddev = settings.threshold_noise_ratio * noise_stddev
     noise = SeededNoise(seeds.generator("noise"))
     device = images_NCHW.device
-    config = GeneratorConfig(
+    config = GeneratorSettings(
         latent_dim=settings.latent_dim,
         latent_kind="normal",
         generator_learning_rate=settings.generator_learning_rate,
+        adam_beta1=settings.adam.adam_beta1,
+        adam_beta2=settings.adam.adam_beta2,
     )
     teachers = teachers_on_shards(images_NCHW, labels_N, num_classes, settings, seeds)
     network = conditional_generator(
@@ -86,7 +88,7 @@ def train_gpate(
         settings.generator_width,
         seeds.torch_seed("generator"),
     )
-    trainer = GeneratorTrainer(OnDevice(network, device), config, settings.adam)
+    trainer = GeneratorTrainer(OnDevice(network, device), config)
     draws, projections = seeds.generator("latents"), seeds.generator("projections")
     rdp_R = np.zeros_like(ORDERS)
     for step in range(settings.steps):

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from fed_gswgan.accounting.trust import DeclaredRelease
 from fed_gswgan.baselines.conditional_generators import GENERATORS
-from fed_gswgan.privacy.events import NeighboringRelation
-from fed_gswgan.training_config import AdamConfig
+from fed_gswgan.models.registry import AdamSettings
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.validation import at_least, one_of, positive
 
-ADAM = AdamConfig(adam_beta2=0.9)
+ADAM = AdamSettings(adam_beta2=0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class GPATESettings:
     projection_dim: int = 10
     gradient_bound: float = 1e-4
     threshold_noise_ratio: float = 6.0
-    adam: AdamConfig = ADAM
+    adam: AdamSettings = ADAM
 
     def __post_init__(self) -> None:
         at_least(2, teachers=self.teachers)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fed_gswgan.baselines.random_features import RandomFeatures
-from fed_gswgan.privacy.events import NeighboringRelation
-from fed_gswgan.privacy.noise_source import NoiseSource
-from fed_gswgan.training.generator_trainer import draw_latents
+from fed_gswgan.models.trainer import draw_latents
+from fed_gswgan.privacy.mechanism import NeighboringRelation
+from fed_gswgan.privacy.noise import NoiseSource
 from fed_gswgan.validation import at_least, positive
 
 POINTS_AT_ONCE = 2000

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from fed_gswgan.evaluation.samplers import Sampler
-from fed_gswgan.training.sampling import sampler_of
-from fed_gswgan.training_config import GeneratorConfig
+from fed_gswgan.models.registry import GeneratorSettings
+from fed_gswgan.models.trainer import sampler_of
 
 
 class OnDevice(nn.Module):
@@ -25,7 +25,7 @@ class OnDevice(nn.Module):
         return output.to(inputs.device)
 
 
-def sampler_on_labels_device(generator: nn.Module, config: GeneratorConfig) -> Sampler:
+def sampler_on_labels_device(generator: nn.Module, config: GeneratorSettings) -> Sampler:
     """Return a sampler of an ``OnDevice`` generator, whose samples lie where the labels do."""
     draw = sampler_of(generator, config)
     return lambda labels_B, seed: draw(labels_B, seed).to(labels_B.device)

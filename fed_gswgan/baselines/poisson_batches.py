@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.accounting.trust import DeclaredRelease, SamplingMethod
-from fed_gswgan.privacy.events import NeighboringRelation
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 
 
 def poisson_batch(count: int, probability: float, randomness: np.random.Generator) -> Tensor:

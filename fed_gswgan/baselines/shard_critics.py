@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fed_gswgan.accounting.trust import CriticState
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
 from fed_gswgan.baselines.on_device import OnDevice
 from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
@@ -56,9 +55,9 @@ class ShardCritics:
             network = build_critic(config, spec, seeds.torch_seed("critic", client_id=name))
             # As it is on the CPU, where the gradient of a critic's loss has a closed form.
             critic = network if device.type == "cpu" else OnDevice(network, device)
-            optimizer = critic_optimizer(critic, config, settings.adam)
+            optimizer = critic_optimizer(critic, config)
             randomness = seeds.generator("warm start", client_id=name)
-            warm_start(critic, optimizer, shard, num_classes, config, settings.adam, randomness)
+            warm_start(critic, optimizer, shard, num_classes, config, randomness)
             self._states.append((critic, optimizer))
             progress(index + 1)
 
@@ -68,10 +67,10 @@ class ShardCritics:
         """Train a critic on a step's samples and return their gradients, private."""
         config = self._settings.critic
         state = self._states[index]
-        if config.critic_state == CriticState.SNAPSHOT:
+        if config.critic_state == "snapshot":
             state = copy.deepcopy(state)  # together: the optimizer holds the critic's parameters
         critic, optimizer = state
         randomness = self._seeds.generator("critic training", step)
         shard, samples, labels = self._shards[index], samples_BCHW[None], labels_B[None]
         train_critic(critic, optimizer, shard, samples, labels, config, randomness)
-        return sample_gradient(critic, samples_BCHW, labels_B, config.critic_compute).numpy()
+        return sample_gradient(critic, samples_BCHW, labels_B).numpy()

@@ -1,117 +1,215 @@
-"""``fed-gswgan device``: what the owner of a device does: make it, check it, let it serve."""
+"""``fed-gswgan device`` and ``fed-gswgan ledger``: what the owner of a device does."""
 
-import argparse
+import shutil
+import sys
 import tomllib
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fed_gswgan.commands.action import add_action
-from fed_gswgan.flat_table import Value
+import typer
+
+from fed_gswgan.commands.output import Json, show
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="folder of the device")]
+
+device = typer.Typer(no_args_is_help=True, help="the guard that a device runs beside its data")
+ledger = typer.Typer(no_args_is_help=True, help="what left a device, and whether that is intact")
 
 
-def add_parser(commands: Any) -> None:
-    """Add the commands and their options."""
-    device = commands.add_parser("device", help="the guard that a device runs beside its data")
-    actions = device.add_subparsers(required=True, metavar="COMMAND")
-    action = partial(add_action, actions, subject="folder", metavar="DIR")
+@device.command()
+def init(
+    folder: Folder,
+    client_id: Annotated[str, typer.Option(metavar="ID")],
+    data: Annotated[
+        Path, typer.Option(metavar="PATH", help="a folder of CLASS/*.png, or .npz, .h5, .hdf5")
+    ],
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="the owner's limits; default: careful ones")
+    ] = None,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="of the run, in the order of the labels: digits, letters, all, merged, or names "
+            "with commas between"
+        ),
+    ] = "digits",
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="settings of a run, TOML; the algorithm's are taken"),
+    ] = None,
+    socket: Annotated[Path | None, typer.Option(metavar="PATH", help="default DIR/guard.sock")] = (
+        None
+    ),
+    as_json: Json = False,
+) -> None:
+    """Make a device's folder, with an empty ledger, once."""
+    from fed_gswgan.device.folder import DeviceSettings, create_device, device_share, socket_path
 
-    made = action("init", init, "make a device's folder, with an empty ledger, once")
-    made.add_argument("--client-id", required=True, metavar="ID")
-    made.add_argument(
-        "--data",
-        required=True,
-        type=Path,
-        metavar="PATH",
-        help="a folder of CLASS/*.png, or a file .npz, .h5 or .hdf5",
+    run_config = tomllib.loads(settings.read_text()) if settings else {}
+    named = classes in ("digits", "letters", "all", "merged")
+    made = DeviceSettings.from_table(
+        {
+            "client-id": client_id,
+            "data": str(data.absolute()),
+            "classes": classes if named else tuple(classes.split(",")),
+            "training": device_share(run_config),
+            "socket": str(socket.absolute()) if socket else "",
+        }
     )
-    made.add_argument(
-        "--policy", type=Path, metavar="FILE", help="the owner's limits; default: careful ones"
-    )
-    made.add_argument(
-        "--classes",
-        default="digits",
-        help="of the run, in the order of the labels: digits, letters, all, merged, or names "
-        "with commas between; default digits",
-    )
-    made.add_argument(
-        "--settings",
-        type=Path,
-        metavar="FILE",
-        help="a run's settings, TOML; those of the critic are taken, the others are the server's",
-    )
-    made.add_argument("--socket", type=Path, metavar="PATH", help="default DIR/guard.sock")
-
-    checked = action("check", check, "what is missing before the first round")
-    checked.add_argument(
-        "--root-certificates", type=Path, metavar="FILE", help="that the server is known by, PEM"
-    )
-    checked.add_argument(
-        "--server", default="", metavar="HOST:PORT", help="shake hands, with --root-certificates"
-    )
-    checked.set_defaults(render=_findings, verdict=lambda result: all(map(_good, result["checks"])))
-
-    served = action("serve", serve, "answer relays until SIGTERM")
-    served.set_defaults(render=lambda result: "stopped")
-
-
-def init(options: argparse.Namespace) -> dict[str, Any]:
-    """Make the folder; FileExistsError if a device is there already."""
-    from fed_gswgan.config import CLASS_SETS
-    from fed_gswgan.device.device_folder import create_device, socket_path
-    from fed_gswgan.device.device_settings import DeviceSettings, device_share
-
-    run_config: dict[str, Value] = {}
-    if options.settings:
-        run_config = tomllib.loads(options.settings.read_text())
-    classes = options.classes
-    settings = DeviceSettings(
-        client_id=options.client_id,
-        data=str(options.data.absolute()),
-        classes=classes if classes in CLASS_SETS else tuple(classes.split(",")),
-        training=device_share(run_config),
-        socket=str(options.socket.absolute()) if options.socket else "",
-    )
-    create_device(options.folder, settings, options.policy)
-    return {
-        "device": str(options.folder),
-        "client_id": options.client_id,
-        "socket": str(socket_path(options.folder, settings)),
-        "next": f"fed-gswgan device check {options.folder}",
+    create_device(folder, made, policy)
+    found = {
+        "device": str(folder),
+        "client_id": client_id,
+        "socket": str(socket_path(folder, made)),
+        "next": f"fed-gswgan device check {folder}",
     }
+    show(found, as_json)
 
 
-def check(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what each check found."""
-    from fed_gswgan.device.device_check import check_device
+@device.command()
+def check(
+    folder: Folder,
+    root_certificates: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="that the server is known by, PEM")
+    ] = None,
+    server: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="shake hands, with --root-certificates")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Find what is missing before the first round."""
+    from fed_gswgan.device.doctor import check_device
 
-    if options.server and not options.root_certificates:
-        raise ValueError(f"server={options.server} needs --root-certificates, to know it by")
-    findings = check_device(options.folder, options.root_certificates, server=options.server)
-    return {
-        "device": str(options.folder),
+    if server and not root_certificates:
+        raise ValueError(f"server={server} needs --root-certificates, to know it by")
+    findings = check_device(folder, root_certificates, server=server)
+    found = {
+        "device": str(folder),
         "checks": [{"name": name, "ok": not said, "said": said} for name, said in findings],
     }
+    show(found, as_json, _findings, good=not any(said for _, said in findings))
 
 
-def serve(options: argparse.Namespace) -> dict[str, Any]:
-    """Answer at the device's socket; a ledger that cannot be believed ends it at once."""
-    from fed_gswgan.device.device_folder import open_device
-    from fed_gswgan.device.serve import log_to_standard_error, serve_device
+@device.command()
+def serve(folder: Folder) -> None:
+    """Answer relays until SIGTERM."""
+    import logging
 
-    log_to_standard_error()
-    serve_device(options.folder, open_device(options.folder))
-    return {"device": str(options.folder)}
+    from fed_gswgan.device import service
+    from fed_gswgan.device.doctor import try_training
+    from fed_gswgan.device.folder import open_device
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("fed_gswgan")
+    logger.setLevel(logging.INFO)
+    logger.handlers, logger.propagate = [handler], False
+    opened = open_device(folder)
+    try_training(opened.settings.config(), opened.settings.spec)
+
+    def ready() -> None:
+        print(f"serving {opened.settings.client_id} at {opened.socket}")
+        sys.stdout.flush()
+
+    lock, client_id = folder / "serving.lock", opened.settings.client_id
+    service.serve(opened.socket, client_id, opened.answer, lock, ready)
+    print("stopped")
 
 
-def _good(finding: dict[str, Any]) -> bool:
-    return bool(finding["ok"])
+@ledger.command("show")
+def show_ledger(
+    folder: Folder,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="default: the device's own, if it has one")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show releases and epsilon of each user."""
+    from fed_gswgan.privacy.gaussian import gaussian_epsilon
+    from fed_gswgan.privacy.ledger import Ledger
+    from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
+    from fed_gswgan.privacy.policy import Policy, read_policy
+
+    path = policy or folder / "policy.toml"
+    limits = read_policy(path) if policy or path.exists() else Policy()
+    relation = NeighboringRelation(limits.neighboring_relation)
+    with Ledger(folder) as opened:
+        releases = opened.releases()
+    users = {}
+    for user, events in sorted(releases.items()):
+        mu = compose(events, relation)
+        users[user] = {
+            "participations": events.total(),
+            "mu": mu,
+            "epsilon": gaussian_epsilon(mu, limits.delta),
+            "releases": [{"count": count, **vars(event)} for event, count in events.most_common()],
+        }
+    found = {
+        "ledger": str(folder),
+        "neighboring_relation": limits.neighboring_relation,
+        "delta": limits.delta,
+        "max_epsilon": limits.max_epsilon,
+        "max_participations": limits.max_participations or None,
+        "users": users,
+    }
+    show(found, as_json, _users)
 
 
-def _findings(result: dict[str, Any]) -> str:
+@ledger.command()
+def verify(folder: Folder, as_json: Json = False) -> None:
+    """Check every line, hash by hash, the head, and that each reply has its line."""
+    from fed_gswgan.privacy.ledger import Ledger
+    from fed_gswgan.privacy.refusals import Refusal
+
+    found: dict[str, Any] = {"ledger": str(folder), "intact": True}
+    try:
+        with Ledger(folder) as opened:
+            found["lines"] = opened.verify()
+            found["not_covered"] = "an older copy of all its files together"
+    except Refusal as refusal:
+        found |= {"intact": False, "why": f"{refusal.name}: {refusal}"}
+    show(found, as_json, good=bool(found["intact"]))
+
+
+@ledger.command()
+def backup(
+    folder: Folder,
+    target: Annotated[Path, typer.Argument(help="folder that holds no ledger yet")],
+    as_json: Json = False,
+) -> None:
+    """Copy ledger, head and replies as of one moment."""
+    from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
+
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (LEDGER, HEAD, REPLIES):
+        if (target / name).exists():
+            raise FileExistsError(f"{target / name}: there is one; name another folder")
+    with Ledger(folder) as opened:
+        lines = opened.verify()
+        for name in (LEDGER, HEAD, REPLIES):
+            shutil.copy2(folder / name, target)
+    warning = "put back after another reply was sent, it forgets that reply"
+    show({"ledger": str(target), "lines": lines, "warning": warning}, as_json)
+
+
+def _findings(found: dict[str, Any]) -> str:
     return "\n".join(
-        f"ok    {finding['name']}"
-        if finding["ok"]
-        else f"FAIL  {finding['name']}: {finding['said']}"
-        for finding in result["checks"]
+        f"ok    {check['name']}" if check["ok"] else f"FAIL  {check['name']}: {check['said']}"
+        for check in found["checks"]
     )
+
+
+def _users(found: dict[str, Any]) -> str:
+    lines = [f"{found['ledger']}: {found['neighboring_relation']}, delta {found['delta']:g}"]
+    for user, cost in found["users"].items():
+        lines.append(
+            f"{user}: {cost['participations']} participations, mu {cost['mu']:.6g}, "
+            f"epsilon {cost['epsilon']:.6g}"
+        )
+        lines += [
+            f"  {event['count']} x {event['rows']} rows, clipping {event['bounded']} to "
+            f"{event['clipping_bound']:g}, noise {event['noise_stddev']:g}, trust {event['trust']}"
+            for event in cost["releases"]
+        ]
+    limits = {name: found[name] for name in ("max_epsilon", "max_participations") if found[name]}
+    return "\n".join(lines + [f"{name}: {value:g}" for name, value in limits.items()])

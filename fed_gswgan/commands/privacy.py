@@ -1,8 +1,10 @@
 """``fed-gswgan privacy``: epsilon, calibration, reachable epsilons, explanation and audit."""
 
 import argparse
+import json
 import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,7 @@ from fed_gswgan.accounting.trust import (
     must_be_believed,
     privacy_spent,
 )
-from fed_gswgan.config import Config
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 from fed_gswgan.validation import at_least
 
 
@@ -52,13 +53,14 @@ def add_release_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
-def event_of(options: argparse.Namespace) -> SanitizedGradientEvent:
+def event_of(options: argparse.Namespace) -> Event:
     """Return what is released at a time."""
     if options.noise_stddev is None:
         raise ValueError("noise-stddev must be given")
-    return SanitizedGradientEvent(
-        samples=options.samples,
-        clipping=options.clipping,
+    return Event(
+        rows=options.samples,
+        numbers=1,
+        bounded=options.clipping,
         clipping_bound=1.0,
         noise_stddev=options.noise_stddev,
     )
@@ -269,9 +271,10 @@ def privacy_table(options: argparse.Namespace) -> dict[str, Any]:
     if options.plot is not None and options.plot.suffix != ".png":
         raise ValueError(f"plot={options.plot} must end in .png")
     relation = NeighboringRelation(options.neighboring)
-    event = SanitizedGradientEvent(
-        samples=options.samples,
-        clipping="sample",
+    event = Event(
+        rows=options.samples,
+        numbers=1,
+        bounded="sample",
         clipping_bound=1.0,
         noise_stddev=options.noise_stddev,
     )
@@ -331,15 +334,15 @@ def _add_explain(commands: Any) -> None:
 def privacy_explain(options: argparse.Namespace) -> dict[str, Any]:
     """Return the steps for the user who spent most."""
     from fed_gswgan.reporting.explanation import explanation, worst_user
-    from fed_gswgan.reporting.run_folder import config_of_run
+    from fed_gswgan.reporting.run_folder import read_run
 
-    config = Config.from_run_config(config_of_run(options.run))
+    shared = read_run(options.run).config.shared
     clients = options.clients or options.run / "clients"
     return {
         "run": str(options.run),
         "unit": "user",
-        "seeded_noise": config.sanitizer.noise_source == "seeded",
-        **explanation(worst_user(clients, config), config.sanitizer.dct_frequencies),
+        "seeded_noise": shared.noise_source == "seeded",
+        **explanation(worst_user(clients, shared)),
     }
 
 
@@ -352,12 +355,12 @@ def _explain_text(found: dict[str, Any]) -> str:
         f"1. What left the device, by its ledger ({found['ledger']}):",
     ]
     for release in found["releases"]:
-        whole = "each row" if release["clipping"] == "sample" else "the reply as a whole"
+        whole = "each row" if release["bounded"] == "sample" else "the release as a whole"
         lines.append(
-            f"   {release['count']} replies of B = {release['samples']} rows, {whole} clipped to "
+            f"   {release['count']} releases of B = {release['rows']} rows, {whole} clipped to "
             f"L2 norm <= C = {release['clipping_bound']:g}, then noise of standard deviation "
-            f"{release['noise_stddev']} C on every coordinate, added by the "
-            f"{release['noise_added_by']}"
+            f"{release['noise_stddev']} C on every coordinate, "
+            f"added by the {'server' if release['trust'] == 'central' else 'client'}"
         )
     moved = {
         "replace-one": "exchanged for any other data, a clipped value moves by at most 2 C",
@@ -368,10 +371,10 @@ def _explain_text(found: dict[str, Any]) -> str:
         f"2. How far the user moves a reply ({relation}: {moved}), and mu = that / noise:",
     ]
     for release in found["releases"]:
-        root = f"sqrt({release['samples']}) x " if release["clipping"] == "sample" else ""
+        root = f"sqrt({release['rows']}) x " if release["bounded"] == "sample" else ""
         lines.append(
-            f"   {root}{release['row_sensitivity']:g} C = {release['reply_sensitivity']:.6g} C;  "
-            f"mu of one reply = {release['reply_sensitivity']:.6g} / {release['noise_stddev']} = "
+            f"   {root}{release['row_sensitivity']:g} C = {release['release_sensitivity']:.6g} C;  "
+            f"mu of one reply = {release['release_sensitivity']:.6g} / {release['noise_stddev']} = "
             f"{release['mu_of_one']:.6g}"
         )
     terms = " + ".join(f"{r['count']} x {r['mu_of_one']:.6g}^2" for r in found["releases"])
@@ -414,8 +417,8 @@ def _remarks(found: dict[str, Any]) -> list[str]:
     lines += ["", f"What must be believed: {found['must_be_believed']}"]
     lines += [
         "The same from one command: "
-        f"fed-gswgan privacy epsilon --trust local --clipping {release['clipping']} "
-        f"--noise-stddev {release['noise_stddev']} --samples {release['samples']} "
+        f"fed-gswgan privacy epsilon --trust local --clipping {release['bounded']} "
+        f"--noise-stddev {release['noise_stddev']} --samples {release['rows']} "
         f"--participations {release['count']} --delta {found['delta']} "
         f"--neighboring {found['neighboring_relation']}"
         for release in found["releases"]
@@ -461,7 +464,7 @@ def privacy_audit(options: argparse.Namespace) -> dict[str, Any]:
     from rich.progress import Progress
 
     from fed_gswgan.accounting.audit import audit, shipped
-    from fed_gswgan.privacy.noise_source import SecureNoise
+    from fed_gswgan.privacy.noise import SecureNoise
 
     # No refreshing thread: the audit forks.
     with Progress(
@@ -477,7 +480,7 @@ def privacy_audit(options: argparse.Namespace) -> dict[str, Any]:
 
         report = audit(shipped(SecureNoise()), repeats=options.repeats, on_progress=show)
     return {
-        "sanitizer": "fed_gswgan.privacy.sanitizer.sanitize, secure noise",
+        "sanitizer": "fed_gswgan.privacy.mechanism.privatize, secure noise",
         **asdict(report),
         "violations": list(report.violations),
         "worth": WORTH,
@@ -517,10 +520,18 @@ def _verdict(title: str, violations: set[str]) -> str:
     return "VIOLATION" if title in violations else "ok"
 
 
-def add_parser(commands: Any) -> None:
-    """Add the group of commands and their options."""
-    privacy = commands.add_parser("privacy", help="what releases cost").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
+def main(arguments: Sequence[str]) -> int:
+    """Run a command of the group and return its exit status."""
+    parser = argparse.ArgumentParser(prog="fed-gswgan privacy", description=__doc__)
+    parser.set_defaults(render=_lines, verdict=lambda found: True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_epsilon, _add_calibrate, _add_table, _add_explain, _add_audit):
-        add(privacy)
+        add(commands)
+    options = parser.parse_args(arguments)
+    found = options.command(options)
+    print(json.dumps(found, allow_nan=False) if options.json else options.render(found))
+    return 0 if options.verdict(found) else 1
+
+
+def _lines(found: dict[str, Any]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in found.items())

@@ -32,7 +32,7 @@ def drawn_samples(runs: Mapping[str, Path]) -> dict[str, np.ndarray]:
     drawn = {}
     for title, folder in runs.items():
         trained = load_generator(folder)
-        drawn[title] = drawn_for_picture(trained.sampler, trained.num_classes)
+        drawn[title] = drawn_for_picture(trained.sampler, trained.spec.num_classes)
     return drawn
 
 

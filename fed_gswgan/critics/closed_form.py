@@ -15,7 +15,6 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from fed_gswgan.models.critics import NEGATIVE_SLOPE, ConvCritic, MLPCritic
-from fed_gswgan.training_config import CriticConfig
 
 
 class LinearLayer(ABC):
@@ -184,11 +183,12 @@ def set_piecewise_linear_gradient(
     samples_BCHW: Tensor,
     labels_B: Tensor,
     mix_B: Tensor,
-    config: CriticConfig,
+    gradient_penalty: float,
+    drift_penalty: float,
 ) -> None:
     """Set ``grad`` of every parameter to the gradient below."""
     inputs = images_BCHW, samples_BCHW, labels_B, mix_B
-    gradient = piecewise_linear_gradient(critic, *inputs, config)
+    gradient = piecewise_linear_gradient(critic, *inputs, gradient_penalty, drift_penalty)
     for name, parameter in critic.named_parameters():
         parameter.grad = gradient[name]
 
@@ -200,7 +200,8 @@ def piecewise_linear_gradient(
     samples_BCHW: Tensor,
     labels_B: Tensor,
     mix_B: Tensor,
-    config: CriticConfig,
+    gradient_penalty: float,
+    drift_penalty: float,
     as_layer: AsLayer = linear_layer,
 ) -> dict[str, Tensor]:
     """Return that of Wasserstein loss, gradient penalty and drift penalty, by parameter name.
@@ -211,42 +212,41 @@ def piecewise_linear_gradient(
         samples_BCHW: generated samples of the same labels.
         labels_B: labels both are scored under.
         mix_B: where between sample (0) and image (1) the penalty is evaluated.
-        config: weights of the two penalties, and what the layers compute in; scores, penalties and
-            the gradient are of the parameters' own type.
+        gradient_penalty: its weight.
+        drift_penalty: its weight.
         as_layer: how each layer is computed.
 
     Source: WGAN-GP, arXiv 1704.00028, equation 3, differentiated by hand.
     """
     dtype = critic.score.weight.dtype
-    layer_dtype = torch.bfloat16 if config.critic_compute == "bfloat16" else dtype
-    layers = [as_layer(module, layer_dtype) for module in critic.hidden_layers()]
+    layers = [as_layer(module, dtype) for module in critic.hidden_layers()]
     batch = len(labels_B)
     scored, between = slice(0, 2 * batch), slice(2 * batch, 3 * batch)
     mix_B111 = mix_B[:, None, None, None]
     mixed_BCHW = mix_B111 * images_BCHW + (1 - mix_B111) * samples_BCHW
 
     # The scores of all rows; values[i] is what layer i takes, the last of them the features.
-    values = [torch.cat([images_BCHW, samples_BCHW, mixed_BCHW]).to(layer_dtype)]
+    values = [torch.cat([images_BCHW, samples_BCHW, mixed_BCHW])]
     for layer in layers:
         values.append(functional.leaky_relu_(layer.outputs(values[-1]), NEGATIVE_SLOPE))
     heads_RF = (critic.score.weight + critic.class_embedding(labels_B)).repeat(3, 1)
-    scores_R = (values[-1].flatten(1).to(dtype) * heads_RF).sum(1) + critic.score.bias
+    scores_R = (values[-1].flatten(1) * heads_RF).sum(1) + critic.score.bias
 
     # The loss's slopes, from the scores down. The loss does not score what lies between; slopes
     # of 1 there become the input gradient, which the penalty is about.
     slope_R = torch.full_like(scores_R, 1 / batch)
-    slope_R[:batch] = (2 * config.drift_penalty * scores_R[:batch] - 1) / batch
+    slope_R[:batch] = (2 * drift_penalty * scores_R[:batch] - 1) / batch
     slope_R[between] = 1
-    slopes = [_bent((slope_R[:, None] * heads_RF).to(layer_dtype).view_as(values[-1]), values[-1])]
+    slopes = [_bent((slope_R[:, None] * heads_RF).view_as(values[-1]), values[-1])]
     for layer, inputs in zip(layers[:0:-1], values[-2:0:-1], strict=True):
         slopes.insert(0, _bent(layer.input_slopes(slopes[0], inputs), inputs))
     gradients_BCHW = layers[0].input_slopes(slopes[0][between], values[0][between])
 
     # The penalty's slope in the input gradient, and up through the layers once more in its
     # direction. What was computed between has served; this takes its place.
-    gradients_BP = gradients_BCHW.flatten(1).to(dtype)
+    gradients_BP = gradients_BCHW.flatten(1)
     norms_B1 = gradients_BP.norm(dim=1, keepdim=True)
-    outer_B1 = 2 * config.gradient_penalty / batch * (norms_B1 - 1)
+    outer_B1 = 2 * gradient_penalty / batch * (norms_B1 - 1)
     directions_BP = torch.where(norms_B1 > 0, gradients_BP / norms_B1, 0.0)  # as autograd has it
     values[0][between] = (outer_B1 * directions_BP).view_as(mixed_BCHW)
     for layer, inputs, outputs in zip(layers, values[:-1], values[1:], strict=True):

@@ -3,8 +3,8 @@
 Shapes: N sample batches, B batch, C channels, H and W image.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +15,29 @@ from fed_gswgan.critics.closed_form import (
     set_piecewise_linear_gradient,
 )
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec, image_shape_of
-from fed_gswgan.models.registry import build_generator
-from fed_gswgan.training.generator_trainer import GeneratorTrainer, draw_labels, draw_latents
-from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
+from fed_gswgan.models.registry import (
+    AdamSettings,
+    CriticNetworkSettings,
+    GeneratorSettings,
+    build_generator,
+)
+from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents
+from fed_gswgan.settings import Count, NonNegative, Positive, Whole
+
+
+class CriticSettings(CriticNetworkSettings, AdamSettings):
+    """The critic, and how a client trains it."""
+
+    critic_state: Literal["persistent", "snapshot"] = "persistent"
+    """or snapshot: every participation starts from the same critic"""
+    critic_steps: Count = 5
+    """of a client in a round"""
+    critic_learning_rate: Positive = 1e-3
+    gradient_penalty: NonNegative = 10.0
+    """lambda of WGAN-GP"""
+    drift_penalty: NonNegative = 1e-3
+    warm_start_steps: Whole = 0
+    """local generator steps before a client's first round; nothing leaves"""
 
 
 def wasserstein_loss(real_scores_B: Tensor, sample_scores_B: Tensor) -> Tensor:
@@ -58,12 +78,9 @@ def drift_penalty(real_scores_B: Tensor) -> Tensor:
     return (real_scores_B**2).mean()
 
 
-def critic_optimizer(
-    critic: nn.Module, critic_config: CriticConfig, adam: AdamConfig
-) -> torch.optim.Adam:
+def critic_optimizer(critic: nn.Module, config: CriticSettings) -> torch.optim.Adam:
     """Return the optimizer of a critic; its moments are part of the client's state."""
-    betas = (adam.adam_beta1, adam.adam_beta2)
-    rate = critic_config.critic_learning_rate
+    betas, rate = (config.adam_beta1, config.adam_beta2), config.critic_learning_rate
     return torch.optim.Adam(critic.parameters(), lr=rate, betas=betas, fused=True)
 
 
@@ -73,7 +90,7 @@ def train_critic(
     shard: ClientDataset,
     samples_NBCHW: Tensor,
     labels_NB: Tensor,
-    config: CriticConfig,
+    config: CriticSettings,
     randomness: np.random.Generator,
 ) -> None:
     """Take ``config.critic_steps`` steps, going round the sample batches.
@@ -99,7 +116,7 @@ def critic_step(
     samples_BCHW: Tensor,
     labels_B: Tensor,
     mix_B: Tensor,
-    config: CriticConfig,
+    config: CriticSettings,
 ) -> None:
     """Take one step on the WGAN-GP loss with drift penalty.
 
@@ -108,7 +125,9 @@ def critic_step(
     optimizer.zero_grad(set_to_none=True)
     inputs = images_BCHW, samples_BCHW, labels_B, mix_B
     if is_piecewise_linear(critic):
-        set_piecewise_linear_gradient(critic, *inputs, config)
+        set_piecewise_linear_gradient(
+            critic, *inputs, config.gradient_penalty, config.drift_penalty
+        )
     else:
         set_gradient_by_autograd(critic, *inputs, config)
     optimizer.step()
@@ -120,19 +139,17 @@ def set_gradient_by_autograd(
     samples_BCHW: Tensor,
     labels_B: Tensor,
     mix_B: Tensor,
-    config: CriticConfig,
+    config: CriticSettings,
 ) -> None:
     """Set ``grad`` of every parameter for any critic that is twice differentiable."""
-    in_bfloat16 = config.critic_compute == "bfloat16"
-    with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=in_bfloat16):
-        scores = critic(torch.cat([images_BCHW, samples_BCHW]), torch.cat([labels_B, labels_B]))
-        real_scores_B, sample_scores_B = scores.chunk(2)
-        loss = (
-            wasserstein_loss(real_scores_B, sample_scores_B)
-            + config.gradient_penalty
-            * gradient_penalty(critic, images_BCHW, samples_BCHW, labels_B, mix_B)
-            + config.drift_penalty * drift_penalty(real_scores_B)
-        )
+    scores = critic(torch.cat([images_BCHW, samples_BCHW]), torch.cat([labels_B, labels_B]))
+    real_scores_B, sample_scores_B = scores.chunk(2)
+    loss = (
+        wasserstein_loss(real_scores_B, sample_scores_B)
+        + config.gradient_penalty
+        * gradient_penalty(critic, images_BCHW, samples_BCHW, labels_B, mix_B)
+        + config.drift_penalty * drift_penalty(real_scores_B)
+    )
     loss.backward()  # type: ignore[no-untyped-call]
 
 
@@ -166,10 +183,7 @@ def draw_images(
 
 
 def sample_gradient(
-    critic: Callable[[Tensor, Tensor], Tensor],
-    samples_BCHW: Tensor,
-    labels_B: Tensor,
-    compute: str = "float32",
+    critic: Callable[[Tensor, Tensor], Tensor], samples_BCHW: Tensor, labels_B: Tensor
 ) -> Tensor:
     """Return d(generator loss) / d(samples), one row a sample; private until sanitized.
 
@@ -180,7 +194,6 @@ def sample_gradient(
         critic: scores (samples, labels).
         samples_BCHW: in [0, 1].
         labels_B: their labels.
-        compute: bfloat16 lets the critic's layers compute in it.
 
     Returns:
         Tensor of the samples' shape, float32; may hold non-finite values if the critic diverged.
@@ -189,50 +202,47 @@ def sample_gradient(
         where information flows back from the critic.
     """
     inputs = samples_BCHW.detach().requires_grad_(True)
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=compute == "bfloat16"):
-        loss = -critic(inputs, labels_B).sum()
+    loss = -critic(inputs, labels_B).sum()
     (gradients,) = torch.autograd.grad(loss, inputs)
     return gradients
 
 
-def to_vector(critic: nn.Module, optimizer: torch.optim.Adam) -> tuple[np.ndarray, int]:
-    """Return (float32 (3, P): weights, first and second moments; Adam steps taken).
+def to_state(critic: nn.Module, optimizer: torch.optim.Adam) -> dict[str, np.ndarray]:
+    """Return ``critic``, float32 (3, P): weights, first and second moments; and ``steps``, (1,).
 
     Of a critic that never took a step there is nothing to keep: P is 0.
     """
-    if not optimizer.state:
-        return np.empty((3, 0), dtype=np.float32), 0
-    rows: list[list[torch.Tensor]] = [[], [], []]
+    rows: list[list[Tensor]] = [[], [], []]
     steps = 0
-    for parameter in critic.parameters():
+    for parameter in critic.parameters() if optimizer.state else ():
         state = optimizer.state[parameter]
         steps = int(state["step"])
-        for row, tensor in zip(
-            rows, (parameter.detach(), state["exp_avg"], state["exp_avg_sq"]), strict=True
-        ):
+        parts = (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
+        for row, tensor in zip(rows, parts, strict=True):
             row.append(tensor.reshape(-1))
-    return torch.stack([torch.cat(row) for row in rows]).numpy(), steps
+    whole = torch.stack([torch.cat(row) for row in rows]) if rows[0] else torch.empty(3, 0)
+    return {"critic": whole.numpy(), "steps": np.array([steps])}
 
 
-def from_vector(
-    critic: nn.Module, optimizer: torch.optim.Adam, vector: np.ndarray, steps: int
+def from_state(
+    critic: nn.Module, optimizer: torch.optim.Adam, state: Mapping[str, np.ndarray]
 ) -> None:
-    """Load what ``to_vector`` returned into a critic of the same shape and its optimizer.
+    """Load what ``to_state`` returned into a critic of the same shape and its optimizer.
 
     Raises:
-        ValueError: the vector belongs to a critic of another size.
+        ValueError: the state belongs to a critic of another size.
     """
     expected = sum(parameter.numel() for parameter in critic.parameters())
-    if vector.shape != (3, expected):
-        raise ValueError(f"critic state has shape {vector.shape}, must be {(3, expected)}")
-    values = torch.from_numpy(np.array(vector))  # one copy, of which all below are views
+    if state["critic"].shape != (3, expected):
+        raise ValueError(f"critic state has shape {state['critic'].shape}, must be {(3, expected)}")
+    values = torch.from_numpy(np.array(state["critic"]))  # one copy, of which all below are views
     start = 0
     for parameter in critic.parameters():
         stop = start + parameter.numel()
         weights, first, second = (row[start:stop].view_as(parameter) for row in values)
         parameter.data = weights
         optimizer.state[parameter] = {
-            "step": torch.tensor(float(steps)),
+            "step": torch.tensor(float(state["steps"][0])),
             "exp_avg": first,
             "exp_avg_sq": second,
         }
@@ -248,8 +258,7 @@ def warm_start(
     optimizer: torch.optim.Optimizer,
     shard: ClientDataset,
     num_classes: int,
-    config: CriticConfig,
-    adam: AdamConfig,
+    config: CriticSettings,
     randomness: np.random.Generator,
 ) -> None:
     """Train critic and a local slim generator for ``config.warm_start_steps`` generator steps.
@@ -258,10 +267,11 @@ def warm_start(
     """
     if config.warm_start_steps == 0:
         return
-    local, local_critic = GeneratorConfig(), replace(config, critic_steps=CRITIC_STEPS)
+    local = GeneratorSettings(adam_beta1=config.adam_beta1, adam_beta2=config.adam_beta2)
+    local_critic = config.model_copy(update={"critic_steps": CRITIC_STEPS})
     seed = int(randomness.integers(2**31))
     spec = DataSpec(image_shape_of(shard.images), num_classes)
-    trainer = GeneratorTrainer(build_generator(local, spec, seed), local, adam)
+    trainer = GeneratorTrainer(build_generator(local, spec, seed), local)
     for _ in range(config.warm_start_steps):
         latents_BZ = draw_latents(BATCH_SIZE, local.latent_dim, local.latent_kind, randomness)
         labels_B = draw_labels(BATCH_SIZE, num_classes, randomness)
@@ -269,6 +279,6 @@ def warm_start(
         train_critic(
             critic, optimizer, shard, samples_BCHW[None], labels_B[None], local_critic, randomness
         )
-        gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B, config.critic_compute)
+        gradients_BCHW = sample_gradient(critic, samples_BCHW, labels_B)
         if torch.isfinite(gradients_BCHW).all():
             trainer.step(latents_BZ, labels_B, gradients_BCHW)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fed_gswgan.config import DataConfig
 from fed_gswgan.data.client_dataset import ClientDataset, WriterSource
+from fed_gswgan.data.registry import DataSettings
 from fed_gswgan.validation import at_least
 
 Partition = tuple[str, ...]  # the writers, or the users, of one client
@@ -76,7 +76,7 @@ def partition_writers(
     return partitions[: max_clients or None]
 
 
-def partitions_of(source: WriterSource, config: DataConfig) -> Partitions:
+def partitions_of(source: WriterSource, config: DataSettings) -> Partitions:
     """Deal a source's writers as the settings say: the same on server, clients and runtimes.
 
     Raises:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fed_gswgan.config import DataConfig
+from pydantic import Field
+
 from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
 from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages, WriterSource
 from fed_gswgan.data.digits import DigitsSource
@@ -13,11 +14,40 @@ from fed_gswgan.data.flwr_dataset import open_flwr_femnist
 from fed_gswgan.data.held_out import fixed_fraction
 from fed_gswgan.data.image_folder import open_image_folder
 from fed_gswgan.data.qmnist import QmnistSource
+from fed_gswgan.settings import Count, Settings, Share, Whole, plug_in
 
 MOST_CLASSES = 256
+MOST_VIRTUAL_CLIENTS = 100_000  # a client's id has five digits
+DATASETS = (
+    "digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
+)  # fmt: skip
 
 
-def open_source(config: DataConfig) -> WriterSource:
+class DataSettings(Settings):
+    """Whose images, and how they are dealt to clients."""
+
+    dataset: str = "digits"
+    """digits, qmnist, fed-emnist, leaf-femnist, flwr-femnist, folder, or package.module:Class;
+    devices: none on the server, whose devices hold their own"""
+    data_dir: str = ""
+    """where it lies; empty: the folder named by FED_GSWGAN_DATA"""
+    classes: Literal["digits", "letters", "all", "merged"] = "all"
+    """merged: EMNIST's 47"""
+    min_images_per_writer: Count = 1
+    """writers with fewer are left out"""
+    writers_per_client: Count = 1
+    """each of them is charged in the client's ledger"""
+    max_clients: Whole = 0
+    """keep the first so many clients; 0: all; of devices: to wait for"""
+    virtual_clients: Annotated[int, Field(ge=0, le=MOST_VIRTUAL_CLIENTS)] = 0
+    """so many, who share those clients' images in turn; 0: nobody shares"""
+    writers_file: str = ""
+    """a file of writer ids, one a line: only these; empty: all"""
+    swapped_share: Share = 0.0
+    """of the writers, whose ink and paper are swapped: a planted fault"""
+
+
+def open_source(config: DataSettings) -> WriterSource:
     """Open the data set that the settings name; no shard is read.
 
     Where ``data_dir`` is empty, the folder is that of the environment variable FED_GSWGAN_DATA.
@@ -42,7 +72,11 @@ def open_source(config: DataConfig) -> WriterSource:
     )
 
 
-def _open(config: DataConfig) -> WriterSource:
+def _open(config: DataSettings) -> WriterSource:
+    if ":" in config.dataset:
+        members = ("image_shape", "class_names", "writer_ids", "shard", "held_out")
+        found: WriterSource = plug_in("dataset", config.dataset, members)(config)
+        return found
     folder, classes, minimum = config.data_dir, config.classes, config.min_images_per_writer
     match config.dataset:
         case "digits":
@@ -59,7 +93,7 @@ def _open(config: DataConfig) -> WriterSource:
             return open_image_folder(folder, classes, minimum)
         case "devices":
             return RemoteDevices(classes, config.max_clients)
-    raise AssertionError(f"dataset={config.dataset!r} passed DataConfig's check")
+    raise ValueError(f"dataset={config.dataset!r} must be one of {', '.join(DATASETS)}")
 
 
 class RemoteDevices:

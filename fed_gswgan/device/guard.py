@@ -1,157 +1,200 @@
-"""The guard: the one object between a server and a client's data.
+"""The guard: between a server and the data of one device, or of a shard of simulated clients.
 
-A request goes in; a sanitized gradient or a refusal comes out. Data, critic and ledger stay behind
-it, in every runtime.
-
-Shapes: N sample batches, B batch, C channels, H and W image.
+Bytes of a request go in; a release or a refusal of each client comes out, as bytes. Data, state and
+ledger stay behind it, for every algorithm, trust model and runtime.
 """
 
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
+from safetensors.numpy import load, save
 
-from fed_gswgan.critics.wgan_gp import (
-    critic_optimizer,
-    from_vector,
-    sample_gradient,
-    to_vector,
-    train_critic,
-    warm_start,
+from fed_gswgan.algorithms.base import Client, ClientView, State, Update
+from fed_gswgan.privacy.ledger import Ledger, Reservation
+from fed_gswgan.privacy.mechanism import Event, privatize
+from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
+from fed_gswgan.privacy.policy import Policy
+from fed_gswgan.privacy.refusals import (
+    ClientFailed,
+    MalformedInput,
+    Refusal,
+    RequestExceedsPolicy,
 )
-from fed_gswgan.data.characters import IMAGE_SHAPE
-from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.device.client_folder import note_failure
-from fed_gswgan.device.critic_slots import CriticSlots
-from fed_gswgan.device.private_client import CriticVector, PrivateClient
-from fed_gswgan.device.request_check import check_request
-from fed_gswgan.models.registry import build_critic
-from fed_gswgan.privacy.noise_source import NoiseSource, SecureNoise
-from fed_gswgan.privacy.sanitizer import SanitizedGradient, sanitize
 from fed_gswgan.privacy.selftest import require_randomness, selftest
-from fed_gswgan.profiling import timed
-from fed_gswgan.release_basis import to_release_basis
-from fed_gswgan.wire.messages import TrainReply, TrainRequest
+from fed_gswgan.wire.messages import Request, encode_refusal, encode_release
 
 logger = logging.getLogger(__name__)
 
-
-class Critic(NamedTuple):
-    """A critic and its optimizer, which train together and are kept together."""
-
-    network: nn.Module
-    optimizer: torch.optim.Adam
+FAILURES = "failures.log"
 
 
+@dataclass
 class Guard:
-    """Answers train requests for one client.
+    """Answers requests of one algorithm for the clients of one folder.
 
-    Args:
-        client: whom it stands before.
-        noise_source: of a round; secure unless whoever builds the guard says otherwise.
+    Attributes:
+        folder: of ledger, replies and states.
+        owners: ``owners_hash`` of all clients of the folder and their users.
+        algorithm: name of the algorithm whose requests are answered.
+        client: its client half.
+        policy: the owner's limits.
+        noise: the noise of a client in a round; secure unless the caller replaces it.
+        simulated: whether the ideal form of secure aggregation is answered, in which the server is
+            trusted to sum; replies need not be on disk before they leave.
+        seeded: whether noise is, so that a lost reply is computed anew, to the same bytes.
     """
 
-    def __init__(
-        self,
-        client: PrivateClient,
-        noise_source: Callable[[int], NoiseSource] = lambda server_round: SecureNoise(),
-    ) -> None:
-        self._client = client
-        self._noise_source = noise_source
-        self._persistent = client.config.critic.critic_state == "persistent"
-        self._tested = False
+    folder: Path
+    owners: str
+    algorithm: str
+    client: Client
+    policy: Policy
+    noise: Callable[[str, int], NoiseSource] = lambda client_id, server_round: SecureNoise()
+    simulated: bool = False
+    seeded: bool = False
+    _tested: bool = field(default=False, init=False)
 
-    def answer(self, request: TrainRequest) -> TrainReply:
-        """Train the critic on the samples and return the sanitized gradient: one round, whole.
+    def answer(self, blob: bytes, clients: Sequence[ClientView]) -> list[bytes]:
+        """Answer a request for each client: a release, or a refusal by code.
 
-        A request that was answered before gets the identical bytes again, at no charge, as long as
-        they are kept; after that the policy decides whether it is a new release.
-
-        Raises:
-            Refusal: refused by name, from the request, the policy and the ledger alone, before any
-                data was read; nothing was charged.
-        """
-        client = self._client
-        event = check_request(request, client.policy, client.num_classes)
-        with client.release(request.key(), event, request.reply_shape()) as release:
-            if (kept := release.kept_values) is not None:
-                return _reply(request, SanitizedGradient(values_BCHW=kept, event=event))
-            self._require_working_sanitizer()
-            release.reserve()  # refused, or on disk, before any data is read
-
-            critic_after, gradients_BCHW = self._train(request, release.slots)
-            with timed("sanitize"):
-                noise_source = self._noise_source(request.server_round)
-                values = to_release_basis(gradients_BCHW, request.dct_frequencies)
-                sanitized = sanitize(values, event, noise_source)
-            del gradients_BCHW, values
-            release.keep(sanitized.values_BCHW, critic_after, request.checkpoint_round)
-        return _reply(request, sanitized)
-
-    def _train(
-        self, request: TrainRequest, slots: CriticSlots
-    ) -> tuple[CriticVector | None, np.ndarray]:
-        """Return the critic to keep and the sample gradient, private; zeros if anything fails.
-
-        Whether training fails can depend on the data, so a failure must look like any other reply:
-        it is noted on the device, and the zeros are noised like a gradient.
+        Guarantees:
+            * Decided from the request, the policy and the ledger alone, and on disk, before any
+              data is read.
+            * A request that was answered before gets the identical release again, at no charge,
+              as long as it is kept.
+            * A failure while computing is answered with noise alone: whether it happens can depend
+              on the data.
         """
         try:
-            with timed("critic"):
-                critic = self._critic_before(request.server_round, slots)
-                kept = None if self._persistent else to_vector(*critic)
-                config = self._client.config.critic
-                samples_NBCHW, labels_NB = map(_tensor, request.critic_batches())
-                train_critic(
-                    *critic,
-                    self._client.shard,
-                    samples_NBCHW,
-                    labels_NB,
-                    config,
-                    self._client.randomness("critic-training", request.server_round),
-                )
-                asked = _tensor(request.samples_BCHW), _tensor(request.labels_B)
-                gradients_BCHW = sample_gradient(critic.network, *asked, config.critic_compute)
-            return kept or to_vector(*critic), gradients_BCHW.numpy()
-        except Exception:
-            note_failure(self._client.folder)
-            return None, np.zeros_like(request.samples_BCHW)
+            return self._answer(blob, clients)
+        except Refusal as refusal:
+            logger.warning("refused: %s: %s", refusal.name, refusal)
+            return [encode_refusal(refusal)] * len(clients)
+        except Exception:  # what failed is not told: even its kind may depend on data
+            self._note_failure()
+            return [encode_refusal(ClientFailed("failed"))] * len(clients)
 
-    def _critic_before(self, server_round: int, slots: CriticSlots) -> Critic:
-        """Return the critic as the last round before this one left it, or a new one.
+    def _answer(self, blob: bytes, clients: Sequence[ClientView]) -> list[bytes]:
+        request = Request.decode(blob)
+        charge = self._check(request)
+        self._require_working_mechanism()
+        views = {client.client_id: client for client in clients}
+        if len(views) < len(clients):
+            raise MalformedInput("a client is named twice")
+        with Ledger(self.folder, self.owners, durable=not self.simulated) as ledger:
+            users = {client_id: view.users for client_id, view in views.items()}
+            reserved = ledger.reserve(users, request.key, charge, self.policy, self.seeded)
+            todo = [views[client_id] for client_id in reserved.todo]
+            for view in todo:
+                if (state := ledger.state_before(view.client_id, request.key)) is not None:
+                    view.state = load(state)
+            answers = []
+            for view, update in zip(todo, self._compute(request, todo), strict=True):
+                noise = self.noise(view.client_id, request.server_round)
+                steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
+                answers.append((view.client_id, steps, _bytes_of(update.state)))
+            self._store(ledger, request, answers)
+        return self._encode(request, views, reserved, {name: s for name, s, _ in answers})
 
-        Under ``critic-state = snapshot`` what a round leaves is the critic it began with, so that
-        none depends on how often its client took part; only then does sampling amplify.
-        """
-        config, classes = self._client.config, self._client.num_classes
-        seed = self._client.torch_seed("critic-weights")
-        network = build_critic(config.critic, DataSpec(IMAGE_SHAPE, classes), seed)
-        critic = Critic(network, critic_optimizer(network, config.critic, config.adam))
-        state = slots.before(server_round)
-        if state is not None and state.optimizer_steps > 0:
+    def _check(self, request: Request) -> Event:
+        """Return what a release costs, if the request is one that this guard answers."""
+        if request.algorithm != self.algorithm:
+            raise RequestExceedsPolicy(
+                f"algorithm={request.algorithm} must be {self.algorithm}, which the owner chose"
+            )
+        charge = self.policy.charge(request.event)
+        if request.event.trust == "secure-aggregation" and not self.simulated:
+            raise RequestExceedsPolicy(
+                "secure-aggregation in its ideal form is for simulations: a device refuses it, "
+                "since the server would see each release with one client's share of noise"
+            )
+        event = request.event
+        asked = event.rows, event.numbers, event.extra, event.bounded
+        if asked != (shape := tuple(self.client.release(request.server_round))):
+            raise MalformedInput(f"release of {asked} must be {shape}, by the client's settings")
+        try:
+            self.client.check(request)
+        except ValueError as error:
+            raise MalformedInput(str(error)) from error
+        return charge
+
+    def _compute(self, request: Request, clients: Sequence[ClientView]) -> Iterator[Update]:
+        """Yield each client's update; zeros and the old state where computing fails."""
+        event = request.event
+        zeros = Update(np.zeros((event.rows, event.numbers)), np.zeros(event.extra))
+        together = getattr(self.client, "updates", None)
+        found: Sequence[Update | Exception] | None = None
+        if together is not None and clients:
             try:
-                from_vector(*critic, state.parameters, state.optimizer_steps)
-                return critic
-            except ValueError as error:  # the owner chose another critic since
-                logger.warning("%s; it begins anew", error)
-        randomness = self._client.randomness("warm-start", 0)
-        warm_start(*critic, self._client.shard, classes, config.critic, config.adam, randomness)
-        return critic
+                found = together(request, clients)
+            except Exception:
+                self._note_failure()
+                found = [zeros] * len(clients)
+        for position, client in enumerate(clients):
+            try:
+                update = found[position] if found else self.client.update(request, client)
+                if isinstance(update, Exception):
+                    raise update
+                shapes = update.rows_RN.shape, update.extra_E.shape
+                if shapes != (zeros.rows_RN.shape, zeros.extra_E.shape):
+                    raise ValueError(f"an update of shapes {shapes}")
+                yield update
+            except Exception:
+                self._note_failure()
+                yield zeros
 
-    def _require_working_sanitizer(self) -> None:
+    def _store(
+        self,
+        ledger: Ledger,
+        request: Request,
+        answers: Sequence[tuple[str, np.ndarray, bytes | None]],
+    ) -> None:
+        """Keep replies and states; no room is no error: a repeat is then charged anew."""
+        try:
+            ledger.store(request.key, request.oldest_round, answers)
+        except Exception:
+            self._note_failure()
+
+    def _encode(
+        self,
+        request: Request,
+        views: Mapping[str, ClientView],
+        reserved: Reservation,
+        made: Mapping[str, np.ndarray],
+    ) -> list[bytes]:
+        encoded = []
+        for client_id in views:
+            if (refusal := reserved.refused.get(client_id)) is not None:
+                logger.warning("refused: %s: %s", refusal.name, refusal)
+                encoded.append(encode_refusal(refusal))
+                continue
+            steps = reserved.kept.get(client_id)
+            encoded.append(encode_release(made[client_id] if steps is None else steps, request))
+        return encoded
+
+    def _require_working_mechanism(self) -> None:
         require_randomness()
         if not self._tested:
-            selftest(self._noise_source(0))
+            selftest(self.noise("selftest", 0))
             self._tested = True
 
-
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    """Return a copy: however an array lies in memory, PyTorch takes it, and never writes to it."""
-    return torch.from_numpy(np.array(array))
+    def _note_failure(self) -> None:
+        note_failure(self.folder)
 
 
-def _reply(request: TrainRequest, gradient: SanitizedGradient) -> TrainReply:
-    return TrainReply(server_round=request.server_round, gradient=gradient)
+def note_failure(folder: Path) -> None:
+    """Append the exception at hand to the failure log in ``folder``; it stays on the device."""
+    try:
+        with open(folder / FAILURES, "a") as log:
+            (folder / FAILURES).chmod(0o600)
+            traceback.print_exc(file=log)
+    except OSError:
+        logger.exception("a failure could not be noted")
+
+
+def _bytes_of(state: State | None) -> bytes | None:
+    return None if state is None else save({n: np.ascontiguousarray(t) for n, t in state.items()})

@@ -2,21 +2,61 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.models.generators import DCGANGenerator, ResNetGenerator, SlimGenerator
-from fed_gswgan.training_config import CriticConfig, GeneratorConfig
+from fed_gswgan.settings import Count, NonNegative, Positive, Settings, Share
 
 GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGenerator}
 CRITICS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLPCritic, "conv": ConvCritic}
 
 
-def build_generator(config: GeneratorConfig, spec: DataSpec, seed: int) -> nn.Module:
+class AdamSettings(Settings):
+    """Moments of both Adam optimizers."""
+
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """of both Adam optimizers"""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+
+class GeneratorSettings(AdamSettings):
+    """The generator, its optimizer, and how samples are drawn from it."""
+
+    generator: Literal["slim", "dcgan", "resnet"] = "slim"
+    """slim, dcgan or resnet (the paper's)"""
+    generator_width: Annotated[int, Field(ge=2)] = 32
+    """channels"""
+    latent_dim: Count = 10
+    latent_kind: Literal["bernoulli", "normal"] = "bernoulli"
+    """bernoulli (the paper's zeros and ones) or normal"""
+    generator_learning_rate: Positive = 2e-3
+    generator_learning_rate_end_factor: Share = 1.0
+    """of it at the last round, falling from the middle one on"""
+    ema_halflife_steps: NonNegative = 10.0
+    """of the moving average that samples are taken from; 0: none"""
+    sample_contrast: Positive = 1.0
+    """of samples: > 1 makes greys lighter or darker, 1 leaves them"""
+
+
+class CriticNetworkSettings(Settings):
+    """The critic's network."""
+
+    critic: str = "mlp"
+    """mlp, conv (the paper's), or package.module:Class"""
+    critic_width: Count = 256
+    """hidden units, or channels of the first convolution"""
+    class_embedding_stddev: NonNegative = 0.05
+    """of its first weights, mlp only; 1 is usual"""
+
+
+def build_generator(config: GeneratorSettings, spec: DataSpec, seed: int) -> nn.Module:
     """Return a generator (latents_BZ, labels_B) -> samples_BCHW in [0, 1].
 
     Raises:
@@ -28,7 +68,7 @@ def build_generator(config: GeneratorConfig, spec: DataSpec, seed: int) -> nn.Mo
         )
 
 
-def build_critic(config: CriticConfig, spec: DataSpec, seed: int) -> nn.Module:
+def build_critic(config: CriticNetworkSettings, spec: DataSpec, seed: int) -> nn.Module:
     """Return a critic (images_BCHW, labels_B) -> scores_B.
 
     Raises:

@@ -1,203 +1,569 @@
-"""The device's ledger: asked before data is touched, written before a reply leaves."""
+"""Ledger of private releases: asked before data is touched, on disk before a release leaves.
 
+A folder holds three files. ``ledger.db`` has a line for each release about each user, chained by
+hashes; each line carries its user's counts so far, so that a reservation reads one line of a user
+whatever the ledger's length. ``ledger.head`` repeats the last line's number and hash.
+``replies.db`` keeps replies and states for requests that are repeated, each with the number of the
+ledger's last line, so that a ledger that was rolled back alone shows. A folder may serve one client
+(a device) or many (a shard of a simulation); a user without a line has spent nothing.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
 
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose
-from fed_gswgan.privacy.gaussian import gaussian_epsilon, gaussian_mu
-from fed_gswgan.privacy.ledger_file import LedgerFile
-from fed_gswgan.privacy.policy import DevicePolicy
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from fed_gswgan.privacy.mechanism import Event
+from fed_gswgan.privacy.policy import Budget, Policy
 from fed_gswgan.privacy.refusals import (
-    BudgetExhausted,
+    LedgerLocked,
     LedgerUnavailable,
     MinSeparation,
+    Refusal,
     Replay,
-    TooManyParticipations,
 )
 
+LEDGER, HEAD, REPLIES, LOCK = "ledger.db", "ledger.head", "replies.db", "ledger.lock"
+VERSION = 2
+LOCK_PATIENCE_SECONDS = 60.0
+SIMULATION_PATIENCE_SECONDS = 3600.0  # a shard answers its messages one after the other
+KEPT_EXPERIMENTS = 4  # whose replies and states are kept for a client
 
-@dataclass(frozen=True)
-class ReleaseKey:
-    """What makes a release the same release when it is asked for again.
+_EVENT = TypeAdapter(Event)
 
-    Attributes:
-        experiment_id: of the experiment; a resumed run keeps it.
-        server_round: from 1.
-        request_hash: of everything the server asked.
-    """
+_LEDGER_TABLES = """
+CREATE TABLE header (version INTEGER, ledger_id TEXT, owners TEXT);
+CREATE TABLE events (id INTEGER PRIMARY KEY, event TEXT UNIQUE);
+CREATE TABLE lines (
+    number INTEGER PRIMARY KEY, batch INTEGER, user TEXT, experiment TEXT, server_round INTEGER,
+    request_hash TEXT, event INTEGER, policy TEXT, unix_seconds REAL, counts TEXT, hash TEXT
+);
+CREATE INDEX of_user ON lines (user, number);
+CREATE INDEX of_release ON lines (user, experiment, server_round);
+"""
+_REPLY_TABLES = """
+CREATE TABLE header (ledger_id TEXT, last_number INTEGER);
+CREATE TABLE replies (
+    client TEXT, experiment TEXT, server_round INTEGER, request_hash TEXT, number INTEGER,
+    steps BLOB, PRIMARY KEY (client, experiment, server_round)
+);
+CREATE TABLE states (
+    client TEXT, experiment TEXT, server_round INTEGER, number INTEGER, state BLOB,
+    PRIMARY KEY (client, experiment, server_round)
+);
+"""
 
+
+class Key(Protocol):
+    """What makes a release the same release when it is asked for again."""
+
+    @property
+    def experiment_id(self) -> str:
+        """A resumed run keeps it."""
+
+    @property
+    def server_round(self) -> int:
+        """From 1."""
+
+    @property
+    def request_hash(self) -> str:
+        """Of everything that decides the release."""
+
+
+class Line(NamedTuple):
+    """One release about one user, as ``Ledger.lines`` returns it."""
+
+    number: int
+    user: str
     experiment_id: str
     server_round: int
-    request_hash: str
+    event: Event
+    unix_seconds: float
 
 
-@dataclass
-class UserReleases:
-    """Every release about one user so far."""
+class Reservation(NamedTuple):
+    """What ``Ledger.reserve`` decided, by client id.
 
-    events: Counter[SanitizedGradientEvent] = field(default_factory=Counter)
-    keys: set[ReleaseKey] = field(default_factory=set)
-    last_second: float = 0.0
+    Attributes:
+        kept: replies of before, in grid steps.
+        todo: who is charged and must be answered.
+        refused: who is not answered.
+    """
 
-    def count(self, entry: dict[str, Any]) -> None:
-        """Add an entry of the file; KeyError, TypeError or ValueError if it is none."""
-        event = SanitizedGradientEvent(**entry["event"])
-        key = ReleaseKey(entry["experiment_id"], entry["server_round"], entry["request_hash"])
-        self.last_second = max(self.last_second, float(entry["unix_seconds"]))
-        self.events[event] += 1
-        self.keys.add(key)
+    kept: dict[str, np.ndarray]
+    todo: list[str]
+    refused: dict[str, Refusal]
+
+
+def owners_hash(users: Mapping[str, Sequence[str]]) -> str:
+    """Return a hash of whose data each client holds, which a ledger belongs to."""
+    table = json.dumps([[client, list(users[client])] for client in sorted(users)])
+    return hashlib.sha256(table.encode()).hexdigest()
 
 
 class Ledger:
-    """Every private release about the users of one client, and the right to refuse the next.
+    """The ledger in a folder, opened, verified and locked by ``with``.
 
     Args:
-        path: of the file.
-        users: whose data the client holds; the ledger must be theirs.
-        policy: the device's limits, each user's own over all runs and servers.
+        folder: holds the three files.
+        owners: ``owners_hash`` of the clients and users whose data it guards; empty: not compared.
+        durable: whether replies too are on disk before they leave; the ledger always is.
         clock: seconds since 1970.
+
+    Raises:
+        LedgerLocked: another process holds it.
+        LedgerUnavailable: on entering: a file is missing, unreadable, cut, rolled back, written by
+            another version, or of other users. It counts as exhausted.
     """
 
     def __init__(
         self,
-        path: Path,
-        users: tuple[str, ...],
-        policy: DevicePolicy,
+        folder: Path,
+        owners: str = "",
+        durable: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._file = LedgerFile(path)
-        self._users = users
-        self._policy = policy
-        self._clock = clock
-        self._relation = NeighboringRelation(policy.neighboring_relation)
-        self._max_mu = gaussian_mu(policy.max_epsilon, policy.delta)
-        self._releases: dict[str, UserReleases] = {user: UserReleases() for user in users}
-        self._folded_entries = 0
+        self._folder, self._owners, self._durable, self._clock = folder, owners, durable, clock
+        self._lock = FileLock(folder / LOCK)
+        self._last_number, self._last_hash = 0, ""
 
     @staticmethod
-    def create(path: Path, users: tuple[str, ...], sync: bool = True) -> None:
-        """Create the ledger of these users; raises FileExistsError if there is one already.
-
-        It is on disk when this returns, or without ``sync`` when the first ``reserve`` does.
-        """
-        LedgerFile.create(path, {"users": list(users)}, sync)
-
-    def reserve(self, key: ReleaseKey, event: SanitizedGradientEvent) -> None:
-        """Charge every user of the ledger for one release, durably, or refuse.
-
-        A repeat is charged again: it is the guard that answers one from the bytes it kept.
-        Returns once the reservation is on disk. Whatever happens afterwards, it stays spent: a
-        refund that depends on what happened to the data would itself leak.
+    def create(folder: Path, owners: str) -> None:
+        """Create an empty ledger, once.
 
         Raises:
-            Refusal: TooManyParticipations, MinSeparation, Replay or BudgetExhausted for some user,
-                LedgerUnavailable or LedgerLocked for the file; nothing is written.
+            FileExistsError: there is one, or what is left of one.
         """
-        with self._file.locked() as file:
-            self._fold()
-            now = self._clock()
-            for user in self._users:
-                self._refuse_too_many(self._releases[user])
-                self._refuse_too_soon(self._releases[user], key, now)
-                self._refuse_replay(self._releases[user], key)
-                self._refuse_if_exhausted(self._releases[user].events, event)
-            line = {
-                "kind": "reserve",
-                **asdict(key),
-                "event": asdict(event),
-                "policy": self._policy.hash(),
-                "unix_seconds": now,
-            }
-            file.append([{**line, "user": user} for user in self._users])
-            self._fold()
+        for name in (LEDGER, HEAD, REPLIES):
+            if (folder / name).exists():
+                raise FileExistsError(f"{folder / name}: there is a ledger already; it stays")
+        folder.mkdir(parents=True, exist_ok=True)
+        ledger_id = secrets.token_hex(16)
+        with _database(folder / REPLIES, create=True) as replies:
+            replies.executescript(_REPLY_TABLES)
+            replies.execute("INSERT INTO header VALUES (?, 0)", (ledger_id,))
+        with _database(folder / LEDGER, create=True) as ledger:
+            ledger.executescript(_LEDGER_TABLES)
+            ledger.execute("INSERT INTO header VALUES (?, ?, ?)", (VERSION, ledger_id, owners))
+        write_durably(folder / HEAD, _head(0, _first_hash(ledger_id, owners)))
 
-    def releases(self) -> dict[str, Counter[SanitizedGradientEvent]]:
-        """Return every user's releases so far, users without any included."""
-        with self._file.locked():
-            self._fold()
-            return {user: releases.events.copy() for user, releases in self._releases.items()}
-
-    def last_second(self) -> float:
-        """Return when the newest release was reserved, in seconds since 1970; 0 if none was."""
-        with self._file.locked():
-            self._fold()
-            return max(releases.last_second for releases in self._releases.values())
-
-    @staticmethod
-    def users_of(path: Path) -> tuple[str, ...]:
-        """Return whose ledger this is, for people who look into one.
-
-        Raises:
-            LedgerUnavailable: it cannot be read, or is not a device's.
-        """
-        with LedgerFile(path).locked() as file:
-            users = file.header.get("users")
-        if not isinstance(users, list):
-            raise LedgerUnavailable(f"ledger {path.name} names no users; it is not a device's")
-        return tuple(users)
-
-    def _fold(self) -> None:
-        """Bring the counts in memory up to what the file holds."""
-        if not self._users or self._file.header.get("users") != list(self._users):
-            raise LedgerUnavailable(
-                f"ledger {self._file.path.name} is of users {self._file.header.get('users')}, the "
-                f"data is of {list(self._users)}: somebody would not be charged; keep one folder "
-                "for one way of dealing writers to clients"
+    def __enter__(self) -> "Ledger":
+        if not self._folder.is_dir():
+            raise LedgerUnavailable(f"ledger {self._folder}: the folder is missing")
+        try:
+            self._lock.acquire(
+                timeout=LOCK_PATIENCE_SECONDS if self._durable else SIMULATION_PATIENCE_SECONDS
             )
-        for entry in self._file.entries[self._folded_entries :]:
-            try:
-                self._releases[entry["user"]].count(entry)
-            except (KeyError, TypeError, ValueError) as error:
-                raise LedgerUnavailable(
-                    f"ledger {self._file.path.name}: an entry is not one of this ledger's "
-                    f"({error}); it counts as exhausted"
-                ) from error
-            self._folded_entries += 1
+        except Timeout as error:
+            raise LedgerLocked(f"ledger {self._folder}: another process holds it") from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
 
-    def _refuse_too_many(self, releases: UserReleases) -> None:
-        limit = self._policy.max_participations
-        if 0 < limit <= releases.events.total():
-            raise TooManyParticipations(
-                f"max-participations={limit} would be passed: {releases.events.total()} so far; "
-                "this user answers no more"
-            )
-
-    def _refuse_too_soon(self, releases: UserReleases, key: ReleaseKey, now: float) -> None:
-        rounds, seconds = self._policy.min_separation_rounds, self._policy.min_separation_seconds
-        for earlier in releases.keys if rounds else ():
-            apart = abs(earlier.server_round - key.server_round)
-            if earlier.experiment_id == key.experiment_id and apart < rounds:
-                raise MinSeparation(
-                    f"server-round={key.server_round} must be at least min-separation-rounds="
-                    f"{rounds} from every answered round; {earlier.server_round} is not"
-                )
-        # A clock that went back would let the server ask at once: it waits until it has caught up.
-        if seconds and releases.keys and now - releases.last_second < seconds:
-            raise MinSeparation(
-                f"min-separation-seconds={seconds:g} have not passed since the last answer"
-            )
-
-    def _refuse_replay(self, releases: UserReleases, key: ReleaseKey) -> None:
-        if self._policy.lost_replies == "refuse" and key in releases.keys:
-            raise Replay(
-                f"server-round={key.server_round} was answered, its bytes are not kept any more, "
-                "and lost-replies=refuse allows no second charge"
-            )
-
-    def _refuse_if_exhausted(
-        self, spent: Counter[SanitizedGradientEvent], event: SanitizedGradientEvent
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        policy = self._policy
-        wanted = compose(spent + Counter([event]), self._relation)
-        if wanted > self._max_mu:
-            spent_mu = compose(spent, self._relation)
-            raise BudgetExhausted(
-                f"max-epsilon={policy.max_epsilon:g} would be passed: spent "
-                f"{gaussian_epsilon(spent_mu, policy.delta):.4g}, with this release "
-                f"{gaussian_epsilon(wanted, policy.delta):.4g}, at delta={policy.delta:g} under "
-                f"{self._relation}; this user answers no more"
+        self._ledger.close()
+        self._replies.close()
+        self._lock.release()
+
+    def reserve(
+        self,
+        clients: Mapping[str, Sequence[str]],
+        key: Key,
+        event: Event,
+        policy: Policy | Budget,
+        recompute: bool = False,
+    ) -> Reservation:
+        """Charge every user of every client for one release, durably, or refuse the client.
+
+        A repeat is answered from the reply that was kept, at no charge. Whatever happens after the
+        reservation, it stays spent: a refund that depends on the data would itself leak.
+
+        Args:
+            clients: client id to its users.
+            key: of the release.
+            event: what it costs.
+            policy: the limits.
+            recompute: whether a reply that is gone is computed anew, to the same bytes, without a
+                charge: noise is seeded.
+
+        Raises:
+            LedgerUnavailable: a reply without its ledger line, or the disk refuses; no line is
+                written.
+        """
+        decided = Reservation({}, [], {})
+        now = self._clock()
+        charged: list[str] = []
+        with self._failing_closed():
+            for client, users in clients.items():
+                charged_before = self._is_charged(users[0], key)
+                reply = self._reply(client, key)
+                if reply is not None and not charged_before:
+                    raise LedgerUnavailable(f"ledger {self._folder}: a reply has no ledger line")
+                if reply is not None:
+                    decided.kept[client] = reply
+                    continue
+                try:
+                    if not (charged_before and recompute):
+                        if charged_before:
+                            _refuse_replay(event, policy)
+                        for user in users:
+                            self._admit(user, key, event, policy, now)
+                        charged += users
+                    decided.todo.append(client)
+                except Refusal as refusal:
+                    decided.refused[client] = refusal
+            self._append(charged, key, event, policy, now)
+        return decided
+
+    def state_before(self, client: str, key: Key) -> bytes | None:
+        """Return the state that a client's last release before this round left, if there is one.
+
+        Only states of the same experiment count.
+        """
+        row = self._replies.execute(
+            "SELECT state FROM states WHERE client = ? AND experiment = ? AND server_round < ? "
+            "ORDER BY server_round DESC LIMIT 1",
+            (client, key.experiment_id, key.server_round),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def store(
+        self,
+        key: Key,
+        oldest_round: int,
+        answers: Iterable[tuple[str, np.ndarray, bytes | None]],
+    ) -> None:
+        """Keep replies and states, so that asking again costs nothing, in one transaction.
+
+        Args:
+            key: of the release.
+            oldest_round: what the server can no more ask for again, before this round, is dropped.
+            answers: client, grid steps, and the state after the release; None: as before.
+        """
+        experiment, server_round, number = key.experiment_id, key.server_round, self._last_number
+        db = self._replies
+        with _transaction(db):
+            db.execute("UPDATE header SET last_number = ?", (number,))
+            for client, steps, state in answers:
+                blob = steps.astype("<i4").tobytes()
+                db.execute(
+                    "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?)",
+                    (client, experiment, server_round, key.request_hash, number, blob),
+                )
+                if state is not None:
+                    db.execute(
+                        "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",
+                        (client, experiment, server_round, number, state),
+                    )
+                self._drop_old(client, experiment, oldest_round)
+
+    def releases(self, users: Iterable[str] = ()) -> dict[str, Counter[Event]]:
+        """Return the releases about each user who has any, or about the given users."""
+        events = self._events()
+        if wanted := list(users):
+            return {user: _counter(self._counts(user), events) for user in wanted}
+        rows = self._ledger.execute(
+            "SELECT user, counts FROM lines WHERE number IN "
+            "(SELECT max(number) FROM lines GROUP BY user)"
+        )
+        return {user: _counter(json.loads(counts), events) for user, counts in rows}
+
+    def lines(self) -> Iterator[Line]:
+        """Return every line, oldest first."""
+        events = self._events()
+        for row in self._ledger.execute(
+            "SELECT number, user, experiment, server_round, event, unix_seconds FROM lines "
+            "ORDER BY number"
+        ):
+            number, user, experiment, server_round, event, seconds = row
+            yield Line(number, user, experiment, server_round, events[event], seconds)
+
+    def verify(self) -> int:
+        """Check the whole chain, every line's counts and every reply; return the number of lines.
+
+        Raises:
+            LedgerUnavailable: naming the first line that is wrong.
+        """
+        with self._failing_closed():
+            events, previous = self._event_texts(), self._first_hash
+            counts: dict[str, dict[str, int]] = {}
+            number = 0
+            for row in self._ledger.execute("SELECT * FROM lines ORDER BY number"):
+                number += 1
+                *content, line_hash = row
+                previous = _line_hash(previous, content, events.get(row[6], ""))
+                mine = counts.setdefault(row[2], {})
+                mine[str(row[6])] = mine.get(str(row[6]), 0) + 1
+                if row[0] != number or line_hash != previous or json.loads(row[9]) != mine:
+                    raise LedgerUnavailable(f"ledger {self._folder}: line {number} was changed")
+            for client, experiment, server_round, of_line in self._replies.execute(
+                "SELECT client, experiment, server_round, number FROM replies"
+            ):
+                if (
+                    of_line > number
+                    or not self._ledger.execute(
+                        "SELECT 1 FROM lines WHERE experiment = ? AND server_round = ? LIMIT 1",
+                        (experiment, server_round),
+                    ).fetchone()
+                ):
+                    raise LedgerUnavailable(
+                        f"ledger {self._folder}: the reply of {client} in round {server_round} has "
+                        "no ledger line"
+                    )
+        return number
+
+    def _open(self) -> None:
+        with self._failing_closed():
+            self._ledger = _connect(self._folder / LEDGER)
+            self._replies = _connect(self._folder / REPLIES)
+            self._ledger.execute("PRAGMA synchronous = FULL")
+            self._replies.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
+            version, ledger_id, owners = self._ledger.execute("SELECT * FROM header").fetchone()
+            if version != VERSION:
+                raise LedgerUnavailable(f"ledger {self._folder}: version {version}, not {VERSION}")
+            if self._owners and owners != self._owners:
+                raise LedgerUnavailable(
+                    f"ledger {self._folder} is of other clients or users: a user would not be "
+                    "charged; keep one folder for one way of dealing users to clients"
+                )
+            self._first_hash = _first_hash(ledger_id, owners)
+            self._check_head()
+            replies_id, replies_number = self._replies.execute("SELECT * FROM header").fetchone()
+            if replies_id != ledger_id:
+                raise LedgerUnavailable(f"ledger {self._folder}: replies are of another ledger")
+            if replies_number > self._last_number:
+                raise LedgerUnavailable(f"ledger {self._folder}: older than its replies")
+
+    def _check_head(self) -> None:
+        """Compare the last line with the head, which may be behind by one batch after a crash."""
+        head = json.loads((self._folder / HEAD).read_text())
+        rows = self._ledger.execute(
+            "SELECT number, batch, hash FROM lines ORDER BY number DESC LIMIT 1"
+        ).fetchall()
+        number, batch, last_hash = rows[0] if rows else (0, 0, self._first_hash)
+        if number > head["number"]:
+            before = self._hash_of(batch - 1)
+            if (batch - 1, before) != (head["number"], head["hash"]):
+                raise LedgerUnavailable(f"ledger {self._folder}: its head is of another ledger")
+            write_durably(self._folder / HEAD, _head(number, last_hash))
+        elif (number, last_hash) != (head["number"], head["hash"]):
+            raise LedgerUnavailable(f"ledger {self._folder}: its end was cut or changed")
+        self._last_number, self._last_hash = number, last_hash
+
+    def _hash_of(self, number: int) -> str:
+        if number == 0:
+            return self._first_hash
+        row = self._ledger.execute("SELECT hash FROM lines WHERE number = ?", (number,)).fetchone()
+        return str(row[0]) if row else ""
+
+    @contextmanager
+    def _failing_closed(self) -> Iterator[None]:
+        try:
+            yield
+        except Refusal:
+            raise
+        except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            raise LedgerUnavailable(f"ledger {self._folder}: {error}") from error
+
+    def _is_charged(self, user: str, key: Key) -> bool:
+        return (
+            self._ledger.execute(
+                "SELECT 1 FROM lines WHERE user = ? AND experiment = ? AND server_round = ? AND "
+                "request_hash = ? LIMIT 1",
+                (user, key.experiment_id, key.server_round, key.request_hash),
+            ).fetchone()
+            is not None
+        )
+
+    def _reply(self, client: str, key: Key) -> np.ndarray | None:
+        row = self._replies.execute(
+            "SELECT steps FROM replies WHERE client = ? AND experiment = ? AND server_round = ? "
+            "AND request_hash = ?",
+            (client, key.experiment_id, key.server_round, key.request_hash),
+        ).fetchone()
+        return None if row is None else np.frombuffer(row[0], "<i4").astype(np.int64)
+
+    def _admit(
+        self, user: str, key: Key, event: Event, policy: Policy | Budget, now: float
+    ) -> None:
+        """Refuse a release that the user's ledger and the policy do not allow."""
+        policy.admit_spending(_counter(self._counts(user), self._events()), event)
+        if not isinstance(policy, Policy):
+            return
+        if rounds := policy.min_separation_rounds:
+            near = self._ledger.execute(
+                "SELECT 1 FROM lines WHERE user = ? AND experiment = ? AND server_round > ? AND "
+                "server_round < ? LIMIT 1",
+                (user, key.experiment_id, key.server_round - rounds, key.server_round + rounds),
+            ).fetchone()
+            if near:
+                limit = f"min-separation-rounds={rounds}"
+                raise MinSeparation(f"round {key.server_round}: {limit}", limit)
+        if seconds := policy.min_separation_seconds:
+            # A clock that went back would let the server ask at once: it waits.
+            last = self._last_row(user)
+            if last and now - last[1] < seconds:
+                limit = f"min-separation-seconds={seconds:g}"
+                raise MinSeparation(f"{limit} have not passed", limit)
+
+    def _append(
+        self, users: Sequence[str], key: Key, event: Event, policy: Policy | Budget, now: float
+    ) -> None:
+        if not users:
+            return
+        db, text = self._ledger, json.dumps(asdict(event), sort_keys=True)
+        number, line_hash, batch = self._last_number, self._last_hash, self._last_number + 1
+        with _transaction(db):
+            db.execute("INSERT OR IGNORE INTO events (event) VALUES (?)", (text,))
+            (event_id,) = db.execute("SELECT id FROM events WHERE event = ?", (text,)).fetchone()
+            rows = []
+            for user in users:
+                number += 1
+                counts = self._counts(user)
+                counts[str(event_id)] = counts.get(str(event_id), 0) + 1
+                content = [
+                    number, batch, user, key.experiment_id, key.server_round, key.request_hash,
+                    event_id, policy_hash(policy), now, json.dumps(counts),
+                ]  # fmt: skip
+                line_hash = _line_hash(line_hash, content, text)
+                rows.append([*content, line_hash])
+            db.executemany(f"INSERT INTO lines VALUES ({', '.join('?' * 11)})", rows)
+        write_durably(self._folder / HEAD, _head(number, line_hash))
+        self._last_number, self._last_hash = number, line_hash
+
+    def _last_row(self, user: str) -> tuple[str, float] | None:
+        row: tuple[str, float] | None = self._ledger.execute(
+            "SELECT counts, unix_seconds FROM lines WHERE user = ? ORDER BY number DESC LIMIT 1",
+            (user,),
+        ).fetchone()
+        return row
+
+    def _counts(self, user: str) -> dict[str, int]:
+        row = self._last_row(user)
+        return dict(json.loads(row[0])) if row else {}
+
+    def _event_texts(self) -> dict[int, str]:
+        return dict(self._ledger.execute("SELECT id, event FROM events"))
+
+    def _events(self) -> dict[int, Event]:
+        return {number: _event(text) for number, text in self._event_texts().items()}
+
+    def _drop_old(self, client: str, experiment: str, oldest_round: int) -> None:
+        db, mine = self._replies, (client, experiment, oldest_round)
+        db.execute(
+            "DELETE FROM replies WHERE client = ? AND experiment = ? AND server_round < ?", mine
+        )
+        db.execute(
+            "DELETE FROM states WHERE client = ? AND experiment = ? AND server_round < "
+            "(SELECT max(server_round) FROM states WHERE client = ? AND experiment = ? "
+            "AND server_round < ?)",
+            (client, experiment, *mine),
+        )
+        for table in ("replies", "states"):
+            db.execute(
+                f"DELETE FROM {table} WHERE client = ? AND experiment NOT IN (SELECT experiment "
+                f"FROM {table} WHERE client = ? GROUP BY experiment ORDER BY max(number) DESC "
+                "LIMIT ?)",
+                (client, client, KEPT_EXPERIMENTS),
             )
+
+
+def policy_hash(policy: Policy | Budget) -> str:
+    """Return the hash of a policy's limits; empty for a server's own budget."""
+    return policy.hash() if isinstance(policy, Policy) else ""
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file in one step; the new content is on disk when this returns."""
+    temporary = path.with_name(path.name + ".new")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open an existing database; transactions are ours."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is missing")
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+@contextmanager
+def _database(path: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
+    if create:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    connection = _connect(path)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _refuse_replay(event: Event, policy: Policy | Budget) -> None:
+    if not isinstance(policy, Policy):
+        return
+    if policy.lost_replies == "refuse" or event.trust == "secure-aggregation":
+        limit = f"lost-replies={policy.lost_replies}"
+        raise Replay("answered before, and the reply is not kept any more", limit)
+
+
+def _head(number: int, last_hash: str) -> bytes:
+    return json.dumps({"number": number, "hash": last_hash}).encode()
+
+
+def _first_hash(ledger_id: str, owners: str) -> str:
+    return hashlib.sha256(f"{VERSION} {ledger_id} {owners}".encode()).hexdigest()
+
+
+def _line_hash(previous: str, content: Sequence[Any], event_text: str) -> str:
+    text = json.dumps([previous, *content, event_text])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _counter(counts: Mapping[str, int], events: Mapping[int, Event]) -> Counter[Event]:
+    return Counter({events[int(number)]: count for number, count in counts.items()})
+
+
+@lru_cache(maxsize=1024)
+def _event(text: str) -> Event:
+    return _EVENT.validate_json(text)

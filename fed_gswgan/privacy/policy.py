@@ -1,113 +1,174 @@
-"""What a device allows, whoever asks: limits that a request can only stay within."""
+"""Policy of a device: its owner's limits, which a request can only stay within."""
 
 import hashlib
 import json
 import math
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
 
-from fed_gswgan.flat_table import from_table, to_table
-from fed_gswgan.privacy.events import (
+from pydantic import Field, field_validator
+
+from fed_gswgan.privacy.gaussian import gaussian_mu
+from fed_gswgan.privacy.mechanism import (
     CLIPPING_BOUNDS,
-    CLIPPINGS,
     NOISE_STDDEVS,
-    SanitizedGradientEvent,
+    Event,
+    NeighboringRelation,
+    compose,
 )
-from fed_gswgan.privacy.refusals import RequestExceedsPolicy
-from fed_gswgan.privacy_config import BudgetConfig
-from fed_gswgan.validation import at_least, between, non_negative, one_of
+from fed_gswgan.privacy.refusals import (
+    BudgetExhausted,
+    RequestExceedsPolicy,
+    TooManyParticipations,
+)
+from fed_gswgan.settings import Settings, kebab
+
+TRUSTS = ("local", "secure-aggregation", "central")
+Epsilon = Annotated[float, Field(gt=0)]
+Trust = Literal["local", "secure-aggregation", "central"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DevicePolicy(BudgetConfig):
-    """The owner's limits on one device; on a simulated one they are the run's settings.
-
-    The budget (``max_epsilon`` at ``delta`` under ``neighboring_relation``, and
-    ``max_participations``) is that of each user's whole life: every run of every server counts.
+class Budget(Settings):
+    """What a user may spend, over all servers and runs.
 
     Attributes:
-        max_samples: rows of a reply.
-        max_critic_batches: further batches for the critic's steps, a bound on work alone.
-        clipping: ``message`` allows that alone; ``sample``, the looser, allows both.
-        max_clipping_bound: the largest C that may be asked for.
-        min_noise_stddev: the smallest noise on one coordinate, in units of the C asked for.
-        min_separation_rounds: rounds from one answer to the next in one experiment; 0: none.
-        min_separation_seconds: time from one answer to the next, of any experiment; 0: none.
-        trusted_server: whether a reply may leave without noise, for the server to add it to the sum
-            of all replies; against that server there is then no protection at all.
-        lost_replies: what happens to a request that was answered, and whose bytes are not kept
-            any more: ``charge`` answers anew at a new charge, ``refuse`` does not.
+        neighboring_relation: ``replace-one`` or ``zero-out``.
+        delta: of epsilon, in (0, 1).
+        max_epsilon: a user past it answers no more.
+        max_participations: replies of a user; 0: no limit.
     """
 
-    max_samples: int = 32
-    max_critic_batches: int = 0
-    clipping: str = "sample"
-    max_clipping_bound: float = 1.0
-    min_noise_stddev: float = 2.14
-    min_separation_rounds: int = 0
-    min_separation_seconds: float = 0.0
-    lost_replies: str = "charge"
-    trusted_server: bool = False
+    neighboring_relation: Literal["replace-one", "zero-out"] = "replace-one"
+    """or zero-out"""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """of epsilon; below one over the number of users"""
+    max_epsilon: Epsilon = math.inf
+    """a user past it answers no more; inf: no limit"""
+    max_participations: Annotated[int, Field(ge=0)] = 0
+    """releases of a user, over all runs with its ledger; 0: no limit"""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, max_samples=self.max_samples)
-        at_least(0, max_critic_batches=self.max_critic_batches)
-        one_of(CLIPPINGS, clipping=self.clipping)
-        between(*CLIPPING_BOUNDS, max_clipping_bound=self.max_clipping_bound)
-        between(*NOISE_STDDEVS, min_noise_stddev=self.min_noise_stddev)
-        at_least(0, min_separation_rounds=self.min_separation_rounds)
-        non_negative(min_separation_seconds=self.min_separation_seconds)
-        one_of(("charge", "refuse"), lost_replies=self.lost_replies)
+    def admit_spending(self, spent: Mapping[Event, int], event: Event) -> None:
+        """Refuse a release that would take a user who spent so much past the budget.
 
-    def admit(self, event: SanitizedGradientEvent) -> None:
-        """Refuse a release that asks for more than this policy allows.
+        Raises:
+            TooManyParticipations, BudgetExhausted: naming the limit.
+        """
+        limit = f"max-participations={self.max_participations}"
+        if 0 < self.max_participations <= sum(spent.values()):
+            raise TooManyParticipations(f"{limit} is reached", limit)
+        wanted = {**spent, event: spent.get(event, 0) + 1}
+        if compose(wanted, NeighboringRelation(self.neighboring_relation)) > self.max_mu:
+            limit = f"max-epsilon={self.max_epsilon:g}"
+            raise BudgetExhausted(f"{limit} at delta={self.delta:g} would be passed", limit)
 
-        Less is always fine: fewer rows, a smaller bound, more noise (it is relative to the bound),
-        a reply clipped as a whole.
+    @property
+    def max_mu(self) -> float:
+        """Mu of ``max_epsilon`` at ``delta``."""
+        return _mu(self.max_epsilon, self.delta)
+
+
+class Policy(Budget):
+    """The owner's limits on one device; on a simulated one they are the run's settings.
+
+    Attributes:
+        max_epsilon: finite in an owner's file.
+        trust: trust models that the owner accepts.
+        max_rows: rows of a release.
+        clipping: ``message`` allows that alone; ``sample``, the looser, allows both.
+        max_clipping_bound: the largest C.
+        min_noise_stddev: the smallest noise on one coordinate, in units of C; under secure
+            aggregation of the sum's noise.
+        central_noise_stddev: the noise that the owner believes a trusted server adds to a sum, in
+            units of C; it is charged, whatever the server says. 0: ``central`` is refused.
+        min_honest: the smallest H under secure aggregation.
+        min_separation_rounds: rounds from one answer to the next in one experiment; 0: none.
+        min_separation_seconds: time from one answer to the next, of any experiment; 0: none.
+        lost_replies: what happens to a request whose reply is not kept any more: ``charge``
+            answers anew at a new charge, ``refuse`` does not.
+    """
+
+    max_epsilon: Epsilon = 10.0
+    max_participations: Annotated[int, Field(ge=0)] = 100_000
+    trust: tuple[Trust, ...] = ("local",)
+    max_rows: Annotated[int, Field(ge=1)] = 32
+    clipping: Literal["sample", "message"] = "sample"
+    max_clipping_bound: Annotated[float, Field(gt=CLIPPING_BOUNDS[0], lt=CLIPPING_BOUNDS[1])] = 1.0
+    min_noise_stddev: Annotated[float, Field(gt=NOISE_STDDEVS[0], lt=NOISE_STDDEVS[1])] = 2.14
+    central_noise_stddev: Annotated[float, Field(ge=0, lt=NOISE_STDDEVS[1])] = 0.0
+    min_honest: Annotated[int, Field(ge=1)] = 2
+    min_separation_rounds: Annotated[int, Field(ge=0)] = 0
+    min_separation_seconds: Annotated[float, Field(ge=0, lt=math.inf)] = 0.0
+    lost_replies: Literal["charge", "refuse"] = "charge"
+
+    @field_validator("trust")
+    @classmethod
+    def _distinct(cls, trust: tuple[str, ...]) -> tuple[str, ...]:
+        if not trust or len(set(trust)) < len(trust):
+            raise ValueError(f"must name trust models once each: {', '.join(TRUSTS)}")
+        return trust
+
+    def charge(self, event: Event) -> Event:
+        """Return what a release costs, if this policy allows it.
+
+        Less is always allowed: fewer rows, a smaller bound, more noise (it is relative to the
+        bound), a release that is clipped as a whole. Under central trust the noise is the owner's.
 
         Raises:
             RequestExceedsPolicy: naming the field, the value and the limit.
         """
-        if event.samples > self.max_samples:
-            raise RequestExceedsPolicy(f"samples={event.samples} must be <= {self.max_samples}")
-        if event.clipping == "sample" and self.clipping == "message":
+        if event.trust not in self.trust:
+            raise RequestExceedsPolicy(
+                f"trust={event.trust} must be one of {', '.join(self.trust)}"
+            )
+        if event.rows > self.max_rows:
+            raise RequestExceedsPolicy(f"rows={event.rows} must be <= max-rows={self.max_rows}")
+        if event.bounded == "sample" and self.clipping == "message":
             raise RequestExceedsPolicy("clipping=sample must be message")
-        if event.clipping_bound > self.max_clipping_bound:
+        _at_most("clipping-bound", event.clipping_bound, self.max_clipping_bound)
+        if event.trust == "central":
+            if not self.central_noise_stddev:
+                raise RequestExceedsPolicy("trust=central needs the owner's central-noise-stddev")
+            return replace(event, noise_stddev=self.central_noise_stddev)
+        if event.trust == "secure-aggregation" and event.honest < self.min_honest:
             raise RequestExceedsPolicy(
-                f"clipping-bound={event.clipping_bound} must be <= {self.max_clipping_bound}"
+                f"honest={event.honest} must be >= min-honest={self.min_honest}"
             )
-        if event.noise_added_by == "server" and not self.trusted_server:
+        noise = event.noise_stddev * math.sqrt(event.honest)
+        if noise < self.min_noise_stddev * (1 - 1e-12):
             raise RequestExceedsPolicy(
-                "noise-added-by=server must be device: trusted-server is false here"
+                f"noise-stddev={noise:g} must be >= min-noise-stddev={self.min_noise_stddev:g}"
             )
-        if event.noise_stddev < self.min_noise_stddev:
-            raise RequestExceedsPolicy(
-                f"noise-stddev={event.noise_stddev} must be >= {self.min_noise_stddev}"
-            )
+        return event
 
     def hash(self) -> str:
-        """Return a hash of every limit, which each reservation is written down with."""
-        table = json.dumps(to_table(self), sort_keys=True)
+        """Return a hash of every limit, which each ledger line is written with."""
+        table = json.dumps(self.to_table(), sort_keys=True)
         return hashlib.sha256(table.encode()).hexdigest()[:16]
 
 
-def read_policy(path: Path) -> DevicePolicy:
+def read_policy(path: Path) -> Policy:
     """Read a policy file: TOML, one limit a line, its name in kebab-case.
-
-    ``max-epsilon`` must be there: an owner's file that forgets the budget is no policy.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is no TOML, a limit is unknown, missing, of another type or out of range.
     """
     table = tomllib.loads(path.read_text())
-    known = to_table(DevicePolicy())
-    for key, value in table.items():
-        if key not in known:
-            raise ValueError(f"{path.name}: {key}={value!r}: no such limit; known: {list(known)}")
-    policy = from_table(DevicePolicy, table)
-    if math.isinf(policy.max_epsilon):
+    policy = Policy.from_table(table, f"{path.name}: ")
+    if "max-epsilon" not in table or math.isinf(policy.max_epsilon):
         raise ValueError(f"{path.name}: max-epsilon must be given, and finite")
     return policy
+
+
+def _at_most(name: str, value: float, limit: float) -> None:
+    if value > limit:
+        raise RequestExceedsPolicy(f"{name}={value:g} must be <= {kebab('max_' + name)}={limit:g}")
+
+
+@lru_cache(maxsize=64)
+def _mu(epsilon: float, delta: float) -> float:
+    return gaussian_mu(epsilon, delta)

@@ -1,6 +1,5 @@
 """A finished run's epsilon, step by step from its ledgers, so that a reader can recompute it."""
 
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,17 +9,13 @@ from scipy.special import log_ndtr, ndtri
 
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
 from fed_gswgan.accounting.trust import SamplingMethod, TrustModel, must_be_believed
-from fed_gswgan.config import Config
-from fed_gswgan.data.characters import IMAGE_SHAPE
-from fed_gswgan.device.client_folder import LEDGER
-from fed_gswgan.device.virtual_clients import policy_of_run
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
-from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.release_basis import release_shape
+from fed_gswgan.privacy.ledger import LEDGER, Ledger
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, compose
+from fed_gswgan.privacy.policy import Budget
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SpentByUser:
     """What one user's releases add up to.
 
@@ -34,7 +29,7 @@ class SpentByUser:
 
     user: str
     ledger: Path
-    releases: Counter[SanitizedGradientEvent]
+    releases: Counter[Event]
     relation: NeighboringRelation
     delta: float
 
@@ -49,51 +44,42 @@ class SpentByUser:
         return gaussian_epsilon(self.mu, self.delta)
 
 
-def worst_user(clients: Path, config: Config) -> SpentByUser:
+def worst_user(clients: Path, budget: Budget) -> SpentByUser:
     """Return the user whose releases cost most, by name where several are equal.
 
     Args:
-        clients: folder of the virtual clients' folders.
-        config: of the run.
+        clients: folder of the shards' folders, or of one device.
+        budget: how the ledgers are read.
 
     Raises:
         FileNotFoundError: there is no ledger.
         LedgerUnavailable: one cannot be read.
     """
-    policy = policy_of_run(config)
-    found = [
-        SpentByUser(
-            user=user,
-            ledger=path,
-            releases=releases,
-            relation=NeighboringRelation(policy.neighboring_relation),
-            delta=policy.delta,
-        )
-        for path in sorted(clients.glob(f"*/{LEDGER}"))
-        for user, releases in Ledger(path, Ledger.users_of(path), policy).releases().items()
-    ]
+    relation = NeighboringRelation(budget.neighboring_relation)
+    found = []
+    for path in sorted([*clients.glob(LEDGER), *clients.glob(f"*/{LEDGER}")]):
+        with Ledger(path.parent) as ledger:
+            found += [
+                SpentByUser(user, path, releases, relation, budget.delta)
+                for user, releases in sorted(ledger.releases().items())
+            ]
     if not found:
-        raise FileNotFoundError(f"{clients}: no ledger there; name the clients' folder")
+        raise FileNotFoundError(f"{clients}: no ledger there that holds a release")
     return max(found, key=lambda spent: spent.mu)  # the first of several
 
 
-def explanation(spent: SpentByUser, dct_frequencies: int) -> dict[str, Any]:
-    """Return every number on the way from the ledger to epsilon.
-
-    Args:
-        spent: of the user to explain.
-        dct_frequencies: of the run's releases, which says how many coordinates a row has.
-    """
+def explanation(spent: SpentByUser) -> dict[str, Any]:
+    """Return every number on the way from the ledger to epsilon."""
     mu, epsilon = spent.mu, spent.epsilon
-    server_trusted = any(event.noise_added_by == "server" for event in spent.releases)
-    trust = TrustModel.CENTRAL if server_trusted else TrustModel.LOCAL
-    row = math.prod(release_shape((1, *IMAGE_SHAPE), dct_frequencies))
-    coordinates = sum(count * event.samples * row for event, count in spent.releases.items())
+    trust = TrustModel(next(iter(spent.releases)).trust)
+    server_trusted = trust is TrustModel.CENTRAL
+    coordinates = sum(count * event.size for event, count in spent.releases.items())
+    sampling = SamplingMethod.REVEALED if server_trusted else None
     return {
         "user": spent.user,
         "ledger": str(spent.ledger),
         "trust_model": str(trust),
-        "must_be_believed": must_be_believed(trust, SamplingMethod.REVEALED),
+        "must_be_believed": must_be_believed(trust, sampling),
         "neighboring_relation": str(spent.relation),
         "delta": spent.delta,
         "releases": [
@@ -101,7 +87,7 @@ def explanation(spent: SpentByUser, dct_frequencies: int) -> dict[str, Any]:
                 "count": count,
                 **asdict(event),
                 "row_sensitivity": float(spent.relation.sensitivity_multiple),
-                "reply_sensitivity": event.sensitivity(spent.relation),
+                "release_sensitivity": event.sensitivity(spent.relation),
                 "mu_of_one": event.mu(spent.relation),
                 "mu_squared_of_all": count * event.mu(spent.relation) ** 2,
             }

@@ -1,22 +1,17 @@
 """Replacing a file in one piece, so that a crash leaves the old one or the new one."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.privacy.durable_file import sync_folder
+from fed_gswgan.privacy.ledger import write_durably
+
+READABLE = 0o644
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write ``data`` beside ``path``, bring it to disk, and move it there."""
-    draft = path.with_name(f".{path.name}.draft")
-    with open(draft, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
+    """Replace a file that other accounts may read."""
+    write_durably(path, data, READABLE)
 
 
 def replace_json(path: Path, value: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST_LINE = 300
 PACKAGES = ("fed_gswgan", "server", "client", "simulations", "deploy")
 
 
@@ -35,3 +36,8 @@ def also_log_to(path: Path) -> Iterator[None]:
             logger.removeHandler(handler)
             logger.setLevel(level)
         handler.close()
+
+
+def one_line(text: str) -> str:
+    """Return a client's text as one short line, so that it can neither forge nor fill a log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:LONGEST_LINE])

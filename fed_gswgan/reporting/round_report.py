@@ -21,8 +21,7 @@ class RoundReport:
         uplink_bytes: payload of this round's replies.
         bytes_by_client: downlink and uplink of every client that was asked.
         epsilon_server_bound: of the user asked most, by the server's own count.
-        combined_gradient_norm: mean L2 norm of the combined gradient's rows; mostly noise.
-        generator_gradient_norm: L2 norm of the generator's parameter gradient.
+        metrics: of the algorithm's step, by name.
         round_seconds: wall time since the round before was written down.
         waited_seconds: of it, for replies; the rest is the server's own work.
     """
@@ -38,14 +37,11 @@ class RoundReport:
     uplink_bytes: int
     bytes_by_client: dict[str, list[int]]
     epsilon_server_bound: float
-    combined_gradient_norm: float
-    generator_gradient_norm: float
+    metrics: dict[str, float]
     round_seconds: float
     waited_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; a norm that is not finite becomes null."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+        """Return plain JSON values; a metric that is not finite becomes null."""
+        metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
+        return asdict(self) | {"metrics": metrics}

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fed_gswgan.config import Config
-from fed_gswgan.flat_table import Value
-from fed_gswgan.privacy.user_ledgers import UserLedgers
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.reporting.files import replace_json
+from fed_gswgan.settings import Value
 
 RUN = "run.json"
 _LOCK = "lock"
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 5, 0.02
-ASKED = "asked.jsonl"
+SERVER_LEDGER = "server-ledger"
+CLIENTS = "clients"
+VERSION = 2  # of the folder; runs of earlier versions are refused
 SUMMARY = "summary.json"
 WIRE_BYTES = "wire_bytes.json"
 LOG = "run.log"
@@ -42,15 +44,26 @@ class RunFolder:
     Attributes:
         path: of the folder.
         experiment_id: part of the key of every private release; kept when the run is resumed.
+        config: its settings.
+        shards: of clients, where they are simulated.
+        spec: of its data set.
     """
 
     path: Path
     experiment_id: str
+    config: Config
+    shards: int
+    spec: DataSpec
 
 
 @contextmanager
-def open_run_folder(config: Config) -> Iterator[RunFolder]:
+def open_run_folder(config: Config, shards: int, spec: DataSpec) -> Iterator[RunFolder]:
     """Create the folder of a new run, or find the one to resume, and keep others out of it.
+
+    Args:
+        config: of the run.
+        shards: of simulated clients in a new run; 0: clients are devices.
+        spec: of the data set.
 
     Raises:
         FileExistsError: a run is there already and ``resume`` is off; nothing is touched.
@@ -58,13 +71,13 @@ def open_run_folder(config: Config) -> Iterator[RunFolder]:
         ValueError: a setting that may not change when a run is resumed did.
         BlockingIOError: another process has the run.
     """
-    path = Path(config.run.output_dir or default_folder(config))
+    path = Path(config.shared.output_dir or default_folder(config))
     check_run_folder(config, path)
     path.mkdir(parents=True, exist_ok=True)
     with open(path / _LOCK, "w") as lock:
         _take(lock, path)
         check_run_folder(config, path)  # again, now that nobody else can
-        yield _enter(config, path)
+        yield _enter(config, path, shards, spec)
 
 
 def is_running(path: Path) -> bool:
@@ -82,13 +95,13 @@ def is_running(path: Path) -> bool:
 def check_run_folder(config: Config, path: Path) -> None:
     """Raise what ``open_run_folder`` would, but for the lock; changes nothing."""
     index = path / RUN
-    if not config.run.resume:
+    if not config.shared.resume:
         if index.exists():
             raise FileExistsError(
                 f"output-dir={path} holds a run already; resume it, or name another folder"
             )
         return
-    if config.generator.generator_learning_rate_end_factor != 1:
+    if getattr(config.own, "generator_learning_rate_end_factor", 1.0) != 1:
         _require_same_rounds(config, path)
     if changed := changed_setting(config, path, RESUMABLE):
         key, value, before = changed
@@ -101,12 +114,12 @@ def check_run_folder(config: Config, path: Path) -> None:
 def _require_same_rounds(config: Config, path: Path) -> None:
     """Refuse to lengthen a run whose generator's steps so far depend on its length."""
     before = config_of_run(path)["rounds"]
-    if config.run.rounds != before:
-        factor = config.generator.generator_learning_rate_end_factor
+    if config.shared.rounds != before:
+        factor = getattr(config.own, "generator_learning_rate_end_factor", 1.0)
         raise ValueError(
-            f"rounds={config.run.rounds} must stay {before} with generator-learning-rate-end-factor"
-            f"={factor:g}: the learning rate of the run in {path} fell towards its last round; "
-            "a longer run is another run"
+            f"rounds={config.shared.rounds} must stay {before} with "
+            f"generator-learning-rate-end-factor={factor:g}: the learning rate of the run in "
+            f"{path} fell towards its last round; a longer run is another run"
         )
 
 
@@ -124,7 +137,7 @@ def changed_setting(
         FileNotFoundError: the folder holds no run.
     """
     before = config_of_run(path)
-    for key, value in config.to_run_config().items():
+    for key, value in config.to_table().items():
         if key not in free and before.get(key) != value:
             return key, value, before.get(key)
     return None
@@ -135,17 +148,35 @@ def config_of_run(path: Path) -> dict[str, Value]:
 
     Raises:
         FileNotFoundError: the folder holds no run.
+        ValueError: the run was made by an earlier version.
     """
+    settings = _record(path)["config"]
+    return {key: math.inf if value == "inf" else value for key, value in settings.items()}
+
+
+def read_run(path: Path) -> RunFolder:
+    """Return the run in a folder; raises as ``config_of_run``."""
+    record, config = _record(path), Config.from_table(config_of_run(path))
+    spec = DataSpec(tuple(record["image_shape"]), record["num_classes"])
+    return RunFolder(path, record["experiment_id"], config, record["shards"], spec)
+
+
+def _record(path: Path) -> dict[str, Any]:
     index = path / RUN
     if not index.exists():
         raise FileNotFoundError(f"{index}: not there; is {path} the folder of a run?")
-    settings = json.loads(index.read_text())["config"]
-    return {key: math.inf if value == "inf" else value for key, value in settings.items()}
+    record: dict[str, Any] = json.loads(index.read_text())
+    if record.get("version") != VERSION:
+        raise ValueError(
+            f"{index}: a run of version {record.get('version', 1)}, this program reads version "
+            f"{VERSION}; finish it with the program that started it"
+        )
+    return record
 
 
 def default_folder(config: Config) -> str:
     """Return ``runs/<dataset>-<local time>``."""
-    return f"runs/{config.data.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return f"runs/{config.shared.dataset.split(':')[-1]}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _take(lock: TextIO, path: Path) -> None:
@@ -160,20 +191,24 @@ def _take(lock: TextIO, path: Path) -> None:
             time.sleep(_LOCK_PAUSE_SECONDS)
 
 
-def _enter(config: Config, path: Path) -> RunFolder:
+def _enter(config: Config, path: Path, shards: int, spec: DataSpec) -> RunFolder:
     index = path / RUN
-    if config.run.resume:
-        experiment_id = json.loads(index.read_text())["experiment_id"]
-        (path / SUMMARY).unlink(missing_ok=True)  # whoever finds one may take the run for finished
+    if config.shared.resume:
+        before = read_run(path)
+        experiment_id, shards = before.experiment_id, before.shards
+        (path / SUMMARY).unlink(missing_ok=True)  # a reader may take the run for finished
     else:
         experiment_id = secrets.token_hex(8)
-        UserLedgers.create(path / ASKED)
-    settings = config.to_run_config()
+    settings = config.to_table()
     record: dict[str, Any] = {
+        "version": VERSION,
         "experiment_id": experiment_id,
         "config": {k: "inf" if v == math.inf else v for k, v in settings.items()},
+        "shards": shards,
+        "image_shape": list(spec.image_shape),
+        "num_classes": spec.num_classes,
         "versions": {name: version(name) for name in ("fed-gswgan", "flwr", "torch", "numpy")},
         "process": os.getpid(),
     }
     replace_json(index, record)
-    return RunFolder(path, experiment_id)
+    return RunFolder(path, experiment_id, config, shards, spec)

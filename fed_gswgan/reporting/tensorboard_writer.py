@@ -27,17 +27,11 @@ class TensorBoardWriter:
             "cohort/asked": report.asked,
             "cohort/replies": report.received,
             "cohort/failed": report.failed + report.malformed + report.missing,
-            "generator/gradient_norm": report.generator_gradient_norm,
-            "generator/combined_gradient_norm": report.combined_gradient_norm,
+            **{f"algorithm/{name}": value for name, value in report.metrics.items()},
             "time/round_seconds": report.round_seconds,
         }
         for tag, value in scalars.items():
             self._writer.add_scalar(tag, value, report.server_round)  # type: ignore[no-untyped-call]
-
-    def write_profile(self, seconds: dict[str, float], server_round: int) -> None:
-        """Write where one round's time went."""
-        for phase, value in seconds.items():
-            self._writer.add_scalar(f"profile/{phase}", value, server_round)  # type: ignore[no-untyped-call]
 
     def write_metrics(self, metrics: dict[str, float], server_round: int) -> None:
         """Write the metrics at the end of a run."""

@@ -1,13 +1,12 @@
-"""The kinds of message, and the codes of error replies that are no refusal's.
+"""Types and record keys of the Flower messages; a relay reads these and needs no mathematics."""
 
-A relay reads these and needs no mathematics: this module imports nothing.
-"""
-
-TRAIN = "train.gswgan"
-UPDATE = "train.fedavg_gan"
+TRAIN = "train"
 REGISTER = "query.register"
 
-# Code of the error message of a client that failed; refusals have codes of their own.
+# The one record of a message, and its keys.
+RECORD = "fed-gswgan"
+REQUEST, CLIENTS, REPLIES, NAME = "request", "clients", "replies", "name"
+
+# Codes of Flower errors; a guard's refusals have codes of their own, inside a reply.
 CLIENT_FAILED = 1003
-# No guard answered on the device; asking again later may help.
-GUARD_UNREACHABLE = 1012
+GUARD_UNREACHABLE = 1013

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+from fed_gswgan.device.device_settings import read_settings
+
 from deploy.chaos import SETTINGS
 from deploy.devices import DEVICE, IMAGES, make_devices
-from fed_gswgan.device.device_settings import read_settings
 
 
 def test_devices_are_made_below_a_relative_path_and_made_once(tmp_path, monkeypatch):

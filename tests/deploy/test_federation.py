@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 import pytest
+from fed_gswgan.device.device_folder import create_device
+from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, device_share
 from safetensors.torch import load_file
 
 from deploy.certificates import make_node_key
@@ -20,8 +22,6 @@ from deploy.program import Program, command_of
 from fed_gswgan.config import Config
 from fed_gswgan.data.partition import load_partition, partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.device_folder import create_device
-from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, device_share
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.reporting.round_log import read_rounds
 
@@ -103,12 +103,13 @@ def test_three_devices_train_three_rounds_and_three_ledgers_say_so(tmp_path, sec
 def seeded_device(nodes, name, users, source, settings):
     """A device with the shard's very numbers, so that nothing is rounded to a PNG's grays."""
     from fed_gswgan.device.virtual_clients import policy_of_run
-    from fed_gswgan.flat_table import to_table
+
+    from fed_gswgan.settings import to_table
 
     shard, folder = load_partition(source, users), nodes / name
     folder.mkdir(parents=True)
     np.savez(folder / "images.npz", images=shard.images, labels=shard.labels)
-    policy = to_table(policy_of_run(Config.from_run_config(settings)))
+    policy = to_table(policy_of_run(Config.from_table(settings)))
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in policy.items()]
     (folder / "policy.toml").write_text("".join(lines))
     device = DeviceSettings(
@@ -132,7 +133,7 @@ def test_with_one_seed_real_devices_and_a_server_that_is_killed_give_the_generat
 ):
     """ServerApp and SuperLink die in the middle of a round; nobody is charged twice."""
     settings = settings_of(3, rounds=6, seed=0)
-    config = Config.from_run_config(settings)
+    config = Config.from_table(settings)
     source = open_source(config.data)
     names = [f"client-{number:05d}" for number in range(3)]
     partitions = partitions_of(source, config.data)

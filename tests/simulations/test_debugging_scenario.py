@@ -4,13 +4,12 @@ import json
 
 import pytest
 
-from fed_gswgan.config import DataConfig
-from fed_gswgan.data.registry import is_swapped, open_source
+from fed_gswgan.data.registry import DataSettings, is_swapped, open_source
 from simulations.debugging_scenario import main, split_writers
 
 
 def test_a_deployed_classifier_reads_exactly_the_swapped_writers_badly():
-    source = open_source(DataConfig(classes="digits", swapped_share=0.5))
+    source = open_source(DataSettings(classes="digits", swapped_share=0.5))
     parts = split_writers(source, 0.7)
     assert all(is_swapped(writer, 0.5) for writer in parts["badly"])
     assert not any(is_swapped(writer, 0.5) for writer in parts["well"])
@@ -18,7 +17,7 @@ def test_a_deployed_classifier_reads_exactly_the_swapped_writers_badly():
 
 
 def test_a_threshold_that_leaves_a_part_empty_is_named():
-    source = open_source(DataConfig(classes="digits"))
+    source = open_source(DataSettings(classes="digits"))
     with pytest.raises(ValueError, match=r"threshold=0\.0: no writer is read badly"):
         split_writers(source, 0.0)
 

@@ -2,16 +2,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from simulations.client_compute import participation_flops
 
 from fed_gswgan.config import Config
-from simulations.client_compute import participation_flops
 from simulations.federated_presets import METHODS, SHARED
 
 CONFIGS = Path(__file__).parents[2] / "simulations" / "configs"
 
 
 def config_of(name: str, preset: str = "small") -> Config:
-    return Config.from_run_config({**SHARED[preset], **METHODS[preset][name].settings})
+    return Config.from_table({**SHARED[preset], **METHODS[preset][name].settings})
 
 
 def test_the_small_preset_gives_every_method_s_clients_as_much_to_compute():
@@ -28,12 +28,12 @@ def test_the_small_preset_gives_every_method_s_clients_as_much_to_compute():
     ("file", "preset"), [("fed-emnist-digits.toml", "small"), ("paper-fed-emnist.toml", "full")]
 )
 def test_a_config_is_its_preset_s_gs_wgan(file, preset):
-    config = Config.from_run_config(tomllib.loads((CONFIGS / file).read_text()))
+    config = Config.from_table(tomllib.loads((CONFIGS / file).read_text()))
     assert config == config_of("gs-wgan", preset)
 
 
 @pytest.mark.parametrize("preset", METHODS)
 def test_every_method_of_a_preset_has_valid_settings(preset):
     for method in METHODS[preset].values():
-        config = Config.from_run_config({**SHARED[preset], **method.settings})
+        config = Config.from_table({**SHARED[preset], **method.settings})
         assert config.data.dataset == "fed-emnist"

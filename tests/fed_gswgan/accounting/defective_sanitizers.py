@@ -4,8 +4,16 @@ import os
 
 import numpy as np
 
-from fed_gswgan.privacy.clipping import clip
-from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.privacy.mechanism import Event
+from fed_gswgan.privacy.mechanism import clip as clip_parts
+from fed_gswgan.privacy.noise import SeededNoise
+
+
+def clip(gradients, bounded, bound):
+    """Clip as a sound mechanism does."""
+    event = Event(rows=1, numbers=1, clipping_bound=bound, noise_stddev=1.0)
+    parts = gradients.reshape(len(gradients) if bounded == "sample" else 1, -1)
+    return clip_parts(parts, event).reshape(gradients.shape)
 
 
 class SeededByProcess:
@@ -38,7 +46,7 @@ class Sound:
         return (clipped + self.noise(clipped, event)).astype(np.float32)
 
     def clip(self, gradients, event):
-        return clip(gradients, event.clipping, event.clipping_bound)
+        return clip(gradients, event.bounded, event.clipping_bound)
 
     def noise(self, clipped, event):
         return self.stddev(event) * self.randomness().standard_normal(clipped.shape)
@@ -103,7 +111,7 @@ class RowsClippedInsteadOfTheMessage(Sound):
 class NoClipWhereTheSquareOverflows(Sound):
     def clip(self, gradients, event):
         finite = np.nan_to_num(gradients, posinf=0, neginf=0)
-        parts = finite.reshape(len(finite) if event.clipping == "sample" else 1, -1)
+        parts = finite.reshape(len(finite) if event.bounded == "sample" else 1, -1)
         with np.errstate(over="ignore"):
             norms = np.sqrt(np.square(parts).sum(axis=1, keepdims=True))
         norms = np.where(np.isfinite(norms), norms, 0)
@@ -146,7 +154,7 @@ class SinglePrecisionNoise(Sound):
 class NoFiniteGuard(Sound):
     def clip(self, gradients, event):
         parts = gradients.astype(np.float64)
-        parts = parts.reshape(len(gradients) if event.clipping == "sample" else 1, -1)
+        parts = parts.reshape(len(gradients) if event.bounded == "sample" else 1, -1)
         with np.errstate(invalid="ignore"):
             norms = np.linalg.norm(parts, axis=1, keepdims=True)
             parts = parts * np.minimum(1, event.clipping_bound / np.maximum(norms, 1e-300))
@@ -161,7 +169,7 @@ class FiniteGuardAfterTheNoise(NoFiniteGuard):
 class NormOfZeroDivides(Sound):
     def clip(self, gradients, event):
         rows = np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
-        parts = rows.reshape(len(rows) if event.clipping == "sample" else 1, -1)
+        parts = rows.reshape(len(rows) if event.bounded == "sample" else 1, -1)
         with np.errstate(invalid="ignore"):
             parts = event.clipping_bound * parts / np.linalg.norm(parts, axis=1, keepdims=True)
         return parts.reshape(gradients.shape)

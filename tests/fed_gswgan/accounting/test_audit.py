@@ -13,7 +13,7 @@ from fed_gswgan.accounting.audit import (
     try_case,
 )
 from fed_gswgan.accounting.audit_cases import worst_cases
-from fed_gswgan.privacy.noise_source import SecureNoise
+from fed_gswgan.privacy.noise import SecureNoise
 from tests.fed_gswgan.accounting import defective_sanitizers as sanitizers
 
 REPEATS = 800

@@ -10,8 +10,7 @@ from fed_gswgan.accounting.audit_cases import (
     unreachable_by_single_precision,
     worst_cases,
 )
-from fed_gswgan.privacy.clipping import clip
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, bound
 
 CASES = worst_cases()
 
@@ -71,8 +70,8 @@ def test_worst_cases_reach_the_sensitivity(name):
 
 
 def event(clipping="sample", samples=2, noise_stddev=2.14):
-    return SanitizedGradientEvent(
-        samples=samples, clipping=clipping, clipping_bound=1.0, noise_stddev=noise_stddev
+    return Event(
+        rows=samples, numbers=1, bounded=clipping, clipping_bound=1.0, noise_stddev=noise_stddev
     )
 
 

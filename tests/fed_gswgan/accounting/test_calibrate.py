@@ -13,12 +13,12 @@ from fed_gswgan.accounting.trust import (
     epsilon_of,
     privacy_spent,
 )
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent, compose
 from fed_gswgan.privacy.gaussian import gaussian_epsilon, gaussian_mu
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, compose
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 DELTA = 1e-5
-EVENT = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
+EVENT = Event(rows=1, numbers=1, bounded="sample", clipping_bound=1.0, noise_stddev=8.0)
 LOCAL = Exposure(trust=TrustModel.LOCAL, relation=REPLACE, participations=9)
 SECURE = Exposure(trust=TrustModel.SECURE_AGGREGATION, relation=REPLACE, participations=9, honest=4)
 
@@ -81,7 +81,7 @@ def test_the_count_found_is_affordable_and_a_larger_is_not(exposure, epsilon):
 
 def test_the_papers_settings_reach_ten_with_two_and_a_half_times_the_noise():
     rounds = central(SamplingMethod.FIXED_SIZE, REPLACE, 20000, 1e-3)
-    found = smallest_noise(replace(EVENT, samples=32), rounds, DELTA, 10.0)
+    found = smallest_noise(replace(EVENT, rows=32), rounds, DELTA, 10.0)
     assert found / 2 == pytest.approx(2.63, abs=0.005)
 
 
@@ -174,7 +174,7 @@ def test_a_target_that_no_noise_or_any_noise_meets_is_refused(releases_at, said)
 # -- remedies
 
 # mu = 2 x sqrt(4) / 8 = 0.5 under replace-one, 0.25 when the whole message is clipped.
-REPLY = replace(EVENT, samples=4)
+REPLY = replace(EVENT, rows=4)
 EPSILON = gaussian_epsilon(1.01, DELTA)
 
 
@@ -194,7 +194,7 @@ def test_every_remedy_reaches_the_target_and_a_little_less_does_not(relation, ep
         return gaussian_epsilon(compose({event: count}, relation) / math.sqrt(honest), DELTA)
 
     found = remedies(REPLY, compose({REPLY: 500}, relation), relation, DELTA, epsilon)
-    message = replace(REPLY, clipping="message")
+    message = replace(REPLY, bounded="message")
     quieter = replace(REPLY, noise_stddev=found.noise_stddev * 0.999)
     louder = replace(REPLY, noise_stddev=found.noise_stddev * (1 + 1e-9))
     by_message = found.participations_message_clipping

@@ -3,11 +3,11 @@ import math
 import pytest
 
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta, reachable
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
-from fed_gswgan.privacy.rounded_gaussian import MAX_DEPTH
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
+from fed_gswgan.privacy.noise import MAX_DEPTH
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
-EVENT = SanitizedGradientEvent(samples=32, clipping="sample", clipping_bound=1.0, noise_stddev=2.14)
+EVENT = Event(rows=32, numbers=1, bounded="sample", clipping_bound=1.0, noise_stddev=2.14)
 
 
 def test_the_demos_delta_is_not_touched_by_finite_arithmetic():

@@ -22,15 +22,15 @@ from fed_gswgan.accounting.trust import (
     privacy_spent,
     published_epsilon,
 )
-from fed_gswgan.privacy.events import NeighboringRelation, SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 POISSON, FIXED = SamplingMethod.POISSON, SamplingMethod.FIXED_SIZE
 REVEALED = SamplingMethod.REVEALED
 DELTA = 1e-5
 # mu = 2 x sqrt(4) / 8 = 0.5 under replace-one, 0.25 under zero-out.
-EVENT = SanitizedGradientEvent(samples=4, clipping="sample", clipping_bound=1.0, noise_stddev=8.0)
+EVENT = Event(rows=4, numbers=1, bounded="sample", clipping_bound=1.0, noise_stddev=8.0)
 LOCAL = {"trust": TrustModel.LOCAL, "relation": REPLACE, "participations": 9}
 SECURE = {**LOCAL, "trust": TrustModel.SECURE_AGGREGATION}
 CENTRAL = {

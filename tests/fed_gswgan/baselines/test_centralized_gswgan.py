@@ -3,20 +3,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fed_gswgan.privacy.sanitizer import sanitize
 
 from fed_gswgan.accounting.trust import epsilon_of, published_epsilon
 from fed_gswgan.baselines.centralized_gswgan import train_centralized_gswgan
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
-from fed_gswgan.privacy.sanitizer import sanitize
-from fed_gswgan.training_config import CriticConfig, GeneratorConfig
+from fed_gswgan.models.registry import CriticSettings, GeneratorSettings
 
 DELTA = 1e-5
 TINY = CentralizedGSWGANSettings(
     critics=4,
     steps=6,
     batch_size=5,
-    generator=GeneratorConfig(generator_width=4),
-    critic=CriticConfig(
+    generator=GeneratorSettings(generator_width=4),
+    critic=CriticSettings(
         critic_width=8, critic_state="snapshot", critic_steps=2, warm_start_steps=1
     ),
 )

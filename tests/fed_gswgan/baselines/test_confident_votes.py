@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from fed_gswgan.baselines.confident_votes import BINS, confident_winners, vote
-from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.privacy.noise import SeededNoise
 
 
 class NoNoise:

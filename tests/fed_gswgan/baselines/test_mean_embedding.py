@@ -11,8 +11,8 @@ from fed_gswgan.baselines.mean_embedding import (
     release_embedding,
 )
 from fed_gswgan.baselines.random_features import RandomFeatures
-from fed_gswgan.privacy.events import NeighboringRelation
-from fed_gswgan.privacy.noise_source import SeededNoise
+from fed_gswgan.privacy.mechanism import NeighboringRelation
+from fed_gswgan.privacy.noise import SeededNoise
 
 REPLACE, ZERO = NeighboringRelation.REPLACE_ONE, NeighboringRelation.ZERO_OUT
 COUNT, CLASSES = 12, 3

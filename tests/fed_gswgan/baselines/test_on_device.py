@@ -5,8 +5,7 @@ from fed_gswgan.baselines.on_device import OnDevice, sampler_on_labels_device
 from fed_gswgan.critics.wgan_gp import sample_gradient
 from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.models.registry import build_generator
-from fed_gswgan.training_config import GeneratorConfig
+from fed_gswgan.models.registry import GeneratorSettings, build_generator
 
 
 class LabelTimesSum(nn.Module):
@@ -33,7 +32,7 @@ def test_what_comes_out_lies_where_the_inputs_did():
 
 
 def test_the_sampler_draws_what_the_generator_makes():
-    config = GeneratorConfig(generator_width=4)
+    config = GeneratorSettings(generator_width=4)
     network = build_generator(config, DataSpec(IMAGE_SHAPE, 10), 0)
     sampler = sampler_on_labels_device(OnDevice(network, torch.device("cpu")), config)
     labels_B = torch.arange(10)

@@ -4,7 +4,7 @@ import torch
 
 from fed_gswgan.accounting.trust import SamplingMethod
 from fed_gswgan.baselines.poisson_batches import noisy_sums, poisson_batch
-from fed_gswgan.privacy.events import NeighboringRelation
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 
 
 def test_each_record_is_in_a_batch_by_its_own_coin():

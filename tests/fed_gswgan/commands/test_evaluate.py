@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fed_gswgan.cli import main
-from fed_gswgan.config import DataConfig
-from fed_gswgan.data.registry import open_source
+from fed_gswgan.data.registry import DataSettings, open_source
 from fed_gswgan.evaluation.samplers import write_samples
 
 
@@ -24,7 +23,7 @@ def test_a_run_gets_the_metrics_of_its_own_summary(small_run, capsys):
 
 
 def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys):
-    held_out = open_source(DataConfig(classes="digits")).held_out()
+    held_out = open_source(DataSettings(classes="digits")).held_out()
     images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
     write_samples(tmp_path / "real.npz", images, labels)
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ from fed_gswgan.accounting import calibrate
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
 from fed_gswgan.cli import main
 from fed_gswgan.commands import privacy
-from fed_gswgan.privacy.noise_source import SecureNoise
+from fed_gswgan.privacy.noise import SecureNoise
 
 KNOWN = json.loads(
     (Path(__file__).parents[1] / "accounting" / "known_epsilons.json").read_text(encoding="utf-8")

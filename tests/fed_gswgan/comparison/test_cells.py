@@ -14,7 +14,7 @@ from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation.distances import SMALL, inception_score
 from fed_gswgan.evaluation.samplers import draw_samples
 from fed_gswgan.evaluation.table import in_bytes, table_judge
-from fed_gswgan.privacy.events import NeighboringRelation
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 
 TINY = replace(
     SMALL, name="tiny", classifier_samples=40, lenet_epochs=1, score_training=20,

@@ -5,23 +5,22 @@ from torch import nn
 
 from fed_gswgan.critics import wgan_gp
 from fed_gswgan.critics.wgan_gp import (
+    CriticSettings,
     critic_optimizer,
     critic_step,
     draw_images,
     drift_penalty,
-    from_vector,
+    from_state,
     gradient_penalty,
     sample_gradient,
-    to_vector,
+    to_state,
     train_critic,
     warm_start,
     wasserstein_loss,
 )
-from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import ClientDataset
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
-from fed_gswgan.training.generator_trainer import GeneratorTrainer
-from fed_gswgan.training_config import AdamConfig, CriticConfig
+from fed_gswgan.models.trainer import GeneratorTrainer
 
 LABELS = torch.tensor([0, 0])
 MIX = torch.tensor([0.0, 1.0])
@@ -128,7 +127,7 @@ def drawn_indices(images_BCHW):
 def build_critic():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MLPCritic(IMAGE_SHAPE, num_classes=3, width=8)
+        return MLPCritic(num_classes=3, width=8)
 
 
 def batches(count, size=4):
@@ -139,8 +138,8 @@ def batches(count, size=4):
 
 
 def trained(steps=5, seed=0, count=2, shard=None):
-    critic, config = build_critic(), CriticConfig(critic_steps=steps)
-    optimizer = critic_optimizer(critic, config, AdamConfig())
+    critic, config = build_critic(), CriticSettings(critic_steps=steps)
+    optimizer = critic_optimizer(critic, config)
     shard = shard or make_shard([0, 1, 2, 0])
     randomness = np.random.default_rng(seed)
     train_critic(critic, optimizer, shard, *batches(count), config, randomness)
@@ -186,8 +185,8 @@ def test_steps_go_round_the_sample_batches(monkeypatch):
         seen.append(round(float(samples[0, 0, 0, 0]), 3))
 
     monkeypatch.setattr(wgan_gp, "set_piecewise_linear_gradient", record)
-    critic, config = build_critic(), CriticConfig(critic_steps=5)
-    optimizer = critic_optimizer(critic, config, AdamConfig())
+    critic, config = build_critic(), CriticSettings(critic_steps=5)
+    optimizer = critic_optimizer(critic, config)
     shard = make_shard([0, 1, 2])
     train_critic(critic, optimizer, shard, *batches(2), config, np.random.default_rng(0))
     assert seen == [0.1, 0.2, 0.1, 0.2, 0.1]
@@ -198,8 +197,8 @@ def test_training_never_modifies_the_shard_or_the_samples():
     images, labels = shard.images.copy(), shard.labels.copy()
     samples, sample_labels = batches(1)
     before = samples.clone()
-    critic, config = build_critic(), CriticConfig(critic_steps=3)
-    optimizer = critic_optimizer(critic, config, AdamConfig())
+    critic, config = build_critic(), CriticSettings(critic_steps=3)
+    optimizer = critic_optimizer(critic, config)
     train_critic(critic, optimizer, shard, samples, sample_labels, config, np.random.default_rng(0))
     assert np.array_equal(shard.images, images)
     assert np.array_equal(shard.labels, labels)
@@ -238,7 +237,7 @@ def test_one_step_follows_the_loss_by_hand_whatever_gradient_was_left_over():
             return critic(images.flatten(1)).squeeze(1)
 
     image, sample = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
-    config = CriticConfig(gradient_penalty=10.0, drift_penalty=0.5)
+    config = CriticSettings(gradient_penalty=10.0, drift_penalty=0.5)
     optimizer = torch.optim.SGD(critic.parameters(), lr=0.1)
     labels, mix = torch.tensor([0]), torch.tensor([0.5])
     critic_step(Scored(), optimizer, image, sample, labels, mix, config)
@@ -250,8 +249,8 @@ def test_one_step_follows_the_loss_by_hand_whatever_gradient_was_left_over():
 
 
 def test_optimizer_takes_its_rate_and_moments_from_the_settings():
-    config, adam = CriticConfig(critic_learning_rate=0.25), AdamConfig(adam_beta1=0.1)
-    group = critic_optimizer(build_critic(), config, adam).param_groups[0]
+    config = CriticSettings(critic_learning_rate=0.25, adam_beta1=0.1)
+    group = critic_optimizer(build_critic(), config).param_groups[0]
     assert (group["lr"], group["betas"]) == (0.25, (0.1, 0.9))
 
 
@@ -262,7 +261,7 @@ ASKED_LABELS = torch.tensor([0, 1, 2])
 def critic():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MLPCritic(IMAGE_SHAPE, num_classes=3, width=8)
+        return MLPCritic(num_classes=3, width=8)
 
 
 @pytest.fixture
@@ -325,16 +324,7 @@ def test_critic_and_samples_keep_the_gradients_they_had(critic, samples):
     assert not samples.requires_grad
 
 
-def test_in_bfloat16_it_is_near_and_of_the_samples_own_type(critic, samples):
-    exact = sample_gradient(critic, samples, ASKED_LABELS).flatten(1)
-    rounded = sample_gradient(critic, samples, ASKED_LABELS, "bfloat16").flatten(1)
-    assert rounded.dtype == torch.float32
-    assert not torch.equal(rounded, exact)
-    assert (torch.cosine_similarity(rounded, exact) > 0.95).all()
-    assert rounded.norm(dim=1).tolist() == pytest.approx(exact.norm(dim=1).tolist(), rel=0.05)
-
-
-CRITICS = [lambda: MLPCritic(IMAGE_SHAPE, 3, 16), lambda: ConvCritic(IMAGE_SHAPE, 3, 2)]
+CRITICS = [lambda: MLPCritic(3, 16), lambda: ConvCritic(3, 2)]
 
 
 def build(critic_of, seed):
@@ -354,59 +344,59 @@ def train(critic, optimizer, steps, first=0):
 
 
 @pytest.mark.parametrize("critic_of", CRITICS, ids=["mlp", "conv"])
-def test_training_goes_on_to_the_bit_from_the_vector(critic_of):
+def test_training_goes_on_to_the_bit_from_the_state(critic_of):
     critic, optimizer = build(critic_of, seed=1)
     train(critic, optimizer, steps=3)
-    vector, steps = to_vector(critic, optimizer)
-    assert steps == 3
-    assert vector.dtype == np.float32
-    assert vector.shape == (3, sum(p.numel() for p in critic.parameters()))
+    state = to_state(critic, optimizer)
+    assert state["steps"].tolist() == [3]
+    assert state["critic"].dtype == np.float32
+    assert state["critic"].shape == (3, sum(p.numel() for p in critic.parameters()))
 
     restored, restored_optimizer = build(critic_of, seed=2)
-    from_vector(restored, restored_optimizer, vector, steps)
-    again, steps_again = to_vector(restored, restored_optimizer)
-    assert again.tobytes() == vector.tobytes()
-    assert steps_again == 3
+    from_state(restored, restored_optimizer, state)
+    again = to_state(restored, restored_optimizer)
+    assert again["critic"].tobytes() == state["critic"].tobytes()
+    assert again["steps"].tolist() == [3]
 
     train(critic, optimizer, steps=3, first=3)
     train(restored, restored_optimizer, steps=3, first=3)
-    after, after_restored = to_vector(critic, optimizer), to_vector(restored, restored_optimizer)
-    assert after_restored[0].tobytes() == after[0].tobytes()
-    assert after_restored[1] == after[1] == 6
-    assert not np.array_equal(after[0], vector)
+    after, after_restored = to_state(critic, optimizer), to_state(restored, restored_optimizer)
+    assert after_restored["critic"].tobytes() == after["critic"].tobytes()
+    assert after_restored["steps"].tolist() == after["steps"].tolist() == [6]
+    assert not np.array_equal(after["critic"], state["critic"])
 
 
 def test_rows_are_weights_and_both_moments():
     critic, optimizer = build(CRITICS[0], seed=1)
     train(critic, optimizer, steps=2)
-    vector, _ = to_vector(critic, optimizer)
+    vector = to_state(critic, optimizer)["critic"]
     first = next(critic.parameters())
     state = optimizer.state[first]
     for row, expected in zip(vector, (first, state["exp_avg"], state["exp_avg_sq"]), strict=True):
         assert np.array_equal(row[: first.numel()], expected.detach().numpy().ravel())
 
 
-def test_vector_is_a_copy_in_both_directions():
+def test_state_is_a_copy_in_both_directions():
     critic, optimizer = build(CRITICS[0], seed=1)
     train(critic, optimizer, steps=1)
-    vector, steps = to_vector(critic, optimizer)
+    state = to_state(critic, optimizer)
+    vector = state["critic"]
     kept = vector.copy()
     train(critic, optimizer, steps=1)
     assert np.array_equal(vector, kept)
     restored, restored_optimizer = build(CRITICS[0], seed=2)
-    vector.flags.writeable = False  # as it comes from a memory-mapped slot
-    from_vector(restored, restored_optimizer, vector, steps)
+    from_state(restored, restored_optimizer, state)
     train(restored, restored_optimizer, steps=1)
     assert np.array_equal(vector, kept)
 
 
 @pytest.mark.parametrize("change", [lambda v: v[:, :-1], lambda v: v[:2], lambda v: v.ravel()])
-def test_vector_of_another_critic_is_refused(change):
+def test_state_of_another_critic_is_refused(change):
     critic, optimizer = build(CRITICS[0], seed=1)
     train(critic, optimizer, steps=1)
-    vector, steps = to_vector(critic, optimizer)
+    state = to_state(critic, optimizer)
     with pytest.raises(ValueError, match=r"critic state has shape .* must be \(3, "):
-        from_vector(critic, optimizer, change(vector), steps)
+        from_state(critic, optimizer, state | {"critic": change(state["critic"])})
 
 
 @pytest.fixture
@@ -419,14 +409,14 @@ def warm(shard, steps, seed=0, critic_steps=2, start=None):
     """Return a critic after its warm start, its optimizer and the spent random generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        critic = MLPCritic(IMAGE_SHAPE, num_classes=3, width=8)
+        critic = MLPCritic(num_classes=3, width=8)
     if start is not None:
         with torch.no_grad():
             critic.score.weight.fill_(start)
-    config = CriticConfig(warm_start_steps=steps, critic_steps=critic_steps)
-    optimizer = critic_optimizer(critic, config, AdamConfig())
+    config = CriticSettings(warm_start_steps=steps, critic_steps=critic_steps)
+    optimizer = critic_optimizer(critic, config)
     randomness = np.random.default_rng(seed)
-    warm_start(critic, optimizer, shard, 3, config, AdamConfig(), randomness)
+    warm_start(critic, optimizer, shard, 3, config, randomness)
     return critic, optimizer, randomness
 
 
@@ -434,7 +424,7 @@ def test_zero_steps_change_neither_critic_nor_optimizer_nor_randomness(shard):
     critic, optimizer, randomness = warm(shard, 0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert same_weights(critic, MLPCritic(IMAGE_SHAPE, num_classes=3, width=8))
+        assert same_weights(critic, MLPCritic(num_classes=3, width=8))
     assert optimizer.state_dict()["state"] == {}
     assert randomness.random() == np.random.default_rng(0).random()
 

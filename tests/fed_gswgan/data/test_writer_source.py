@@ -5,19 +5,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fed_gswgan.config import DATASETS, DataConfig
-from fed_gswgan.data.registry import open_source
+from fed_gswgan.data.registry import DATASETS, DataSettings, open_source
 
 
 def test_digits_open_without_any_setting():
-    source = open_source(DataConfig())
+    source = open_source(DataSettings())
     assert source.name == "digits"
     assert len(source.writer_ids) == 14
 
 
 @pytest.mark.parametrize("dataset", ["fed-emnist", "qmnist"])
 def test_real_sets_open_from_the_environments_folder(real_data, dataset):
-    source = open_source(DataConfig(dataset=dataset, min_images_per_writer=60))
+    source = open_source(DataSettings(dataset=dataset, min_images_per_writer=60))
     assert source.name == dataset
     assert not set(source.writer_ids) & set(source.held_out_writers)
 
@@ -26,7 +25,7 @@ def test_a_folder_opens_from_the_setting(tmp_path):
     for writer in ("ada", "bob"):
         (tmp_path / writer / "tick").mkdir(parents=True)
         Image.new("L", (5, 5), 255).save(tmp_path / writer / "tick" / "a.png")
-    source = open_source(DataConfig(dataset="folder", data_dir=str(tmp_path)))
+    source = open_source(DataSettings(dataset="folder", data_dir=str(tmp_path)))
     assert source.name == "folder"
     assert len(source.shard(source.writer_ids[0]).labels) == 1
 
@@ -37,7 +36,7 @@ def folder_of_classes(root, count):
         folder = root / ("ada", "bob")[number % 2] / f"{number:03d}"
         folder.mkdir(parents=True)
         picture.save(folder / "a.png")
-    return DataConfig(dataset="folder", data_dir=str(root))
+    return DataSettings(dataset="folder", data_dir=str(root))
 
 
 def test_as_many_classes_as_a_byte_can_name_are_accepted_and_one_more_is_refused(tmp_path):
@@ -51,7 +50,7 @@ def test_as_many_classes_as_a_byte_can_name_are_accepted_and_one_more_is_refused
 )
 def test_every_other_set_says_what_it_misses(monkeypatch, tmp_path, dataset):
     monkeypatch.setitem(sys.modules, "flwr_datasets", None)
-    config = DataConfig(dataset=dataset, data_dir=str(tmp_path))
+    config = DataSettings(dataset=dataset, data_dir=str(tmp_path))
     with pytest.raises((FileNotFoundError, ValueError, ModuleNotFoundError), match=r"\w+.*: |must"):
         open_source(config)
 

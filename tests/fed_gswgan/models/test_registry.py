@@ -9,6 +9,9 @@ from fed_gswgan.data.client_dataset import DataSpec, spec_of
 from fed_gswgan.models.registry import (
     CRITICS,
     GENERATORS,
+    AdamSettings,
+    CriticNetworkSettings,
+    GeneratorSettings,
     build_critic,
     build_generator,
     initial_weights_from,
@@ -16,19 +19,18 @@ from fed_gswgan.models.registry import (
     parameter_count,
     to_state_vector,
 )
-from fed_gswgan.training.generator_trainer import GeneratorTrainer
-from fed_gswgan.training_config import AdamConfig, CriticConfig, GeneratorConfig
+from fed_gswgan.models.trainer import GeneratorTrainer
 from tests.fed_gswgan.colour_images import ColourSource
 
 SPEC = DataSpec(IMAGE_SHAPE, 3)
 
 
 def generator_config(name):
-    return GeneratorConfig(generator=name, generator_width=4, latent_dim=6)
+    return GeneratorSettings(generator=name, generator_width=4, latent_dim=6)
 
 
 def critic_config(name):
-    return CriticConfig(critic=name, critic_width=4, critic_steps=2)
+    return CriticNetworkSettings(critic=name, critic_width=4, critic_steps=2)
 
 
 def build(name, seed=0, spec=SPEC):
@@ -106,8 +108,8 @@ def test_networks_train_and_sample_in_colour(generator_name, critic_name):
     critic = build(critic_name, spec=COLOUR_SPEC)
     generator = build(generator_name, spec=COLOUR_SPEC)
     before = to_state_vector(critic), to_state_vector(generator)
-    trainer = GeneratorTrainer(generator, generator_config(generator_name), AdamConfig())
-    optimizer = critic_optimizer(critic, config, AdamConfig())
+    trainer = GeneratorTrainer(generator, generator_config(generator_name), AdamSettings())
+    optimizer = critic_optimizer(critic, config, AdamSettings())
     latents, labels = torch.ones(4, 6), torch.tensor([0, 1, 0, 1])
     samples = trainer.samples(latents, labels)
     assert samples.shape == (4, 3, 32, 32)
@@ -124,8 +126,8 @@ def test_networks_train_and_sample_in_colour(generator_name, critic_name):
 
 @pytest.mark.parametrize("critic_name", CRITICS)
 def test_a_warm_start_draws_samples_in_the_shape_of_the_shard(critic_name):
-    config = CriticConfig(critic=critic_name, critic_width=4, warm_start_steps=1)
-    critic, adam = build(critic_name, spec=COLOUR_SPEC), AdamConfig()
+    config = CriticNetworkSettings(critic=critic_name, critic_width=4, warm_start_steps=1)
+    critic, adam = build(critic_name, spec=COLOUR_SPEC), AdamSettings()
     before, randomness = to_state_vector(critic), np.random.default_rng(0)
     optimizer = critic_optimizer(critic, config, adam)
     warm_start(critic, optimizer, COLOURS.shard("a"), 2, config, adam, randomness)

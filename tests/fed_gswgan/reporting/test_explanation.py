@@ -1,21 +1,21 @@
 import math
 
 import pytest
+from fed_gswgan.device.population import Population
+from fed_gswgan.device.virtual_clients import policy_of_run
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.partition import Partitions
-from fed_gswgan.device.population import Population
-from fed_gswgan.device.virtual_clients import policy_of_run
-from fed_gswgan.privacy.events import SanitizedGradientEvent
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, ReleaseKey
+from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.explanation import explanation, worst_user
 
 # sqrt(16) x 2 / 4 = 2 for a reply of 16 rows, sqrt(1) x 2 / 4 = 0.5 for one of a single row.
-WHOLE = SanitizedGradientEvent(samples=16, clipping="sample", clipping_bound=1.0, noise_stddev=4.0)
-SINGLE = SanitizedGradientEvent(samples=1, clipping="sample", clipping_bound=1.0, noise_stddev=4.0)
-CONFIG = Config.from_run_config({"delta": 1e-5, "noise-stddev": 4.0})
+WHOLE = Event(rows=16, numbers=1, bounded="sample", clipping_bound=1.0, noise_stddev=4.0)
+SINGLE = Event(rows=1, numbers=1, bounded="sample", clipping_bound=1.0, noise_stddev=4.0)
+CONFIG = Config.from_table({"delta": 1e-5, "noise-stddev": 4.0})
 PARTITIONS = Partitions((("ann",), ("bob", "cleo")))
 
 
@@ -62,8 +62,8 @@ def test_in_a_basis_of_few_frequencies_fewer_coordinates_leave(clients):
 
 
 def test_the_relation_of_the_run_halves_mu(clients):
-    zero_out = {**CONFIG.to_run_config(), "neighboring-relation": "zero-out"}
-    spent = worst_user(clients, Config.from_run_config(zero_out))
+    zero_out = {**CONFIG.to_table(), "neighboring-relation": "zero-out"}
+    spent = worst_user(clients, Config.from_table(zero_out))
     assert spent.mu == pytest.approx(math.sqrt(12.25) / 2, rel=1e-12)
 
 

@@ -5,10 +5,10 @@ import multiprocessing
 import threading
 
 import pytest
+from fed_gswgan.privacy.user_ledgers import UserLedgers
 
 from fed_gswgan.config import Config
 from fed_gswgan.privacy.refusals import LedgerUnavailable
-from fed_gswgan.privacy.user_ledgers import UserLedgers
 from fed_gswgan.reporting.run_folder import (
     ASKED,
     RESUMABLE,
@@ -25,7 +25,7 @@ from fed_gswgan.reporting.run_folder import (
 def config_in(folder, resume=False, **settings):
     table = {"output-dir": str(folder), "resume": resume, "seed": 5}
     table |= {key.replace("_", "-"): value for key, value in settings.items()}
-    return Config.from_run_config(table)
+    return Config.from_table(table)
 
 
 def opened(config) -> RunFolder:
@@ -93,9 +93,9 @@ def test_on_resuming_a_setting_that_is_no_part_of_the_rounds_may_change_and_is_k
     opened(config_in(tmp_path))
     changed = config_in(tmp_path, resume=True, **{key: CHANGES[key]})
     opened(changed)
-    assert config_of_run(tmp_path) == changed.to_run_config()
+    assert config_of_run(tmp_path) == changed.to_table()
     # The next to resume takes the changed one as it finds it.
-    opened(Config.from_run_config(config_of_run(tmp_path) | {"resume": True}))
+    opened(Config.from_table(config_of_run(tmp_path) | {"resume": True}))
     assert config_of_run(tmp_path)[key.replace("_", "-")] == CHANGES[key]
 
 
@@ -177,8 +177,8 @@ def test_a_new_run_starts_with_a_count_of_nobody_that_is_not_made_again(tmp_path
 def test_the_settings_of_a_run_are_read_back_as_they_were(tmp_path, max_epsilon):
     config = config_in(tmp_path, max_epsilon=max_epsilon)
     opened(config)
-    assert config_of_run(tmp_path) == config.to_run_config()
-    assert Config.from_run_config(config_of_run(tmp_path)) == config
+    assert config_of_run(tmp_path) == config.to_table()
+    assert Config.from_table(config_of_run(tmp_path)) == config
 
 
 def test_the_record_is_strict_json_and_names_the_versions(tmp_path):

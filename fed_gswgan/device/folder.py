@@ -1,0 +1,209 @@
+"""Folder of a device: made once by its owner, opened by the guard's process.
+
+``device.toml``, ``policy.toml``, the ledger with its head and replies, ``failures.log``,
+``guard.sock``. Its group may pass through the folder, so that a relay reaches the socket;
+everything in it but the socket is the owner's alone.
+"""
+
+import os
+import secrets
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, model_validator
+
+from fed_gswgan.algorithms.base import ClientView, find_algorithm
+from fed_gswgan.config import Config
+from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
+from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
+from fed_gswgan.data.image_folder import read_own_images
+from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.service import check_path
+from fed_gswgan.privacy.ledger import Ledger, owners_hash, write_durably
+from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
+from fed_gswgan.privacy.policy import Policy, read_policy
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.settings import Settings, Value, check_keys, toml_value
+
+SETTINGS, POLICY, SOCKET = "device.toml", "policy.toml", "guard.sock"
+FOLDER_MODE = 0o710
+ALGORITHM_KEYS = ("algorithm", "algorithm-settings")
+
+# What an owner who names no policy starts from; the budget is small on purpose.
+CAREFUL = Policy(clipping="message")
+
+
+class DeviceSettings(Settings):
+    """The owner's settings of one device.
+
+    Attributes:
+        client_id: what the server calls the client; also the ledger's user.
+        data: absolute path of the images.
+        classes: those of the run, in the order of the labels: the name of one of EMNIST's sets
+            (``digits``, ``letters``, ``all``, ``merged``) or the names themselves.
+        training: ``algorithm``, ``seed``, and keys of the algorithm that a run's settings have too.
+            What they decide (batch size, basis) binds the device: another request is refused.
+        socket: absolute path; empty: ``guard.sock`` in the device's folder.
+    """
+
+    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    data: str
+    classes: str | tuple[str, ...] = "digits"
+    training: dict[str, Any] = Field(default_factory=dict)
+    socket: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DeviceSettings":
+        for name in ("data", "socket"):
+            path = getattr(self, name)
+            if not path.isprintable() or (
+                not Path(path).is_absolute() and (path or name == "data")
+            ):
+                raise ValueError(f"{name}={path!r} must be an absolute path that can be printed")
+        names = self.class_names
+        if not names or len(set(names)) < len(names) or len(names) > 256:
+            raise ValueError(f"classes={list(names)} must be 1 .. 256 names, each given once")
+        check_keys(self.training, training_keys(self.training), "training: ")
+        self.config()
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of the labels."""
+        if isinstance(self.classes, tuple):
+            return self.classes
+        return emnist_class_set(self.classes).names
+
+    @property
+    def spec(self) -> DataSpec:
+        """Image shape and number of classes."""
+        return DataSpec(IMAGE_SHAPE, len(self.class_names))
+
+    def config(self) -> Config:
+        """Return the settings as a run has them."""
+        return Config.from_table(self.training)
+
+    def to_toml(self) -> str:
+        """Return the file's text."""
+        table = self.to_table()
+        training = table.pop("training")
+        lines = [f"{key} = {toml_value(value)}" for key, value in table.items() if value != ""]
+        lines += ["", "[training]  # of the algorithm; a missing key takes its default"]
+        return "\n".join([*lines, *(f"{k} = {toml_value(v)}" for k, v in training.items()), ""])
+
+
+class OpenDevice(NamedTuple):
+    """A device whose ledger was read and verified."""
+
+    settings: DeviceSettings
+    policy: Policy
+    guard: Guard
+    client: ClientView
+    socket: Path
+
+    def answer(self, blob: bytes) -> bytes:
+        """Answer a request."""
+        return self.guard.answer(blob, [self.client])[0]
+
+
+def training_keys(run_config: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a run's settings that its devices need as well."""
+    algorithm = find_algorithm(str(run_config.get("algorithm", "gs-wgan")))
+    return {"seed", *ALGORITHM_KEYS, *algorithm.Settings.keys()}
+
+
+def device_share(run_config: Mapping[str, Value]) -> dict[str, Value]:
+    """Return those of a run's settings that are also a device's; the others are the server's."""
+    Config.from_table(run_config)
+    keys = training_keys(run_config)
+    return {key: value for key, value in run_config.items() if key in keys}
+
+
+def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | None) -> None:
+    """Make a device's folder with an empty ledger, once.
+
+    Args:
+        folder: made if it is missing.
+        settings: written to ``device.toml``; without a seed it gets one.
+        policy_file: copied; None: a careful policy is written, for its owner to change.
+
+    Raises:
+        FileExistsError: a device, or what is left of one, is there already.
+        OSError, ValueError: the policy cannot be read or is none.
+    """
+    if policy_file is None:
+        text = "".join(f"{k} = {toml_value(v)}\n" for k, v in CAREFUL.to_table().items())
+    else:
+        read_policy(policy_file)
+        text = policy_file.read_text()
+    seeded = {"seed": secrets.randbits(62)} | dict(settings.training)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, FOLDER_MODE)
+    for name in (SETTINGS, POLICY):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name}: there is a device already; it stays as it is")
+    Ledger.create(folder, owners(settings))
+    write_durably(folder / POLICY, text.encode())
+    written = settings.model_copy(update={"training": seeded})
+    write_durably(folder / SETTINGS, written.to_toml().encode())
+
+
+def read_settings(path: Path) -> DeviceSettings:
+    """Read ``device.toml``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML, or a setting is unknown, missing, of another type or out of
+            range.
+    """
+    return DeviceSettings.from_table(tomllib.loads(path.read_text()), f"{path.name}: ")
+
+
+def open_device(
+    folder: Path, noise: Callable[[str, int], NoiseSource] = lambda client, number: SecureNoise()
+) -> OpenDevice:
+    """Read settings, policy and ledger and return the guard; no data is read.
+
+    No file and no environment variable replaces the noise: only code that builds a guard can.
+
+    Raises:
+        OSError, ValueError: settings or policy cannot be read.
+        LedgerUnavailable: the ledger is missing, damaged, or another client's.
+    """
+    settings, policy = read_settings(folder / SETTINGS), read_policy(folder / POLICY)
+    with Ledger(folder, owners(settings)):
+        pass
+    users, config = (settings.client_id,), settings.config()
+
+    def read() -> ClientDataset:
+        images = read_own_images(Path(settings.data), settings.class_names)
+        return ClientDataset(users, images.images, images.labels)
+
+    return OpenDevice(
+        settings=settings,
+        policy=policy,
+        guard=Guard(
+            folder=folder,
+            owners=owners(settings),
+            algorithm=config.shared.algorithm,
+            client=config.algorithm.Client(config.own, settings.spec),
+            policy=policy,
+            noise=noise,
+        ),
+        client=ClientView(settings.client_id, users, read, SeedStream(config.shared.seed)),
+        socket=socket_path(folder, settings),
+    )
+
+
+def owners(settings: DeviceSettings) -> str:
+    """Return the hash of whose ledger a device keeps."""
+    return owners_hash({settings.client_id: (settings.client_id,)})
+
+
+def socket_path(folder: Path, settings: DeviceSettings) -> Path:
+    """Return where the guard listens."""
+    path = Path(settings.socket) if settings.socket else folder.absolute() / SOCKET
+    check_path(path)
+    return path

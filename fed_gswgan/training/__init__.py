@@ -1,1 +1,0 @@
-"""What a critic and a generator learn from; knows neither privacy nor transport."""

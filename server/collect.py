@@ -1,0 +1,195 @@
+"""Collection of a round's releases: exchanged, checked, and summed as they arrive, in int64.
+
+The sum is exact and the same whatever the order, and memory does not grow with the cohort.
+"""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from fed_gswgan.algorithms.base import Mean
+from fed_gswgan.privacy.mechanism import grid_step, noise_deviation
+from fed_gswgan.privacy.noise import NoiseSource
+from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.reporting.logs import one_line
+from fed_gswgan.wire.message_types import RECORD, REPLIES
+from fed_gswgan.wire.messages import (
+    MalformedReplyError,
+    Request,
+    decode_release,
+    release_levels,
+)
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.005
+LONGEST_POLL_SECONDS = 0.2
+
+
+def exchange(
+    grid: Grid,
+    messages: Sequence[Message],
+    timeout_seconds: float,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Message]:
+    """Push the messages and yield the replies as they arrive, within ``timeout_seconds``.
+
+    Flower's own loop sleeps up to 3 s. Here the pause between pulls grows from 5 ms to a hundredth
+    of the time waited, at most 0.2 s. A late reply stays in the Grid; a reply to none of the
+    messages is dropped.
+    """
+    started = time.monotonic()
+    # Flower returns None for a message that could not be pushed: it gets no reply.
+    pushed = grid.push_messages(messages) if messages else []
+    pending = {message_id for message_id in pushed if message_id}
+    while pending and not interrupted():
+        for reply in grid.pull_messages(set(pending)):
+            if reply.metadata.reply_to_message_id in pending:
+                pending.remove(reply.metadata.reply_to_message_id)
+                yield reply
+        waited = time.monotonic() - started
+        if waited > timeout_seconds:
+            break
+        if pending:
+            time.sleep(min(max(POLL_SECONDS, waited / 100), LONGEST_POLL_SECONDS))
+
+
+@dataclass
+class Collected:
+    """A round's releases, summed.
+
+    Attributes:
+        request: that was sent.
+        asked: client ids by node and message group, in the order they were named.
+        total: sum of all releases in grid steps, int64; modulo 2^modulus_bits if there is one.
+        received: releases in the sum.
+        failed: clients whose node failed, or that refused.
+        malformed: clients whose reply broke the schema.
+        uplink: bytes of each client's reply.
+    """
+
+    request: Request
+    asked: Mapping[tuple[int, str], Sequence[str]]
+    total: np.ndarray = field(init=False)
+    received: int = 0
+    failed: int = 0
+    malformed: int = 0
+    uplink: dict[str, int] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
+    _answered: set[tuple[int, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.total = np.zeros(self.request.event.size, np.int64)
+
+    @property
+    def missing(self) -> int:
+        """Clients of which nothing arrived."""
+        asked = sum(len(clients) for clients in self.asked.values())
+        return asked - self.received - self.failed - self.malformed
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Check and sum replies as they arrive; nothing that a client sends stops a round."""
+        for message in messages:
+            place = message.metadata.src_node_id, message.metadata.group_id
+            clients = self.asked.get(place)
+            if clients is None:  # for a node that is gone the SuperLink answers, under its own id
+                self._say("a node that was not asked", message)
+            elif place in self._answered:
+                self._say(f"{clients[0]}: answered already", message)
+            else:
+                self._answered.add(place)
+                self._add_node(message, clients)
+
+    def _add_node(self, message: Message, clients: Sequence[str]) -> None:
+        if message.has_error():
+            self.failed += len(clients)
+            self._say(clients[0], message)
+            return
+        record = message.content.get(RECORD)
+        replies = record.get(REPLIES) if isinstance(record, ConfigRecord) else None
+        if not isinstance(replies, list) or len(replies) != len(clients):
+            self.malformed += len(clients)
+            self._say(f"{clients[0]}: not a reply for each of {len(clients)} clients", message)
+            return
+        for client_id, blob in zip(clients, replies, strict=True):
+            self.uplink[client_id] = len(blob) if isinstance(blob, bytes) else 0
+            try:
+                self.total += decode_release(blob, self.request)  # type: ignore[arg-type]
+                self.received += 1
+            except MalformedReplyError as error:
+                self.malformed += 1
+                self._say(f"{client_id}: {error}")
+            except Refusal as refusal:
+                self.failed += 1
+                self.refusals[refusal.name] += 1
+                self._say(f"{client_id}: {refusal.name} {refusal.limit}")
+
+    def _say(self, what: str, message: Message | None = None) -> None:
+        reason = message.error.reason if message is not None and message.has_error() else ""
+        text = one_line(f"{what}: {reason}" if reason else what)
+        logger.warning("round %d: %s", self.request.server_round, text)
+
+
+def mean_of(
+    collected: Collected, expected: int, central_noise: Callable[[], NoiseSource]
+) -> Mean | None:
+    """Return the mean of a round's releases, as the trust model forms it; None: too few.
+
+    Args:
+        collected: the sum.
+        expected: the cohort size, by which a sum under central trust is divided, since a client's
+            weight must not depend on how many others answered.
+        central_noise: the noise that a trusted server adds to the sum.
+    """
+    request, event, count = collected.request, collected.request.event, collected.received
+    step, deviation = grid_step(event), noise_deviation(event)
+    if count == 0:
+        return None
+    if event.trust == "central":
+        total, count = collected.total * step, expected
+        values = central_noise().add_noise(total, deviation) / count
+        noise_stddev = deviation / count
+    elif event.trust == "secure-aggregation":
+        if count < event.honest:
+            return None
+        values = centred(collected.total, request.modulus_bits) * step / count
+        noise_stddev = deviation / math.sqrt(count)
+    else:
+        levels = release_levels(request)
+        steps = deviation / step
+        gain = levels.gain(steps) if levels else 1.0
+        values = collected.total * step * gain / count
+        spread = levels.deviation(steps) if levels else steps
+        noise_stddev = spread * step * gain / math.sqrt(count)
+    main = event.rows * event.numbers
+    update = values[:main].reshape(event.rows, event.numbers)
+    return Mean(update, values[main:], count, noise_stddev)
+
+
+def centred(total: np.ndarray, modulus_bits: int) -> np.ndarray:
+    """Return the sum in [-2^(b-1), 2^(b-1)) that equals ``total`` modulo 2^b."""
+    modulus = 2**modulus_bits
+    return np.asarray((total + modulus // 2) % modulus - modulus // 2)
+
+
+def modulus_bits_for(request: Request, cohort: int) -> int:
+    """Return the bits that no sum of so many releases wraps in, but with probability 1e-12.
+
+    The sum of n updates of norm at most C has coordinates of at most n C; its noise stays within 8
+    standard deviations in each of 2^26 coordinates, and rounding adds at most n / 2 steps.
+    """
+    event = request.event
+    step = grid_step(event)
+    largest = (
+        cohort * event.clipping_bound / step
+        + 10 * noise_deviation(event) / step * math.sqrt(cohort)
+        + cohort / 2
+    )
+    return math.ceil(math.log2(2 * largest + 2))

@@ -1,0 +1,291 @@
+"""Flower Strategy of every algorithm: select, charge, request, collect, combine, step, report.
+
+Under local and central trust Flower's own ``Strategy.start`` runs it too. ``start`` here adds
+resuming, interruption, exhausted budgets, stalled runs and a last fit.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fed_gswgan.algorithms.base import Metrics, Query, Server, Step
+from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.privacy.noise import named_noise_source
+from fed_gswgan.reporting.round_report import RoundReport
+from fed_gswgan.seeding import SeedStream
+from fed_gswgan.wire.message_types import CLIENTS, RECORD, REQUEST, TRAIN
+from fed_gswgan.wire.messages import Request, release_bytes
+from server.client_registry import ClientRegistry, RunStalled
+from server.cohort import ServerLedger, select_cohort
+from server.collect import Collected, exchange, mean_of, modulus_bits_for
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_ROUNDS = 5
+LARGEST_REPLY_BYTES = 32 * 2**20  # of one node, unless a single release is larger
+
+
+@dataclass
+class Round:
+    """The round in progress."""
+
+    number: int
+    query: Query
+    collected: Collected
+    request_bytes: int
+    started: float
+    asked_at: float = 0.0
+
+
+@dataclass
+class FederatedStrategy(Strategy):
+    """The rounds of one run.
+
+    Attributes:
+        config: of the run, its noise known.
+        spec: of the data set.
+        experiment_id: part of every release's key; a resumed run keeps it.
+        server: server half of the algorithm.
+        registry: the population, and each client's node.
+        ledger: the server's own count of releases.
+        first_round: 1, or the one after the checkpoint.
+        checkpoint_round: returns the newest round that the server could fall back to.
+        on_round: gets every round's report.
+        interrupted: True once the run shall end.
+    """
+
+    config: Config
+    spec: DataSpec
+    experiment_id: str
+    server: Server
+    registry: ClientRegistry
+    ledger: ServerLedger
+    first_round: int = 1
+    checkpoint_round: Callable[[], int] = lambda: 0
+    on_round: Callable[[RoundReport], None] = lambda report: None
+    interrupted: Callable[[], bool] = lambda: False
+    finished: bool = False
+    _round: Round | None = field(default=None, init=False)
+    _own_loop: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.seeds = SeedStream(self.config.shared.seed)
+        self.event = self.config.event(self.spec)
+        self._request(self.first_round, Query())  # settings that do not go together: before work
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Select the cohort, charge it on disk, and return a message for each of its nodes."""
+        shared, started = self.config.shared, time.monotonic()
+        if shared.trust == "secure-aggregation" and not self._own_loop:
+            raise ValueError(
+                "trust=secure-aggregation needs FederatedStrategy.start: Flower's own loop cannot "
+                "run it"
+            )
+        absent = self.registry.absent(shared.min_replies, shared.reply_timeout_seconds)
+        if absent is None:
+            return []
+        query = self.server.request(server_round)
+        request = self._request(server_round, query)
+        self.event = request.event
+        drawn = select_cohort(self.registry, server_round, shared, self.seeds, absent)
+        cohort = [client for client in drawn if not self.ledger.would_exceed(client, self.event)]
+        if len(cohort) < request.event.honest:
+            cohort = []  # too few for the promised noise: none is asked
+        sent = request.as_sent()
+        self.ledger.record(cohort, sent.key, sent.event)
+        nodes = self._by_node(cohort, request)
+        blob = request.encode()
+        self._round = Round(
+            server_round, query, Collected(sent, nodes), len(blob), started, time.monotonic()
+        )
+        # A request ends with its round: a device that returns later is not charged for nothing.
+        ttl = shared.reply_timeout_seconds
+        return [
+            Message(
+                RecordDict({RECORD: ConfigRecord({REQUEST: blob, CLIENTS: list(clients)})}),
+                node_id, TRAIN, ttl=ttl, group_id=group,
+            )
+            for (node_id, group), clients in nodes.items()
+        ]  # fmt: skip
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Sum the releases as they arrive, let the algorithm take its step, and report."""
+        step = self._aggregate(server_round, replies)
+        return None, MetricRecord(dict(step.metrics)) if step else None
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run from ``first_round`` to ``num_rounds``, then let the algorithm finish.
+
+        Ends early, with a line in the log, when interrupted, when no budget allows another release,
+        or when the algorithm has a reason to stop. Of the arguments only ``grid`` and
+        ``num_rounds`` are used: settings are in the config, evaluation is the caller's.
+
+        Raises:
+            RunStalled: round after round, too few clients answer; what is done stays saved.
+        """
+        self._own_loop = True
+        rounds_without_step = 0
+        for server_round in range(self.first_round, num_rounds + 1):
+            if self.interrupted() or self._exhausted(server_round):
+                break
+            messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
+            if self.interrupted():
+                break
+            patience = self.config.shared.reply_timeout_seconds
+            replies = exchange(grid, messages, patience, self.interrupted)
+            step = self._aggregate(server_round, replies)
+            if self.interrupted():
+                break
+            if messages:
+                rounds_without_step = 0 if step else rounds_without_step + 1
+            if rounds_without_step == PATIENCE_ROUNDS:
+                raise RunStalled(
+                    f"no step in the last {PATIENCE_ROUNDS} rounds: too few clients answered; the "
+                    "log says why the others did not"
+                )
+            if step and step.stop:
+                logger.info("stopped after round %d: %s", server_round, step.stop)
+                break
+        return Result()
+
+    def finish(self) -> Metrics:
+        """Let the algorithm finish, once a run."""
+        if self.finished:
+            return {}
+        self.finished = True
+        return self.server.finish()
+
+    def summary(self) -> None:
+        """Log what decides privacy."""
+        shared, event = self.config.shared, self.event
+        logger.info(
+            "%s: %d clients, cohort %d (%s), %d x %d numbers a release, clipping %s to %g, "
+            "noise-stddev %.6g%s, trust %s",
+            shared.algorithm, len(self.registry), shared.cohort_size, shared.sampling_method,
+            event.rows, event.numbers, event.bounded, event.clipping_bound, shared.noise_stddev,
+            f" (a share of {event.noise_stddev:.6g})" if event.honest > 1 else "", event.trust,
+        )  # fmt: skip
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask no client to evaluate: its answer would be a release without an account."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return nothing; see ``configure_evaluate``."""
+        return None
+
+    def _request(self, server_round: int, query: Query) -> Request:
+        """Return the round's request; ValueError if its bits do not suit its event."""
+        shared = self.config.shared
+        request = Request(
+            experiment_id=self.experiment_id,
+            server_round=server_round,
+            oldest_round=self.checkpoint_round() + 1,
+            algorithm=shared.algorithm,
+            event=self.config.event(self.spec, server_round),
+            tensors=query.tensors,
+            scalars=query.scalars,
+            uplink_bits=shared.uplink_bits,
+            modulus_bits=0,
+            unit_range=query.unit_range,
+            downlink_bits=shared.downlink_bits,
+        )
+        if shared.trust == "secure-aggregation":
+            bits = modulus_bits_for(request, shared.cohort_size)
+            if bits > 31:
+                raise ValueError(
+                    f"noise-stddev={shared.noise_stddev:g} is too small for a sum of "
+                    f"cohort-size={shared.cohort_size} releases in 31 bits; use more noise"
+                )
+            request = replace(request, modulus_bits=bits)
+        release_bytes(request)
+        return request
+
+    def _by_node(self, cohort: list[str], request: Request) -> dict[tuple[int, str], list[str]]:
+        """Return the cohort by node and message group, so that no reply is too large."""
+        most = max(1, LARGEST_REPLY_BYTES // release_bytes(request))
+        nodes: dict[int, list[str]] = {}
+        for client_id in cohort:
+            nodes.setdefault(self.registry.node_id(client_id), []).append(client_id)
+        return {
+            (node_id, f"{request.server_round}/{first}"): clients[first : first + most]
+            for node_id, clients in nodes.items()
+            for first in range(0, len(clients), most)
+        }
+
+    def _aggregate(self, server_round: int, replies: Iterable[Message]) -> Step | None:
+        current = self._round
+        if current is None or current.number != server_round:
+            return None
+        collected, shared = current.collected, self.config.shared
+        collected.add(replies)
+        waited_seconds = time.monotonic() - current.asked_at
+        if self.interrupted():
+            return None
+        mean = None
+        if collected.received >= shared.min_replies:
+            noise = self.seeds.generator("noise", server_round)
+            mean = mean_of(
+                collected,
+                shared.cohort_size,
+                lambda: named_noise_source(shared.noise_source, noise),
+            )
+        step = self.server.step(server_round, current.query, mean) if mean else None
+        self._round = None
+        self.on_round(self._report(current, step, waited_seconds))
+        return step
+
+    def _report(self, current: Round, step: Step | None, waited_seconds: float) -> RoundReport:
+        collected = current.collected
+        cohort = [client for clients in collected.asked.values() for client in clients]
+        downlink = current.request_bytes
+        uplink = sum(collected.uplink.values())
+        return RoundReport(
+            server_round=current.number,
+            asked=len(cohort),
+            received=collected.received,
+            failed=collected.failed,
+            malformed=collected.malformed,
+            missing=collected.missing,
+            stepped=step is not None,
+            downlink_bytes=downlink * len(cohort),
+            uplink_bytes=uplink,
+            bytes_by_client={c: [downlink, collected.uplink.get(c, 0)] for c in cohort},
+            epsilon_server_bound=self.ledger.max_epsilon,
+            metrics=dict(step.metrics) if step else {},
+            round_seconds=time.monotonic() - current.started,
+            waited_seconds=waited_seconds,
+        )
+
+    def _exhausted(self, server_round: int) -> bool:
+        if not self.ledger.all_exhausted(self.registry, self.event):
+            return False
+        shared = self.config.shared
+        logger.warning(
+            "stopped before round %d: another release would take every user past max-epsilon=%g or "
+            "max-participations=%d", server_round, shared.max_epsilon, shared.max_participations,
+        )  # fmt: skip
+        return True
