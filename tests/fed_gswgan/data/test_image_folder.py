@@ -1,7 +1,70 @@
+import h5py
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from fed_gswgan.data.image_folder import open_image_folder
+from fed_gswgan.data.image_folder import open_image_folder, read_ink, read_own_images
+
+
+def save(path, image):
+    image.save(path)
+    return path
+
+
+def drawing(size=(28, 28), paper="white", ink="black", box=(8, 8, 19, 19), mode="L"):
+    image = Image.new(mode, size, paper)
+    ImageDraw.Draw(image).rectangle(box, fill=ink)
+    return image
+
+
+def test_a_larger_image_is_made_smaller_and_keeps_its_proportions(tmp_path):
+    image = drawing(size=(280, 140), box=(100, 30, 179, 109))
+    ink = read_ink(save(tmp_path / "a.png", image))[0] > 0.5
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (10, 17, 10, 17)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_dark_ink_becomes_one_and_light_paper_zero_in_every_mode(tmp_path, mode):
+    ink = read_ink(save(tmp_path / "a.png", drawing().convert(mode)))
+    assert (ink.shape, ink.dtype) == ((1, 28, 28), np.float32)
+    assert ink[0, 8:20, 8:20].min() == 1
+    assert ink.sum() == 12 * 12
+
+
+@pytest.mark.parametrize(
+    ("image", "ink"),
+    [
+        (drawing(paper=(0, 0, 0, 0), ink=(0, 0, 0, 255), mode="RGBA"), 12 * 12),
+        (drawing(box=(0, 10, 27, 15)), 28 * 6),
+    ],
+    ids=["transparent paper", "ink across the border"],
+)
+def test_neither_transparency_nor_ink_at_the_border_is_dark_paper(tmp_path, image, ink):
+    assert read_ink(save(tmp_path / "a.png", image)).sum() == ink
+
+
+@pytest.mark.parametrize(
+    ("image", "rule"),
+    [
+        (drawing(paper="black", ink="white"), "the border's median is 0 .*invert"),
+        (Image.fromarray(np.full((28, 28), 65535, dtype=np.uint16)), "must have 8 bits a pixel"),
+    ],
+)
+def test_dark_paper_and_16_bits_are_refused_by_name(tmp_path, image, rule):
+    with pytest.raises(ValueError, match=rf"a\.png: {rule}"):
+        read_ink(save(tmp_path / "a.png", image))
+
+
+def test_a_file_that_is_no_whole_image_is_refused_by_name(tmp_path):
+    path = save(tmp_path / "a.png", Image.effect_noise((64, 64), 50))
+    for content in (path.read_bytes()[:500], b"no image"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a\.png: must be a PNG image"):
+            read_ink(path)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        read_ink(tmp_path / "gone.png")
+
 
 WRITERS = ["ada", "bob", "cleo", "dan"]
 
@@ -37,31 +100,12 @@ def test_a_shard_holds_a_writers_images_by_class(root):
     assert shard.images[:, 0, 14, 14].tolist() == pytest.approx([0.8, 1])
 
 
-def test_the_minimum_removes_writers(root):
-    with pytest.raises(ValueError, match="1 of 4 writers"):
-        open_image_folder(str(root), "all", 3)
-
-
-def test_hidden_files_and_files_beside_the_writers_are_not_looked_at(root):
+def test_hidden_files_and_files_beside_the_writers_are_ignored(root):
     (root / "README.txt").write_text("about")
     (root / ".git").mkdir()
     (root / "ada" / ".DS_Store").write_text("")
     (root / "ada" / "tick" / ".DS_Store").write_text("")
     assert len(open_image_folder(str(root), "all", 1).writer_ids) == 3
-
-
-def test_dark_paper_is_refused_with_the_file(root):
-    for writer in WRITERS:
-        add(root, writer, "tick", "dark.png", paper=0, ink=255)
-    source = open_image_folder(str(root), "all", 1)
-    with pytest.raises(ValueError, match=r"tick.dark\.png: .*invert"):
-        source.shard(source.writer_ids[0])
-
-
-def test_a_writer_without_images_is_refused_by_folder(root):
-    (root / "eve" / "tick").mkdir(parents=True)
-    with pytest.raises(ValueError, match="eve: a writer without images"):
-        open_image_folder(str(root), "all", 1)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +117,107 @@ def test_a_file_that_would_be_skipped_is_refused_by_name(root, place, rule):
         open_image_folder(str(root), "all", 1)
 
 
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="a folder for each writer"):
-        open_image_folder(str(tmp_path), "all", 1)
-
-
-def test_a_class_choice_is_refused(root):
+def test_folders_without_images_and_unfit_settings_are_refused(root, tmp_path_factory):
+    with pytest.raises(ValueError, match="1 of 4 writers"):
+        open_image_folder(str(root), "all", 3)
     with pytest.raises(ValueError, match="classes='digits' must be one of all"):
         open_image_folder(str(root), "digits", 1)
+    with pytest.raises(ValueError, match="a folder for each writer"):
+        open_image_folder(str(tmp_path_factory.mktemp("empty")), "all", 1)
+    (root / "eve" / "tick").mkdir(parents=True)
+    with pytest.raises(ValueError, match="eve: a writer without images"):
+        open_image_folder(str(root), "all", 1)
+
+
+NAMES = ("a", "b", "c")
+INK = np.zeros((6, 28, 28), np.uint8)
+INK[:, 10:20, 10:20] = 255
+INK[3, 12, 12] = 51
+LABELS = np.array([0, 1, 2, 0, 1, 2])
+
+
+def as_shares(shape):
+    return INK.reshape(shape).astype(np.float32) / np.float32(255)
+
+
+def npz(path, **arrays):
+    np.savez(path / "own.npz", **arrays)
+    return path / "own.npz"
+
+
+def hdf5(path, suffix=".h5", **arrays):
+    with h5py.File(path / f"own{suffix}", "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return path / f"own{suffix}"
+
+
+def png_folder(path, names="aabbcc"):
+    for number, name in enumerate(names):
+        (path / "own" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - INK[number]).save(path / "own" / name / f"{number}.png")
+    return path / "own"
+
+
+@pytest.mark.parametrize("write", [npz, hdf5])
+@pytest.mark.parametrize("shape", [(6, 28, 28), (6, 1, 28, 28), (6, 784)])
+@pytest.mark.parametrize("kind", ["u1", "f4", "f8"])
+def test_a_file_of_bytes_or_shares_in_any_usual_shape_is_read(tmp_path, write, shape, kind):
+    pixels = INK.reshape(shape) if kind == "u1" else as_shares(shape).astype(kind)
+    found = read_own_images(write(tmp_path, images=pixels, labels=LABELS.astype("u1")), NAMES)
+    assert (found.images.dtype, found.labels.dtype) == (np.float32, np.int64)
+    assert found.images.tobytes() == as_shares((6, 1, 28, 28)).tobytes()
+    assert found.labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5"])
+@pytest.mark.parametrize("shape", [(6, 28, 28), (6, 784), (6, 1, 28, 28)])
+def test_pixels_of_hdf5_are_paper_and_not_ink(tmp_path, suffix, shape):
+    found = read_own_images(
+        hdf5(tmp_path, suffix, pixels=1 - as_shares(shape), labels=LABELS), NAMES
+    )
+    assert found.images == pytest.approx(as_shares((6, 1, 28, 28)), abs=1e-6)
+
+
+def test_a_folder_of_classes_has_the_labels_of_the_run(tmp_path):
+    found = read_own_images(png_folder(tmp_path, "ccaacc"), ("a", "b", "c"))
+    assert found.labels.tolist() == [0, 0, 2, 2, 2, 2]
+    assert found.images.max() == 1
+    assert found.images[..., :9, :].max() == 0
+
+
+WRONG = {
+    "labels is missing": lambda p: npz(p, images=INK),
+    "images is missing": lambda p: npz(p, pixels=INK, labels=LABELS),
+    "must hold images and labels; images is missing": lambda p: hdf5(p, labels=LABELS),
+    "must be .N, 28, 28.": lambda p: npz(p, images=INK[:, :14], labels=LABELS),
+    "must be bytes or numbers in": lambda p: npz(p, images=INK.astype("i8"), labels=LABELS),
+    "pixels must lie in .0, 1.": lambda p: npz(p, images=INK.astype("f4"), labels=LABELS),
+    "labels must be whole numbers": lambda p: npz(p, images=INK, labels=LABELS.astype("f4")),
+    "labels .N,., not": lambda p: npz(p, images=INK, labels=LABELS[:5]),
+    "no image": lambda p: npz(p, images=INK[:0], labels=LABELS[:0]),
+    "label 3 must be 0 .. 2": lambda p: npz(p, images=INK, labels=LABELS + 1),
+    "label -1 must be": lambda p: npz(p, images=INK, labels=LABELS - 1),
+    "paper must be 0 and ink 1": lambda p: npz(p, images=255 - INK, labels=LABELS),
+    "paper must be 0 and": lambda p: hdf5(p, pixels=as_shares((6, 784)), labels=LABELS),
+    "pixels: pixels must lie in": lambda p: hdf5(p, pixels=INK, labels=LABELS),
+    "must be an NPZ file of numbers": lambda p: npz(p, images=np.array([{}]), labels=LABELS),
+    "must be named as one of the classes": lambda p: png_folder(p, "aabbcd"),
+    "must be a folder of CLASS": lambda p: png_folder(p) / "a" / "0.png",
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_own_images_not_as_described_are_refused_with_the_rule(tmp_path, said):
+    with pytest.raises(ValueError, match=said) as refused:
+        read_own_images(WRONG[said](tmp_path), NAMES)
+    assert str(tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["own.npz", "own.h5", "own.txt"])
+def test_a_file_of_another_kind_is_refused_and_a_missing_one_named(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=name):
+        read_own_images(tmp_path / name, NAMES)
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(ValueError, match=f"{name}: must be an? "):
+        read_own_images(tmp_path / name, NAMES)

@@ -54,26 +54,18 @@ def test_the_minimum_removes_writers(folder):
         QmnistSource(str(folder), "all", 4)
 
 
-def test_a_missing_file_is_named(folder):
+def test_wrong_settings_and_files_are_refused_by_name(folder):
+    with pytest.raises(ValueError, match="classes='letters'"):
+        QmnistSource(str(folder), "letters", 1)
+    write_part(folder / "QMNIST" / "raw", "train", [(10, 1)])
+    with pytest.raises(ValueError, match="qmnist-train-labels-idx2-int: label 10"):
+        QmnistSource(str(folder), "all", 1)
     (folder / "QMNIST" / "raw" / "qmnist-test-labels-idx2-int").unlink()
     with pytest.raises(FileNotFoundError, match="qmnist-test-labels-idx2-int: no such file"):
         QmnistSource(str(folder), "all", 1)
 
 
-def test_a_label_out_of_range_is_refused_with_the_file(folder):
-    write_part(folder / "QMNIST" / "raw", "train", [(10, 1)])
-    with pytest.raises(ValueError, match="qmnist-train-labels-idx2-int: label 10"):
-        QmnistSource(str(folder), "all", 1)
-
-
-def test_letters_are_refused(folder):
-    with pytest.raises(ValueError, match="classes='letters'"):
-        QmnistSource(str(folder), "letters", 1)
-
-
-def test_without_any_folder_the_cache_is_used_and_a_failed_download_says_what_to_set(
-    monkeypatch, tmp_path, folder
-):
+def test_the_cache_is_used_and_a_failed_download_says_what_to_set(monkeypatch, tmp_path, folder):
     from fed_gswgan.data import qmnist
 
     def refuse(*_args, **_settings):
@@ -88,16 +80,16 @@ def test_without_any_folder_the_cache_is_used_and_a_failed_download_says_what_to
         QmnistSource("", "all", 1)
 
 
-def test_real_qmnist_has_539_clients_and_297_other_held_out_writers(real_data):
-    source = QmnistSource(real_data, "all", 1)
+def test_real_qmnist_has_539_clients_and_297_other_held_out_writers(fed_gswgan_data):
+    source = QmnistSource(str(fed_gswgan_data), "all", 1)
     assert len(source.writer_ids) == 539
     assert len(source.held_out_writers) == 297
     assert not set(source.writer_ids) & set(source.held_out_writers)
     assert source.held_out().images.shape == (10_000, 1, 28, 28)
 
 
-def test_real_qmnist_shards_hold_all_digits_ink_on_paper(real_data):
-    source = QmnistSource(real_data, "all", 1)
+def test_real_qmnist_shards_hold_all_digits_ink_on_paper(fed_gswgan_data):
+    source = QmnistSource(str(fed_gswgan_data), "all", 1)
     total = 0
     for writer in source.writer_ids:
         shard = source.shard(writer)

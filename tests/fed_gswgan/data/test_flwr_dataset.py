@@ -57,12 +57,9 @@ def test_the_minimum_counts_the_chosen_classes():
         source_of_rows(table(), "digits", 2)
 
 
-def test_a_character_out_of_range_is_refused_with_the_writer():
+def test_wrong_content_is_refused_with_the_writer():
     with pytest.raises(ValueError, match=r"writer_id=f0000_10: label 62 must be 0\.\.61"):
         source_of_rows(Table([row(WRITERS[0], 62), row(WRITERS[1], 0)]), "all", 1)
-
-
-def test_an_image_of_another_size_is_refused_with_the_writer():
     source = source_of_rows(Table([row(w, 0, size=(32, 28)) for w in WRITERS]), "all", 1)
     with pytest.raises(ValueError, match=r"images must be 28x28, not \[\(28, 32\)\]"):
         source.shard(source.writer_ids[0])

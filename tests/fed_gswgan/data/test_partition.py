@@ -7,10 +7,6 @@ from fed_gswgan.data.partition import Partitions, load_partition, partition_writ
 WRITERS = tuple("abcdefghij")
 
 
-def test_by_default_one_writer_is_one_client():
-    assert partition_writers(WRITERS, 1, 0) == tuple((writer,) for writer in WRITERS)
-
-
 @pytest.mark.parametrize("writers_per_client", range(1, 11))
 def test_every_writer_goes_to_one_client_and_sizes_differ_by_one_at_most(writers_per_client):
     partitions = partition_writers(WRITERS, writers_per_client, 0)
@@ -21,17 +17,10 @@ def test_every_writer_goes_to_one_client_and_sizes_differ_by_one_at_most(writers
     assert len(partitions) == -(-10 // writers_per_client)
 
 
-def test_writers_are_dealt_like_cards():
-    assert partition_writers(WRITERS, 4, 0) == (
-        ("a", "d", "g", "j"),
-        ("b", "e", "h"),
-        ("c", "f", "i"),
-    )
-
-
-def test_max_clients_keeps_the_first_clients_as_they_are():
-    assert partition_writers(WRITERS, 4, 2) == partition_writers(WRITERS, 4, 0)[:2]
-    assert partition_writers(WRITERS, 4, 99) == partition_writers(WRITERS, 4, 0)
+def test_writers_are_dealt_like_cards_and_max_clients_keeps_the_first():
+    dealt = (("a", "d", "g", "j"), ("b", "e", "h"), ("c", "f", "i"))
+    assert partition_writers(WRITERS, 4, 0) == partition_writers(WRITERS, 4, 99) == dealt
+    assert partition_writers(WRITERS, 4, 2) == dealt[:2]
 
 
 @pytest.mark.parametrize(
@@ -43,23 +32,20 @@ def test_max_clients_keeps_the_first_clients_as_they_are():
         (WRITERS, 1, -1, "max-clients=-1 must be a whole number >= 0"),
     ],
 )
-def test_settings_that_fit_nobody_are_refused(writers, per_client, clients, rule):
+def test_settings_without_a_client_are_refused(writers, per_client, clients, rule):
     with pytest.raises(ValueError, match=rule):
         partition_writers(writers, per_client, clients)
 
 
-def test_a_clients_shard_is_the_sum_of_its_writers():
+def test_a_clients_images_are_those_of_its_writers():
     source = DigitsSource("all", 1)
     shard = load_partition(source, ("block-03", "block-01"))
     parts = [source.shard("block-03"), source.shard("block-01")]
     assert shard.writer_ids == ("block-03", "block-01")
     assert np.array_equal(shard.images, np.concatenate([part.images for part in parts]))
     assert np.array_equal(shard.labels, np.concatenate([part.labels for part in parts]))
-
-
-def test_an_empty_partition_is_refused():
     with pytest.raises(ValueError, match="at least one shard"):
-        load_partition(DigitsSource("all", 1), ())
+        load_partition(source, ())
 
 
 SHARDS = (("a", "b"), ("c",), ("d",))
@@ -72,19 +58,14 @@ def test_by_default_the_users_of_a_client_are_the_writers_of_its_shard():
     assert [partitions.writers(i) for i in range(3)] == list(SHARDS)
 
 
-def test_virtual_clients_are_dealt_the_shards_in_turn_and_have_users_of_their_own():
+def test_virtual_clients_share_the_shards_and_have_users_of_their_own():
     partitions = Partitions(SHARDS, virtual_clients=5)
     assert [partitions.writers(i) for i in range(5)] == [*SHARDS, *SHARDS[:2]]
     assert [partitions.users(i) for i in range(5)] == [
         ("a/0", "b/0"), ("c/0",), ("d/0",), ("a/1", "b/1"), ("c/1",),
     ]  # fmt: skip
-    assert partitions.shared
-
-
-def test_nobody_is_a_user_of_two_virtual_clients_whatever_the_writers_are_called():
-    partitions = Partitions((("a",), ("a/0",), ("a/1",), ("a/1/0",)), virtual_clients=20)
-    users = [user for i in range(20) for user in partitions.users(i)]
-    assert len(set(users)) == 20
+    names = Partitions((("a",), ("a/0",), ("a/1",), ("a/1/0",)), virtual_clients=20)
+    assert len({user for i in range(20) for user in names.users(i)}) == 20
 
 
 @pytest.mark.parametrize("clients", [1, 2, 3, 4, 5, 100])
