@@ -90,13 +90,12 @@ class Guard:
             reserved = ledger.reserve(users, request.key, charge, self.policy, self.seeded)
             todo = [views[client_id] for client_id in reserved.todo]
             for view in todo:
-                if (state := ledger.state_before(view.client_id, request.key)) is not None:
-                    view.state = load(state)
+                view.state = self._state_of(ledger.state_before(view.client_id, request.key))
             answers = []
-            for view, update in zip(todo, self._compute(request, todo), strict=True):
+            for view, (update, state) in zip(todo, self._compute(request, todo), strict=True):
                 noise = self.noise(view.client_id, request.server_round)
                 steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
-                answers.append((view.client_id, steps, _bytes_of(update.state)))
+                answers.append((view.client_id, steps, state))
             self._store(ledger, request, answers)
         return self._encode(request, views, reserved, {name: s for name, s, _ in answers})
 
@@ -122,8 +121,18 @@ class Guard:
             raise MalformedInput(str(error)) from error
         return charge
 
-    def _compute(self, request: Request, clients: Sequence[ClientView]) -> Iterator[Update]:
-        """Yield each client's update; zeros and the old state where computing fails."""
+    def _state_of(self, kept: bytes | None) -> State | None:
+        """Return a state that was kept; None for a damaged one, so that its client begins anew."""
+        try:
+            return None if kept is None else load(kept)
+        except Exception:
+            self._note_failure()
+            return None
+
+    def _compute(
+        self, request: Request, clients: Sequence[ClientView]
+    ) -> Iterator[tuple[Update, bytes | None]]:
+        """Yield each client's update and state; zeros and the old state where computing fails."""
         event = request.event
         zeros = Update(np.zeros((event.rows, event.numbers)), np.zeros(event.extra))
         together = getattr(self.client, "updates", None)
@@ -139,13 +148,14 @@ class Guard:
                 update = found[position] if found else self.client.update(request, client)
                 if isinstance(update, Exception):
                     raise update
-                shapes = update.rows_RN.shape, update.extra_E.shape
-                if shapes != (zeros.rows_RN.shape, zeros.extra_E.shape):
-                    raise ValueError(f"an update of shapes {shapes}")
-                yield update
+                for found_array, zero in zip(update[:2], zeros[:2], strict=True):
+                    if found_array.shape != zero.shape or found_array.dtype.kind != "f":
+                        raise ValueError(f"update of {found_array.dtype} {found_array.shape}")
+                made = update, _bytes_of(update.state)
             except Exception:
                 self._note_failure()
-                yield zeros
+                made = zeros, None
+            yield made
 
     def _store(
         self,

@@ -71,7 +71,7 @@ def serve(
         OSError, ValueError: the socket cannot be made.
     """
     check_path(path)
-    held = FileLock(lock)
+    held = FileLock(lock, mode=0o600)  # an account that may read it can hold it
     try:
         held.acquire(timeout=0)
     except Timeout as error:

@@ -138,7 +138,7 @@ class Ledger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder, self._owners, self._durable, self._clock = folder, owners, durable, clock
-        self._lock = FileLock(folder / LOCK)
+        self._lock = FileLock(folder / LOCK, mode=0o600)
         self._last_number, self._last_hash = 0, ""
 
     @staticmethod
