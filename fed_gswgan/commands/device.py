@@ -43,15 +43,20 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a device's folder, with an empty ledger, once."""
-    from fed_gswgan.device.folder import DeviceSettings, create_device, device_share, socket_path
+    from fed_gswgan.device.folder import (
+        CLASS_SETS,
+        DeviceSettings,
+        create_device,
+        device_share,
+        socket_path,
+    )
 
     run_config = tomllib.loads(settings.read_text()) if settings else {}
-    named = classes in ("digits", "letters", "all", "merged")
     made = DeviceSettings.from_table(
         {
             "client-id": client_id,
             "data": str(data.absolute()),
-            "classes": classes if named else tuple(classes.split(",")),
+            "classes": classes if classes in CLASS_SETS else tuple(classes.split(",")),
             "training": device_share(run_config),
             "socket": str(socket.absolute()) if socket else "",
         }

@@ -29,6 +29,7 @@ from fed_gswgan.settings import Settings, Value, check_keys, toml_value
 
 SETTINGS, POLICY, SOCKET = "device.toml", "policy.toml", "guard.sock"
 FOLDER_MODE = 0o710
+CLASS_SETS = ("digits", "letters", "all", "merged")  # of EMNIST
 ALGORITHM_KEYS = ("algorithm", "algorithm-settings")
 
 # What an owner who names no policy starts from; the budget is small on purpose.
@@ -62,6 +63,9 @@ class DeviceSettings(Settings):
                 not Path(path).is_absolute() and (path or name == "data")
             ):
                 raise ValueError(f"{name}={path!r} must be an absolute path that can be printed")
+        if isinstance(self.classes, str) and self.classes not in CLASS_SETS:
+            sets = ", ".join(CLASS_SETS)
+            raise ValueError(f"classes={self.classes!r} must be {sets}, or a list of names")
         names = self.class_names
         if not names or len(set(names)) < len(names) or len(names) > 256:
             raise ValueError(f"classes={list(names)} must be 1 .. 256 names, each given once")

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.client.hostile_client_app import require_sanitized
+from tests.client.test_hostile_bundle import CODES, UNPICKLED
 
 from deploy.app_folder import copy_app
 from deploy.chaos import SETTINGS, answered
@@ -12,8 +14,6 @@ from deploy.devices import make_devices
 from deploy.federation import Security, running
 from deploy.keep_running import keep_running
 from fed_gswgan.reporting.round_log import read_rounds
-from tests.client.hostile_client_app import require_sanitized
-from tests.client.test_hostile_bundle import CODES, UNPICKLED
 
 TESTS = Path(__file__).parents[1]
 NAMES = ["device-0", "device-1"]

@@ -1,0 +1,275 @@
+import importlib.metadata
+import os
+import secrets
+import shutil
+import socket
+import sqlite3
+import ssl
+import threading
+import time
+import tomllib
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy.certificates import make_certificates
+from fed_gswgan.algorithms import gs_wgan
+from fed_gswgan.device import doctor
+from fed_gswgan.device.doctor import (
+    BUILD_YEAR,
+    TESTED,
+    check_device,
+    check_server_certificate,
+    try_training,
+)
+from fed_gswgan.device.folder import open_device, read_settings
+from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES
+from fed_gswgan.privacy.noise import SecureNoise
+
+ROOT = Path(__file__).parents[3]
+NAMES = {
+    "settings", "policy", "folder", "data", "ledger", "clock", "randomness", "mechanism",
+    "training", "versions",
+}  # fmt: skip
+DAY = 86400.0
+
+
+def failing(folder, certificates=None, clock=time.time, server=""):
+    found = check_device(folder, certificates, clock, server)
+    return {finding.name: finding.said for finding in found if finding.said}
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def test_a_device_as_it_was_made_misses_nothing(make_device):
+    folder = make_device()
+    before = files(folder)
+    assert {finding.name for finding in check_device(folder, None)} == NAMES
+    assert failing(folder) == {}  # what the first check left behind is no finding
+    assert files(folder) == before
+
+
+def edit(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def change_a_line(folder):
+    open_device(folder)
+    with sqlite3.connect(folder / LEDGER) as ledger:
+        ledger.execute("UPDATE header SET owners = 'another'")
+
+
+OF_THE_SETTINGS = {"settings", "data", "ledger", "clock", "training"}
+DAMAGE = {
+    "no settings": (OF_THE_SETTINGS, lambda f: (f / "device.toml").unlink()),
+    "settings that are none": (OF_THE_SETTINGS, edit("device.toml", "[")),
+    "classes that are none": (
+        OF_THE_SETTINGS, edit("device.toml", 'client-id="a"\ndata="/x"\nclasses="some"'),
+    ),
+    "no policy": ({"policy"}, lambda f: (f / "policy.toml").unlink()),
+    "a policy without a budget": ({"policy"}, edit("policy.toml", "max-rows = 3\n")),
+    "a policy with another limit": ({"policy"}, edit("policy.toml", "max-epsilon=1\nx=1\n")),
+    "no data": ({"data"}, lambda f: (f.parent / "digits.npz").unlink()),
+    "data that is none": ({"data"}, lambda f: (f.parent / "digits.npz").write_bytes(b"x")),
+    "data for everybody": ({"data"}, lambda f: (f.parent / "digits.npz").chmod(0o644)),
+    "a folder for everybody": ({"folder"}, lambda f: f.chmod(0o755)),
+    "a folder that the group writes to": ({"folder"}, lambda f: f.chmod(0o770)),
+    "a ledger for everybody": ({"folder"}, lambda f: (f / LEDGER).chmod(0o644)),
+    "replies for the group": ({"folder"}, lambda f: (f / REPLIES).chmod(0o640)),
+    "no ledger": ({"ledger", "clock"}, lambda f: (f / LEDGER).unlink()),
+    "no head": ({"ledger", "clock"}, lambda f: (f / HEAD).unlink()),
+    "no replies": ({"ledger", "clock"}, lambda f: (f / REPLIES).unlink()),
+    "no database": ({"ledger", "clock"}, edit(LEDGER, "{}\n")),
+    "a ledger of other users": ({"ledger", "clock"}, change_a_line),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_wrong_is_found_by_name_and_the_rest_is_checked(make_device, name):
+    expected, damage = DAMAGE[name]
+    folder = make_device()
+    damage(folder)
+    found = failing(folder)
+    assert set(found) == expected
+    assert all(said.isprintable() for said in found.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_file_of_another_account_is_found(make_device):
+    folder = make_device()
+    os.chown(folder / LEDGER, 65534, 65534)
+    assert "belongs to another account" in failing(folder)["folder"]
+
+
+def test_a_clock_before_the_build_or_the_newest_entry_is_found(make_device, first_request):
+    folder = make_device()
+    long_ago = datetime(BUILD_YEAR - 1, 12, 31, tzinfo=UTC).timestamp()
+    assert "set it (timedatectl" in failing(folder, clock=lambda: long_ago)["clock"]
+    assert open_device(folder).answer(first_request().encode())[:1] == b"\0"
+    assert failing(folder) == {}
+    found = failing(folder, clock=lambda: time.time() - DAY)
+    assert "the ledger's newest entry is of" in found["clock"]
+
+
+def test_a_ledger_whose_line_was_changed_is_found(make_device, first_request):
+    folder = make_device()
+    for server_round in (1, 2):
+        open_device(folder).answer(first_request(server_round).encode())
+    with sqlite3.connect(folder / LEDGER) as ledger:
+        ledger.execute("UPDATE lines SET unix_seconds = 0 WHERE number = 1")
+    assert "line 1 was changed" in failing(folder)["ledger"]
+
+
+def no_bytes(count):
+    raise OSError("no entropy")
+
+
+def no_noise(self, numbers, stddev, step):
+    return np.rint(numbers / step).astype(np.int64)
+
+
+def no_gradient(*_):
+    raise MemoryError("too little")
+
+
+@pytest.mark.parametrize(
+    ("at", "name", "broken", "expected"),
+    [
+        (secrets, "token_bytes", no_bytes, {"randomness", "mechanism"}),
+        (SecureNoise, "draw", no_noise, {"mechanism"}),
+        (gs_wgan, "sample_gradient", no_gradient, {"training"}),
+    ],
+)
+def test_a_machine_that_cannot_answer_is_found(
+    make_device, monkeypatch, at, name, broken, expected
+):
+    folder = make_device()
+    monkeypatch.setattr(at, name, broken)
+    found = failing(folder)
+    assert set(found) == expected
+    if expected == {"training"}:
+        assert "cannot be computed on this machine: MemoryError: too little" in found["training"]
+
+
+@pytest.mark.parametrize("algorithm", ["gs-wgan", "fedavg-gan"])
+def test_training_is_tried_for_each_algorithm(make_device, training, algorithm, monkeypatch):
+    settings = read_settings(
+        make_device(training=training | {"algorithm": algorithm, "critic-steps": 500})
+        / "device.toml"
+    )
+    config = settings.config()
+    steps, update = [], config.algorithm.Client.update
+    monkeypatch.setattr(
+        config.algorithm.Client,
+        "update",
+        lambda self, *asked: steps.append(self._settings.critic_steps) or update(self, *asked),
+    )
+    try_training(config, settings.spec)
+    assert steps == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "good"),
+    [
+        ("flwr", "1.39.7", True), ("flwr", "1.40.0", False), ("flwr", "1.38.0", False),
+        ("torch", "2.15.0+cpu", True), ("torch", "3.0.0", False), ("fed-gswgan", "0.1.1", False),
+        ("torch", None, False),
+    ],
+)  # fmt: skip
+def test_other_versions_than_the_tested_are_found(monkeypatch, name, version, good):
+    def found(asked):
+        if asked == name and version is None:
+            raise importlib.metadata.PackageNotFoundError(asked)
+        return version if asked == name else TESTED[asked][0]
+
+    monkeypatch.setattr(doctor, "version", found)
+    said = failing(ROOT).get("versions", "")
+    assert (said == "") is good
+    assert good or (name in said and "pip install" in said)
+
+
+def test_the_tested_versions_are_those_of_this_checkout():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    assert {name: tested for name, (tested, _) in TESTED.items()} == {
+        "fed-gswgan": project["version"], "flwr": pinned["flwr"], "torch": pinned["torch"],
+    }  # fmt: skip
+
+
+class TestCertificates:
+    @pytest.fixture(scope="class")
+    def certificates(self, tmp_path_factory):
+        return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+    @pytest.fixture
+    def server(self, certificates):
+        """A TLS server on loopback that shakes hands and hangs up."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.certificate, certificates.key)
+        with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+
+            def answer():
+                while True:
+                    try:
+                        connection, _ = listening.accept()
+                    except OSError:
+                        return
+                    try:
+                        context.wrap_socket(connection, server_side=True).close()
+                    except OSError:
+                        connection.close()
+
+            threading.Thread(target=answer, daemon=True).start()
+            yield listening.getsockname()[1]
+            listening.shutdown(socket.SHUT_RDWR)
+
+    def test_certificates_are_read_and_their_days_looked_at(self, certificates, tmp_path):
+        def said(path, days=0.0):
+            return failing(ROOT, path, lambda: time.time() + days * DAY).get("certificate", "")
+
+        good = tmp_path / "good.pem"
+        shutil.copy(certificates.authority, good)
+        assert said(good) == ""
+        for days in (-10, 365 * 30):
+            assert "is valid from" in said(good, days)
+        good.write_text("-----BEGIN")
+        assert "must hold certificates" in said(good)
+        assert "No such file" in said(tmp_path / "missing.pem")
+
+    def test_only_the_server_that_the_device_was_told_of_is_trusted(
+        self, server, certificates, tmp_path, monkeypatch
+    ):
+        address = f"127.0.0.1:{server}"
+        check_server_certificate(address, certificates.authority)
+        assert "server" not in failing(ROOT, certificates.authority, server=address)
+        other = make_certificates(tmp_path).authority
+        assert (
+            f"{address}: its certificate is not to be"
+            in failing(ROOT, other, server=address)["server"]
+        )
+        create = socket.create_connection
+        monkeypatch.setattr(
+            socket, "create_connection", lambda at, s: create(("127.0.0.1", at[1]), s)
+        )
+        with pytest.raises(ValueError, match="not to be trusted"):
+            check_server_certificate(f"other.example:{server}", certificates.authority)
+
+    def test_a_server_that_is_not_there_or_speaks_no_tls_is_named(self, certificates):
+        with closing(socket.create_server(("127.0.0.1", 0))) as mute:
+            port = mute.getsockname()[1]
+            threading.Thread(target=lambda: mute.accept()[0].close(), daemon=True).start()
+            with pytest.raises(ValueError, match=rf"127.0.0.1:{port}: no answer over TLS"):
+                check_server_certificate(f"127.0.0.1:{port}", certificates.authority)
+        with pytest.raises(ValueError, match="is it up, and reachable"):
+            check_server_certificate(f"127.0.0.1:{port}", certificates.authority)
+
+    @pytest.mark.parametrize("server", ["server.example", ":9092", "server.example:x", "9092"])
+    def test_an_address_without_a_port_is_refused(self, server, certificates):
+        with pytest.raises(ValueError, match=f"server={server} must be HOST:PORT"):
+            check_server_certificate(server, certificates.authority)
