@@ -3,14 +3,18 @@ import pytest
 import torch
 from torch import nn
 
-from fed_gswgan.critics.wgan_gp import critic_optimizer, sample_gradient, train_critic, warm_start
+from fed_gswgan.critics.wgan_gp import (
+    CriticSettings,
+    critic_optimizer,
+    sample_gradient,
+    train_critic,
+    warm_start,
+)
 from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import DataSpec, spec_of
 from fed_gswgan.models.registry import (
     CRITICS,
     GENERATORS,
-    AdamSettings,
-    CriticNetworkSettings,
     GeneratorSettings,
     build_critic,
     build_generator,
@@ -30,7 +34,7 @@ def generator_config(name):
 
 
 def critic_config(name):
-    return CriticNetworkSettings(critic=name, critic_width=4, critic_steps=2)
+    return CriticSettings(critic=name, critic_width=4, critic_steps=2)
 
 
 def build(name, seed=0, spec=SPEC):
@@ -108,8 +112,8 @@ def test_networks_train_and_sample_in_colour(generator_name, critic_name):
     critic = build(critic_name, spec=COLOUR_SPEC)
     generator = build(generator_name, spec=COLOUR_SPEC)
     before = to_state_vector(critic), to_state_vector(generator)
-    trainer = GeneratorTrainer(generator, generator_config(generator_name), AdamSettings())
-    optimizer = critic_optimizer(critic, config, AdamSettings())
+    trainer = GeneratorTrainer(generator, generator_config(generator_name))
+    optimizer = critic_optimizer(critic, config)
     latents, labels = torch.ones(4, 6), torch.tensor([0, 1, 0, 1])
     samples = trainer.samples(latents, labels)
     assert samples.shape == (4, 3, 32, 32)
@@ -126,11 +130,11 @@ def test_networks_train_and_sample_in_colour(generator_name, critic_name):
 
 @pytest.mark.parametrize("critic_name", CRITICS)
 def test_a_warm_start_draws_samples_in_the_shape_of_the_shard(critic_name):
-    config = CriticNetworkSettings(critic=critic_name, critic_width=4, warm_start_steps=1)
-    critic, adam = build(critic_name, spec=COLOUR_SPEC), AdamSettings()
+    config = CriticSettings(critic=critic_name, critic_width=4, warm_start_steps=1)
+    critic = build(critic_name, spec=COLOUR_SPEC)
     before, randomness = to_state_vector(critic), np.random.default_rng(0)
-    optimizer = critic_optimizer(critic, config, adam)
-    warm_start(critic, optimizer, COLOURS.shard("a"), 2, config, adam, randomness)
+    optimizer = critic_optimizer(critic, config)
+    warm_start(critic, optimizer, COLOURS.shard("a"), 2, config, randomness)
     assert not np.array_equal(to_state_vector(critic), before)
 
 
