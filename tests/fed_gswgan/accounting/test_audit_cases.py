@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +16,17 @@ from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, bound
 CASES = worst_cases()
 
 
+def clipped_message(message, event):
+    sized = replace(event, numbers=message[0].size)
+    return bound(message.reshape(len(message), -1), np.empty(0), sized).reshape(message.shape)
+
+
 def clipped_distance(case):
     """Distance of the two worlds after clipping, in units of the bound."""
 
     def clipped(messages):
         event = case.event
-        return np.array([clip(m, event.clipping, event.clipping_bound) for m in messages])
+        return np.array([clipped_message(m, event) for m in messages])
 
     difference = clipped(case.present) - clipped(case.changed)
     return np.linalg.norm(difference) / case.event.clipping_bound
@@ -31,14 +37,14 @@ def test_titles_are_unique():
 
 
 def test_every_setting_occurs():
-    settings = {(case.relation, case.event.clipping, case.event.samples) for case in CASES}
+    settings = {(case.relation, case.event.bounded, case.event.rows) for case in CASES}
     assert len(settings) == 2 * 2 * 2
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_worlds_are_neighbours_and_no_farther_apart_than_the_claim(case):
     for message in (*case.present, *case.changed):
-        assert message.shape == (case.event.samples, 1, 4, 4)
+        assert message.shape == (case.event.rows, 1, 4, 4)
         assert message.dtype == np.float32
     sensitivity = case.event.sensitivity(case.relation)
     assert clipped_distance(case) <= sensitivity * math.sqrt(len(case.present)) * (1 + 1e-6)

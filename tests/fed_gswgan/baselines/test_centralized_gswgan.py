@@ -3,12 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fed_gswgan.privacy.sanitizer import sanitize
 
 from fed_gswgan.accounting.trust import epsilon_of, published_epsilon
 from fed_gswgan.baselines.centralized_gswgan import train_centralized_gswgan
 from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
-from fed_gswgan.models.registry import CriticSettings, GeneratorSettings
+from fed_gswgan.critics.wgan_gp import CriticSettings
+from fed_gswgan.models.registry import GeneratorSettings
+from fed_gswgan.privacy.mechanism import privatize
 
 DELTA = 1e-5
 TINY = CentralizedGSWGANSettings(
@@ -20,6 +21,10 @@ TINY = CentralizedGSWGANSettings(
         critic_width=8, critic_state="snapshot", critic_steps=2, warm_start_steps=1
     ),
 )
+
+
+def in_state(critic_state):
+    return TINY.critic.model_copy(update={"critic_state": critic_state})
 
 
 @pytest.fixture
@@ -37,9 +42,7 @@ def samples_of(baseline) -> torch.Tensor:
 @pytest.mark.parametrize("critic_state", ["snapshot", "persistent"])
 @pytest.mark.parametrize("clipping", ["sample", "message"])
 def test_the_declared_releases_stay_within_the_epsilon_asked_for(train, critic_state, clipping):
-    settings = replace(
-        TINY, clipping=clipping, critic=replace(TINY.critic, critic_state=critic_state)
-    )
+    settings = replace(TINY, clipping=clipping, critic=in_state(critic_state))
     baseline = train(settings)
     assert 9.9 < epsilon_of(baseline.releases, DELTA) <= 10
     (release,) = baseline.releases
@@ -67,11 +70,11 @@ def test_same_seed_same_samples_and_another_seed_others(train):
 def test_every_gradient_that_steps_the_generator_was_sanitized(train, monkeypatch):
     rows = []
 
-    def recording(gradients_BCHW, event, noise_source):
-        rows.append((len(gradients_BCHW), event))
-        return sanitize(gradients_BCHW, event, noise_source)
+    def recording(rows_BP, extra, event, noise):
+        rows.append((len(rows_BP), event))
+        return privatize(rows_BP, extra, event, noise)
 
-    monkeypatch.setattr("fed_gswgan.baselines.centralized_gswgan.sanitize", recording)
+    monkeypatch.setattr("fed_gswgan.baselines.centralized_gswgan.privatize", recording)
     baseline = train(TINY)
     assert [count for count, _ in rows] == [TINY.batch_size] * TINY.steps
     noise_stddev = 2 * np.sqrt(TINY.batch_size) / baseline.releases[0].mu
@@ -83,12 +86,12 @@ def test_a_snapshot_forgets_and_a_persistent_critic_does_not(train, monkeypatch)
     for critic_state in ("snapshot", "persistent"):
         rows = private.setdefault(critic_state, [])
 
-        def recording(gradients_BCHW, event, noise_source, rows=rows):
-            rows.append(gradients_BCHW.copy())
-            return sanitize(gradients_BCHW, event, noise_source)
+        def recording(rows_BP, extra, event, noise, rows=rows):
+            rows.append(rows_BP.copy())
+            return privatize(rows_BP, extra, event, noise)
 
-        monkeypatch.setattr("fed_gswgan.baselines.centralized_gswgan.sanitize", recording)
-        train(replace(TINY, critic=replace(TINY.critic, critic_state=critic_state)), epsilon=1e6)
+        monkeypatch.setattr("fed_gswgan.baselines.centralized_gswgan.privatize", recording)
+        train(replace(TINY, critic=in_state(critic_state)), epsilon=1e6)
     # The first of the steps is the same; later ones meet critics that were, or were not, changed.
     assert np.array_equal(private["snapshot"][0], private["persistent"][0])
     assert not np.array_equal(private["snapshot"][-1], private["persistent"][-1])

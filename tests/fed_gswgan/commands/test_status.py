@@ -6,7 +6,7 @@ import pytest
 
 from fed_gswgan.cli import main
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, open_run_folder
-from tests.fed_gswgan.reporting.test_run_folder import config_in
+from tests.fed_gswgan.reporting.test_run_folder import SPEC, config_in
 
 
 def status(capsys, *arguments):
@@ -52,7 +52,7 @@ def test_a_stopped_run_is_not_healthy(stopped, capsys):
 
 
 def test_a_run_at_work_is_healthy_until_its_last_round_is_too_old(stopped, capsys):
-    with open_run_folder(config_in(stopped / "other")):
+    with open_run_folder(config_in(stopped / "other"), 4, SPEC):
         assert table(capsys, stopped / "other")[1]["state"] == "running"
         old = time.time() - 100
         os.utime(stopped / "other" / "run.json", (old, old))
@@ -61,7 +61,7 @@ def test_a_run_at_work_is_healthy_until_its_last_round_is_too_old(stopped, capsy
 
 
 def test_without_a_limit_the_time_out_and_a_minute_are_one(tmp_path, capsys):
-    with open_run_folder(config_in(tmp_path, reply_timeout_seconds=30.0)):
+    with open_run_folder(config_in(tmp_path, reply_timeout_seconds=30.0), 4, SPEC):
         for age, code in ((80, 0), (100, 1)):
             old = time.time() - age
             os.utime(tmp_path / "run.json", (old, old))

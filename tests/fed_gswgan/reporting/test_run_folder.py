@@ -5,12 +5,10 @@ import multiprocessing
 import threading
 
 import pytest
-from fed_gswgan.privacy.user_ledgers import UserLedgers
 
 from fed_gswgan.config import Config
-from fed_gswgan.privacy.refusals import LedgerUnavailable
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.reporting.run_folder import (
-    ASKED,
     RESUMABLE,
     SUMMARY,
     RunFolder,
@@ -21,6 +19,8 @@ from fed_gswgan.reporting.run_folder import (
     open_run_folder,
 )
 
+SPEC = DataSpec((1, 28, 28), 10)
+
 
 def config_in(folder, resume=False, **settings):
     table = {"output-dir": str(folder), "resume": resume, "seed": 5}
@@ -30,7 +30,7 @@ def config_in(folder, resume=False, **settings):
 
 def opened(config) -> RunFolder:
     """The folder of a run that is over again at once."""
-    with open_run_folder(config) as run:
+    with open_run_folder(config, 4, SPEC) as run:
         return run
 
 
@@ -58,7 +58,8 @@ def test_a_run_that_is_there_already_is_refused_and_left_as_it_is(tmp_path):
 
 def test_a_resumed_run_keeps_its_experiment_id(tmp_path):
     begun = opened(config_in(tmp_path))
-    assert opened(config_in(tmp_path, resume=True)) == begun
+    again = opened(config_in(tmp_path, resume=True))
+    assert (again.experiment_id, again.shards) == (begun.experiment_id, begun.shards)
 
 
 def test_a_run_whose_learning_rate_falls_towards_its_last_round_cannot_be_lengthened(tmp_path):
@@ -107,7 +108,7 @@ OTHER_RUN = {
     "seed": 6, "noise_stddev": 50.0, "clipping": "message", "clipping_bound": 2.0,
     "noise_source": "seeded", "batch_size": 16, "cohort_size": 3, "delta": 1e-6,
     "neighboring_relation": "zero-out", "generator_width": 8, "critic": "conv",
-    "uplink_codec": "uint8", "max_clients": 3, "dataset": "qmnist", "classes": "digits",
+    "uplink_bits": 8, "max_clients": 3, "dataset": "qmnist", "classes": "digits",
 }  # fmt: skip
 
 
@@ -125,7 +126,7 @@ def test_on_resuming_nothing_else_may_change_and_the_refusal_names_both_values(t
 
 
 def test_while_a_run_is_open_nobody_else_in_this_process_gets_it(tmp_path):
-    with open_run_folder(config_in(tmp_path)):
+    with open_run_folder(config_in(tmp_path), 4, SPEC):
         before = (tmp_path / "run.json").read_bytes()
         with pytest.raises(BlockingIOError, match=f"output-dir={tmp_path}: another process"):
             opened(config_in(tmp_path, resume=True))
@@ -157,20 +158,9 @@ def test_a_run_in_another_process_is_not_to_be_had_until_that_is_over(tmp_path):
 
 
 def test_a_run_that_failed_lets_go_of_its_folder(tmp_path):
-    with pytest.raises(OSError, match="disk full"), open_run_folder(config_in(tmp_path)):
+    with pytest.raises(OSError, match="disk full"), open_run_folder(config_in(tmp_path), 4, SPEC):
         raise OSError("disk full")
     opened(config_in(tmp_path, resume=True))
-
-
-def test_a_new_run_starts_with_a_count_of_nobody_that_is_not_made_again(tmp_path):
-    config = config_in(tmp_path)
-    opened(config)
-    assert UserLedgers(tmp_path / ASKED, config.budget).max_participations() == 0
-    (tmp_path / ASKED).unlink()
-    opened(config_in(tmp_path, resume=True))
-    assert not (tmp_path / ASKED).exists()
-    with pytest.raises(LedgerUnavailable, match=ASKED):
-        UserLedgers(tmp_path / ASKED, config.budget)
 
 
 @pytest.mark.parametrize("max_epsilon", [math.inf, 8.0])
@@ -197,12 +187,12 @@ def test_a_folder_that_holds_no_run_is_named(tmp_path):
 
 
 def test_the_default_folder_names_the_data_set():
-    assert default_folder(Config()).startswith("runs/digits-")
+    assert default_folder(Config.from_table({})).startswith("runs/digits-")
 
 
 def test_a_run_is_running_as_long_as_its_folder_is_open(tmp_path):
     assert not is_running(tmp_path / "none")
-    with open_run_folder(config_in(tmp_path)):
+    with open_run_folder(config_in(tmp_path), 4, SPEC):
         assert is_running(tmp_path)
     assert not is_running(tmp_path)
 
@@ -213,7 +203,8 @@ def test_asking_whether_a_run_is_running_keeps_nobody_out(tmp_path):
         fcntl.flock(asking, fcntl.LOCK_EX)
         assert is_running(tmp_path)  # to whoever cannot tell the asking from a run
         threading.Timer(0.03, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
-        assert opened(config_in(tmp_path, resume=True)) == begun
+        again = opened(config_in(tmp_path, resume=True))
+    assert (again.experiment_id, again.shards) == (begun.experiment_id, begun.shards)
 
 
 def test_a_run_that_goes_on_has_no_summary_until_it_ends_again(tmp_path):
