@@ -41,6 +41,7 @@ class ShardHost:
         self._clients = SimulatedClients(root, partitions_of(self._source, config.shared), shards)
         self._seeds = SeedStream(config.shared.seed)
         self._client = config.algorithm.Client(config.own, self._spec)
+        self._guards: dict[int, Guard] = {}
         self._read = lru_cache(maxsize=KEPT_DATASETS)(self._read_partition)
 
     def answer(self, shard: int, blob: bytes, client_ids: Sequence[str]) -> list[bytes]:
@@ -48,18 +49,20 @@ class ShardHost:
         for client_id in client_ids:
             if shard_of(client_id, self._clients.shards) != shard:
                 raise ValueError(f"{client_id} does not belong to {shard_name(shard)}")
-        config = self.config.shared
-        guard = Guard(
-            folder=self._clients.shard_folder(shard),
-            owners=self._clients.owners[shard],
-            algorithm=config.algorithm,
-            client=self._client,
-            policy=self.config.policy(self._spec),
-            noise=self._noise,
-            simulated=True,
-            seeded=config.noise_source == "seeded",
-        )
-        return guard.answer(blob, [self._view(client_id) for client_id in client_ids])
+        if shard not in self._guards:
+            config = self.config.shared
+            self._guards[shard] = Guard(
+                folder=self._clients.shard_folder(shard),
+                owners=self._clients.owners[shard],
+                algorithm=config.algorithm,
+                client=self._client,
+                policy=self.config.policy(self._spec),
+                noise=self._noise,
+                simulated=True,
+                seeded=config.noise_source == "seeded",
+            )
+        views = [self._view(client_id) for client_id in client_ids]
+        return self._guards[shard].answer(blob, views)
 
     def _view(self, client_id: str) -> ClientView:
         position = self._clients.client_ids.position(client_id)

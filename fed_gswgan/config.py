@@ -7,14 +7,21 @@ is ``cohort-size`` there. ``fed_gswgan.config`` run as a module writes the table
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
-from fed_gswgan.algorithms.base import Algorithm, ReleaseShape, algorithm_names, find_algorithm
+from fed_gswgan.algorithms.base import (
+    Algorithm,
+    Client,
+    ReleaseShape,
+    algorithm_names,
+    find_algorithm,
+)
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.data.registry import DataSettings
 from fed_gswgan.privacy.gaussian import gaussian_mu
@@ -221,7 +228,7 @@ class Config:
 
     def release(self, spec: DataSpec, server_round: int = 1) -> ReleaseShape:
         """Return the shape of a release."""
-        return self.algorithm.Client(self.own, spec).release(server_round)
+        return _client(cast(Hashable, self.algorithm), self.own, spec).release(server_round)
 
     def event(self, spec: DataSpec, server_round: int = 1) -> Event:
         """Return the event of a release of this run, whose noise must be known.
@@ -263,6 +270,13 @@ class Config:
             trust=self.shared.trust,
             honest=honest,
         )
+
+
+@lru_cache(maxsize=8)
+def _client(algorithm: Any, own: Any, spec: DataSpec) -> Client:
+    """Return a client half, which some algorithms build networks for."""
+    client: Client = algorithm.Client(own, spec)
+    return client
 
 
 def defaults() -> dict[str, Value]:

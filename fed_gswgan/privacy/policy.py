@@ -146,8 +146,7 @@ class Policy(Budget):
 
     def hash(self) -> str:
         """Return a hash of every limit, which each ledger line is written with."""
-        table = json.dumps(self.to_table(), sort_keys=True)
-        return hashlib.sha256(table.encode()).hexdigest()[:16]
+        return _hash(self)
 
 
 def read_policy(path: Path) -> Policy:
@@ -167,6 +166,12 @@ def read_policy(path: Path) -> Policy:
 def _at_most(name: str, value: float, limit: float) -> None:
     if value > limit:
         raise RequestExceedsPolicy(f"{name}={value:g} must be <= {kebab('max_' + name)}={limit:g}")
+
+
+@lru_cache(maxsize=64)
+def _hash(policy: Policy) -> str:
+    table = json.dumps(policy.to_table(), sort_keys=True)
+    return hashlib.sha256(table.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=64)
