@@ -42,39 +42,53 @@ class NoOp:
 
     @staticmethod
     def keeps_state(settings: "NoOp.Settings") -> bool:
+        """Return False."""
         return False
 
     class Client:
+        """Answers with zeros."""
+
         def __init__(self, settings: "NoOp.Settings", spec: object) -> None:
             self._zeros = np.zeros((ROWS, settings.numbers // ROWS), np.float32)
 
         def release(self, server_round: int) -> ReleaseShape:
+            """Return the shape."""
             return ReleaseShape(*self._zeros.shape)
 
-        def check(self, request: Request) -> None: ...
+        def check(self, request: Request) -> None:
+            """Accept everything."""
 
         def update(self, request: Request, client: ClientView) -> Update:
+            """Return zeros."""
             return Update(self._zeros)
 
     class Server:
+        """Learns nothing."""
+
         def __init__(self, settings: object, spec: object, seeds: object, rounds: int) -> None: ...
 
         def request(self, server_round: int) -> Query:
+            """Return the round."""
             return Query(scalars={"round": server_round})
 
         def step(self, server_round: int, query: Query, mean: Mean) -> Step:
+            """Return the norm of what is noise alone."""
             return Step({"norm": float(np.linalg.norm(mean.update_RN))})
 
         def finish(self) -> dict[str, float]:
+            """Do nothing."""
             return {}
 
         def sampler(self):  # type: ignore[no-untyped-def]
+            """Return blank samples."""
             return lambda labels_B, seed: torch.zeros(len(labels_B), 1, 28, 28)
 
         def state_dict(self) -> dict[str, Tensor]:
+            """Return nothing of worth."""
             return {"none": torch.zeros(1)}
 
-        def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+        def load_state_dict(self, state: dict[str, Tensor]) -> None:
+            """Load nothing."""
 
 
 def main() -> None:

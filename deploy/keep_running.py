@@ -19,10 +19,9 @@ from pathlib import Path
 
 from deploy.flower_commands import output_of
 from deploy.submission import Submission
-from fed_gswgan.reporting.checkpoint import Checkpoint
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.reporting.run_folder import RUN, SUMMARY, is_running
+from fed_gswgan.reporting.run_folder import RUN, SUMMARY, Checkpoint, is_running
 from fed_gswgan.settings import Value
 from server.strategy import PATIENCE_ROUNDS
 

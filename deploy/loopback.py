@@ -17,9 +17,8 @@ from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.keep_running import RunFailed, keep_running
 from fed_gswgan.config import Config
-from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import log_to
-from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES
+from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, replace_json
 from fed_gswgan.settings import Value
 
 logger = logging.getLogger("deploy.loopback")  # also when started with -m

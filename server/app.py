@@ -15,15 +15,15 @@ from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import SimulatedClients, simulation_folder
 from fed_gswgan.privacy.ledger import HEAD
-from fed_gswgan.reporting.checkpoint import Checkpoint
-from fed_gswgan.reporting.files import replace_json
 from fed_gswgan.reporting.logs import also_log_to, log_to
 from fed_gswgan.reporting.run_folder import (
     LOG,
     SERVER_LEDGER,
     SUMMARY,
+    Checkpoint,
     RunFolder,
     open_run_folder,
+    replace_json,
 )
 from fed_gswgan.reporting.summary_table import print_summary
 from fed_gswgan.seeding import SeedStream

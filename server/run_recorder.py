@@ -7,13 +7,16 @@ from rich.console import Console
 from fed_gswgan.algorithms.base import Server
 from fed_gswgan.config import RunSettings
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.reporting.byte_meter import ByteMeter
-from fed_gswgan.reporting.checkpoint import Checkpoint, Progress
-from fed_gswgan.reporting.progress_bar import ProgressBar
-from fed_gswgan.reporting.round_log import RoundLog, bytes_by_client
-from fed_gswgan.reporting.round_report import RoundReport
-from fed_gswgan.reporting.sample_grid import sample_grid, save_grid
-from fed_gswgan.reporting.tensorboard_writer import TensorBoardWriter
+from fed_gswgan.reporting.pictures import sample_grid, save_grid
+from fed_gswgan.reporting.round_log import (
+    ByteMeter,
+    ProgressBar,
+    RoundLog,
+    RoundReport,
+    TensorBoardWriter,
+    bytes_by_client,
+)
+from fed_gswgan.reporting.run_folder import Checkpoint, Progress
 
 REPLY_KINDS = ("received", "failed", "malformed", "missing")
 

@@ -17,7 +17,7 @@ from fed_gswgan.algorithms.base import Metrics, Query, Server, Step
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.privacy.noise import named_noise_source
-from fed_gswgan.reporting.round_report import RoundReport
+from fed_gswgan.reporting.round_log import RoundReport
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.message_types import CLIENTS, RECORD, REQUEST, TRAIN
 from fed_gswgan.wire.messages import Request, release_bytes

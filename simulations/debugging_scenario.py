@@ -24,7 +24,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import WriterSource
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.evaluation.classifier import accuracy, train_classifier
-from fed_gswgan.reporting.files import replace_json
+from fed_gswgan.reporting.run_folder import replace_json
 from fed_gswgan.reporting.trained_generator import load_generator
 from simulations.run import main as run_simulation
 

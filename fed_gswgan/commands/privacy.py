@@ -287,7 +287,7 @@ def privacy_table(options: argparse.Namespace) -> dict[str, Any]:
         f"noise-stddev {options.noise_stddev:g}, {relation}"
     )
     if options.plot is not None:
-        from fed_gswgan.reporting.reachable_plot import save_reachable_plot
+        from fed_gswgan.reporting.pictures import save_reachable_plot
 
         save_reachable_plot(rows, title, options.plot)
     believed = (TrustModel.LOCAL, TrustModel.SECURE_AGGREGATION, TrustModel.CENTRAL)

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fed_gswgan.reporting.files import replace_file, replace_json
+from fed_gswgan.reporting.run_folder import replace_file, replace_json
 
 Settings = dict[str, Any]
 

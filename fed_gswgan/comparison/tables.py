@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fed_gswgan.comparison.rows import Spread
-from fed_gswgan.reporting.files import replace_file, replace_json
+from fed_gswgan.reporting.run_folder import replace_file, replace_json
 
 Column = tuple[str, str, int | None]
 """Title, key in a row, digits (None: written as it is)."""

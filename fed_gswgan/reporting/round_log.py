@@ -1,13 +1,134 @@
-"""rounds.jsonl: one line a round, and one line in the log."""
+"""Record of each round: report, bytes, log, rounds.jsonl, TensorBoard and the progress bar."""
 
 import json
 import logging
+import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fed_gswgan.reporting.files import replace_file
-from fed_gswgan.reporting.round_report import RoundReport
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from fed_gswgan.reporting.run_folder import replace_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundReport:
+    """One round as it goes to the log, TensorBoard and rounds.jsonl.
+
+    Attributes:
+        server_round: from 1.
+        asked: size of the cohort that was sent a request.
+        received: well-formed replies that were combined.
+        failed: error replies.
+        malformed: replies that broke the schema.
+        missing: no reply within the time-out.
+        stepped: whether the generator took a step (enough replies came).
+        downlink_bytes: payload of this round's requests.
+        uplink_bytes: payload of this round's replies.
+        bytes_by_client: downlink and uplink of every client that was asked.
+        epsilon_server_bound: of the user asked most, by the server's own count.
+        metrics: of the algorithm's step, by name.
+        round_seconds: wall time since the round before was written down.
+        waited_seconds: of it, for replies; the rest is the server's own work.
+    """
+
+    server_round: int
+    asked: int
+    received: int
+    failed: int
+    malformed: int
+    missing: int
+    stepped: bool
+    downlink_bytes: int
+    uplink_bytes: int
+    bytes_by_client: dict[str, list[int]]
+    epsilon_server_bound: float
+    metrics: dict[str, float]
+    round_seconds: float
+    waited_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a metric that is not finite becomes null."""
+        metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
+        return asdict(self) | {"metrics": metrics}
+
+
+FLOAT32_BYTES = 4
+
+
+@dataclass
+class ByteMeter:
+    """Payload bytes by direction, of all rounds that ended.
+
+    Attributes:
+        downlink_total: of requests.
+        uplink_total: of replies.
+        requests: clients asked, over all rounds.
+        replies: clients of which a reply arrived.
+        registration_total: of registrations, since the run was last started.
+    """
+
+    downlink_total: int = 0
+    uplink_total: int = 0
+    requests: int = 0
+    replies: int = 0
+    registration_total: int = 0
+
+    def add(self, report: RoundReport) -> None:
+        """Count a round that ended."""
+        self.downlink_total += report.downlink_bytes
+        self.uplink_total += report.uplink_bytes
+        self.requests += report.asked
+        self.replies += sum(uplink > 0 for _, uplink in report.bytes_by_client.values())
+
+    def summary(
+        self,
+        generator_parameters: int,
+        critic_parameters: int,
+        by_client: Mapping[str, Sequence[int]],
+    ) -> dict[str, Any]:
+        """Return totals, means a message, and the ratio to exchanging models instead.
+
+        The comparison sends generator and critic to, and a critic back from, the same clients in
+        the same rounds, in float32: what averaging critics would send.
+
+        Args:
+            generator_parameters: numbers in the generator.
+            critic_parameters: numbers in the critic.
+            by_client: downlink and uplink of each client, over all rounds.
+        """
+        downlink, uplink = self.downlink_total, self.uplink_total
+        models = FLOAT32_BYTES * (
+            self.requests * (generator_parameters + critic_parameters)
+            + self.replies * critic_parameters
+        )
+        return {
+            "downlink_total": downlink,
+            "uplink_total": uplink,
+            "uplink_per_reply": uplink / self.replies if self.replies else 0.0,
+            "downlink_per_request": downlink / self.requests if self.requests else 0.0,
+            "registration_total": self.registration_total,
+            "by_client": {
+                client_id: {"downlink": down, "uplink": up}
+                for client_id, (down, up) in sorted(by_client.items())
+            },
+            "model_exchange_total": models,
+            "model_exchange_ratio": (downlink + uplink) / models if models else 0.0,
+        }
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what a checkpoint keeps."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on counting from a checkpoint."""
+        self.__init__(**state)  # type: ignore[misc]
+
 
 logger = logging.getLogger(__name__)
 
@@ -73,3 +194,75 @@ def _round_of(line: str) -> int | None:
         return int(json.loads(line)["server_round"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+class TensorBoardWriter:
+    """Writes ``area/name`` scalars and images; a resumed run overwrites the rounds it repeats."""
+
+    def __init__(self, run_folder: Path, finished_round: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(  # type: ignore[no-untyped-call]
+            str(run_folder / "tensorboard"), purge_step=finished_round + 1
+        )
+        self._downlink = self._uplink = 0
+
+    def write(self, report: RoundReport, downlink_total: int, uplink_total: int) -> None:
+        """Write one round's scalars."""
+        scalars = {
+            "privacy/epsilon_server_bound": report.epsilon_server_bound,
+            "bytes/downlink_total": downlink_total,
+            "bytes/uplink_total": uplink_total,
+            "cohort/asked": report.asked,
+            "cohort/replies": report.received,
+            "cohort/failed": report.failed + report.malformed + report.missing,
+            **{f"algorithm/{name}": value for name, value in report.metrics.items()},
+            "time/round_seconds": report.round_seconds,
+        }
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, report.server_round)  # type: ignore[no-untyped-call]
+
+    def write_metrics(self, metrics: dict[str, float], server_round: int) -> None:
+        """Write the metrics at the end of a run."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(f"metrics/{name}", value, server_round)  # type: ignore[no-untyped-call]
+
+    def write_samples(self, grid_CHW: Tensor, server_round: int) -> None:
+        """Write a grid of samples, float32 in [0, 1]."""
+        self._writer.add_image("samples/by_class", grid_CHW, server_round)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Bring everything to disk."""
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class ProgressBar:
+    """One line at the bottom of the terminal; nothing where there is no terminal."""
+
+    def __init__(self, console: Console, finished_round: int, rounds: int) -> None:
+        self._progress = Progress(
+            TextColumn("round {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("epsilon {task.fields[epsilon]:.4g}"),
+            TextColumn("{task.fields[megabytes]:.1f} MB"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "rounds", total=rounds, completed=finished_round, epsilon=0.0, megabytes=0.0
+        )
+        self._progress.start()
+
+    def update(self, report: RoundReport, total_bytes: int) -> None:
+        """Show one more round."""
+        self._progress.update(
+            self._task,
+            completed=report.server_round,
+            epsilon=report.epsilon_server_bound,
+            megabytes=total_bytes / 1e6,
+        )
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        self._progress.stop()

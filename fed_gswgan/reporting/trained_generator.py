@@ -6,8 +6,7 @@ from pathlib import Path
 from fed_gswgan.algorithms.base import Sampler
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.reporting.checkpoint import Checkpoint
-from fed_gswgan.reporting.run_folder import read_run
+from fed_gswgan.reporting.run_folder import Checkpoint, read_run
 from fed_gswgan.seeding import SeedStream
 
 

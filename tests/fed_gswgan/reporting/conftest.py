@@ -1,6 +1,6 @@
 import pytest
 
-from fed_gswgan.reporting.round_report import RoundReport
+from fed_gswgan.reporting.round_log import RoundReport
 
 
 @pytest.fixture
@@ -20,8 +20,7 @@ def report_of():
             uplink_bytes=1000,
             bytes_by_client={"a": [1500, 1000], "b": [1500, 0]},
             epsilon_server_bound=4.5 * server_round,
-            combined_gradient_norm=0.25,
-            generator_gradient_norm=0.5,
+            metrics={"combined_gradient_norm": 0.25, "generator_gradient_norm": 0.5},
             waited_seconds=0.25,
             round_seconds=1.5,
         )

@@ -2,6 +2,7 @@ import fcntl
 import json
 import math
 import multiprocessing
+import os
 import threading
 
 import pytest
@@ -17,7 +18,45 @@ from fed_gswgan.reporting.run_folder import (
     default_folder,
     is_running,
     open_run_folder,
+    replace_file,
+    replace_json,
 )
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_whole_and_leaves_no_draft(tmp_path):
+    path = tmp_path / "notes"
+    replace_file(path, b"a long first version")
+    replace_file(path, b"short")
+    assert path.read_bytes() == b"short"
+    assert names(tmp_path) == ["notes"]
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "notes"
+    replace_file(path, b"old")
+
+    def crash(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError, match="disk full"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_json_refuses_what_is_no_number_and_leaves_the_old_file(tmp_path, value):
+    path = tmp_path / "summary.json"
+    replace_json(path, {"epsilon": 1.5})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        replace_json(path, {"epsilon": value})
+    assert path.read_text() == '{\n  "epsilon": 1.5\n}\n'
+    assert names(tmp_path) == ["summary.json"]
+
 
 SPEC = DataSpec((1, 28, 28), 10)
 

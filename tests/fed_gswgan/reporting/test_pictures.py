@@ -2,7 +2,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fed_gswgan.reporting.sample_grid import COLUMNS, sample_grid, save_grid
+from fed_gswgan.reporting.pictures import (
+    COLUMNS,
+    CURVES,
+    sample_grid,
+    save_grid,
+    save_reachable_plot,
+)
 
 
 def ink_by_class(labels_B, seed):
@@ -51,3 +57,17 @@ def test_a_saved_grid_is_a_picture_of_the_same_pixels(tmp_path):
     pixels = np.asarray(Image.open(path))
     assert pixels.shape == (92, 362, 3)
     assert [pixels[10 + 30 * row, 10, 0] for row in range(3)] == [255, 0, 191]  # 0.75 x 255
+
+
+def test_a_picture_is_written(tmp_path):
+    rows = [
+        {"population": 10**power, **{name: 10.0 ** (2 - power) for name in CURVES}}
+        for power in (2, 3, 4)
+    ]
+    rows[-1]["central"] = 0.0  # has no place on a log axis
+    path = tmp_path / "folder" / "reachable.png"
+    save_reachable_plot(rows, "a title", path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (720, 480)
+        assert len(picture.convert("RGB").getcolors(2**24)) > 50
