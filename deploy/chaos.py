@@ -146,7 +146,7 @@ def chaos(folder: Path, kills: int, seed: int, nodes: int, security: Security) -
     Raises:
         AssertionError: a ledger lost a line, a device answered more often than allowed, or the
             budget was spent before everything was killed.
-        RunFailed: the run got no further.
+        RunStalled: the run got no further.
     """
     participations = kills + kills // 4 + 3  # 200 kills took 123 rounds
     settings = SETTINGS | {

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from deploy.app_folder import copy_app
 from deploy.certificates import Certificates, make_certificates, make_node_key, public_key_path
 from deploy.devices import DEVICE
 from deploy.flower_commands import (
     SUPERNODE,
+    Submission,
+    copy_app,
     flower_environment,
     guard_command,
     output_of,
@@ -29,7 +30,6 @@ from deploy.flower_commands import (
 )
 from deploy.program import Program, stop_all
 from deploy.relay import Relay
-from deploy.submission import Submission
 from fed_gswgan.device.folder import SOCKET
 from fed_gswgan.settings import Value
 

@@ -1,17 +1,39 @@
-"""The command lines of Flower 1.39 for a SuperLink, its SuperNodes and ``flwr``, and our guard's.
+"""Command lines of Flower 1.39 for a SuperLink, its SuperNodes and ``flwr``, and the guard's.
 
-What the same words mean on real machines is in docs/deployment.md.
+The app that they submit is a copy: a checkout may lie in a folder whose name Flower refuses.
 """
 
+import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.certificates import Certificates
 from fed_gswgan.settings import Value, toml_value
+
+ROOT = Path(__file__).parents[1]
+NAME = "fed-gswgan"  # Flower refuses a name with an underscore
+PACKAGES = ("fed_gswgan", "server", "client")
+FILES = ("pyproject.toml", "README.md", "LICENSE")
+
+
+def copy_app(parent: Path) -> Path:
+    """Copy the sources into ``parent``, in place of an older copy, and return the app's folder."""
+    app = parent / NAME
+    shutil.rmtree(app, ignore_errors=True)
+    app.mkdir(parents=True)
+    for package in PACKAGES:
+        without = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, app / package, ignore=without)
+    for name in FILES:
+        shutil.copy(ROOT / name, app / name)
+    return app
+
 
 BIN = Path(sys.executable).parent
 CONNECTION = "here"
@@ -140,3 +162,31 @@ def output_of(command: list[str], **options: Any) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {output}{done.stderr}")
     return output
+
+
+logger = logging.getLogger(__name__)
+
+STARTED = re.compile(r"started run (\d+)")
+
+
+class Submission:
+    """Submits with ``flwr``.
+
+    Args:
+        flwr: runs a command line and returns its output; RuntimeError if it fails.
+    """
+
+    def __init__(self, flwr: Callable[[list[str]], str]) -> None:
+        self._flwr = flwr
+        self._run_id: str | None = None
+
+    def submit(self, app: Path, run_config: Mapping[str, Value]) -> None:
+        """Send the app with these settings; its ServerApp starts a little later."""
+        if self._run_id is not None:
+            run_id, self._run_id = self._run_id, None
+            try:
+                self._flwr(stop_command(run_id))
+            except RuntimeError:
+                logger.debug("run %s had ended", run_id)
+        found = STARTED.search(self._flwr(run_command(app, run_config)))
+        self._run_id = found.group(1) if found else None

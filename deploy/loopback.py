@@ -15,7 +15,7 @@ from pathlib import Path
 
 from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
-from deploy.keep_running import RunFailed, keep_running
+from deploy.keep_running import RunStalled, keep_running
 from fed_gswgan.config import Config
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, replace_json
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_devices(options.output / "nodes", names, settings)
         with running(options.output, names, security) as federation:
             run(federation, settings)
-    except (RunFailed, RuntimeError, OSError, ValueError) as error:
+    except (RunStalled, RuntimeError, OSError, ValueError) as error:
         logger.error("error: %s", error)
         return 1
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from deploy import keep_running as module
-from deploy.keep_running import NobodyAnswers, RunFailed, keep_running, main
+from deploy.keep_running import RunStalled, keep_running, main
 from fed_gswgan.reporting.run_folder import SUMMARY
 
 
@@ -13,6 +13,7 @@ from fed_gswgan.reporting.run_folder import SUMMARY
 def hasty(monkeypatch):
     monkeypatch.setattr(module, "START_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
 
 
 class Server:
@@ -46,17 +47,8 @@ class Server:
 
 
 @pytest.fixture
-def server_of(tmp_path, monkeypatch):
-    def server(*script):
-        made = Server(tmp_path / "run", *script)
-        lines = made.folder / "rounds.jsonl"
-        monkeypatch.setattr(
-            module, "_finished_round",
-            lambda folder: len(lines.read_text().splitlines()) if lines.exists() else 0,
-        )  # fmt: skip
-        return made
-
-    return server
+def server_of(tmp_path):
+    return lambda *script: Server(tmp_path / "run", *script)
 
 
 def test_a_run_that_ends_early_is_resumed_until_it_is_finished(server_of):
@@ -71,7 +63,7 @@ def test_a_run_that_ends_early_is_resumed_until_it_is_finished(server_of):
 def test_where_too_few_answer_round_after_round_nobody_is_asked_any_more(server_of):
     server = server_of([True], [False] * 5, [True])
 
-    with pytest.raises(NobodyAnswers, match="no generator step in its last 5 rounds"):
+    with pytest.raises(RunStalled, match="no step after round 6"):
         keep_running(server.submit, server.folder, {})
 
     assert len(server.settings) == 2
@@ -80,7 +72,7 @@ def test_where_too_few_answer_round_after_round_nobody_is_asked_any_more(server_
 def test_rounds_without_a_step_add_up_over_crashes(server_of):
     server = server_of([False] * 3, [False] * 2, [True])
 
-    with pytest.raises(NobodyAnswers):
+    with pytest.raises(RunStalled):
         keep_running(server.submit, server.folder, {})
 
     assert len(server.settings) == 2
@@ -88,7 +80,7 @@ def test_rounds_without_a_step_add_up_over_crashes(server_of):
 
 def test_whoever_starts_it_again_gets_another_five_rounds(server_of):
     server = server_of([False] * 5, [False] * 4, [True])
-    with pytest.raises(NobodyAnswers):
+    with pytest.raises(RunStalled):
         keep_running(server.submit, server.folder, {})
 
     keep_running(server.submit, server.folder, {})
@@ -96,35 +88,23 @@ def test_whoever_starts_it_again_gets_another_five_rounds(server_of):
     assert len(server.settings) == 3
 
 
-def test_rounds_that_no_checkpoint_holds_keep_nobody_from_starting_again(server_of, monkeypatch):
-    server = server_of([False] * 5, [True])
-    server.submit({})
-    monkeypatch.setattr(module, "_finished_round", lambda folder: 4)
-
-    keep_running(server.submit, server.folder, {})
-
-    assert len(server.settings) == 2
-
-
 def test_a_run_that_finishes_no_round_any_more_is_given_up(server_of):
     server = server_of([True], *[[]] * 20)
 
-    with pytest.raises(RunFailed, match="round 1 is the last one finished"):
+    with pytest.raises(RunStalled, match="no step after round 1"):
         keep_running(server.submit, server.folder, {})
 
     assert len(server.settings) == 6
 
 
-@pytest.mark.parametrize(("error", "status"), [(NobodyAnswers("x"), 3), (RunFailed("x"), 1)])
-def test_the_exit_status_says_whether_starting_again_is_of_use(
-    tmp_path, monkeypatch, error, status
-):
+def test_a_stall_ends_the_command_with_status_3(tmp_path, monkeypatch):
     def fails(*arguments):
-        raise error
+        raise RunStalled("x")
 
-    monkeypatch.setattr(module, "keep_running", fails)
-    monkeypatch.setattr(module, "log_to", lambda handler: None)  # that of this process stays
     config = tmp_path / "run.toml"
     config.write_text("")
-
-    assert main([".", "--config", str(config), "--output", str(tmp_path / "run")]) == status
+    monkeypatch.setattr(module, "keep_running", fails)
+    monkeypatch.setattr(module, "log_to", lambda handler: None)  # that of this process stays
+    words = ["keep_running", ".", "--config", str(config), "--output", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", words)
+    assert main() == 3

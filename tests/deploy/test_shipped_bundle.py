@@ -8,10 +8,10 @@ import pytest
 from tests.client.hostile_client_app import require_sanitized
 from tests.client.test_hostile_bundle import CODES, UNPICKLED
 
-from deploy.app_folder import copy_app
 from deploy.chaos import SETTINGS, answered
 from deploy.devices import make_devices
 from deploy.federation import Security, running
+from deploy.flower_commands import copy_app
 from deploy.keep_running import keep_running
 from fed_gswgan.reporting.round_log import read_rounds
 
