@@ -13,9 +13,19 @@ import numpy as np
 
 
 def release_shape(samples_shape: tuple[int, ...], dct_frequencies: int) -> tuple[int, ...]:
-    """Return the shape of the reply to samples of this shape; 0 frequencies: the samples' own."""
+    """Return the shape of the reply to samples of this shape; 0 frequencies: the samples' own.
+
+    Raises:
+        ValueError: more frequencies than the images have, or images that are not square.
+    """
     if dct_frequencies == 0:
         return samples_shape
+    height, width = samples_shape[-2:]
+    if height != width or dct_frequencies > width:
+        raise ValueError(
+            f"dct-frequencies={dct_frequencies} must be <= {min(height, width)}, the side of the "
+            "images, and 0 where they are not square"
+        )
     return (*samples_shape[:-2], dct_frequencies, dct_frequencies)
 
 

@@ -44,3 +44,9 @@ def test_a_row_that_is_not_finite_stays_so_and_spoils_no_other():
     found = to_release_basis(rows, 8)
     assert not np.isfinite(found[1]).all()
     assert np.allclose(found[[0, 2]], to_release_basis(ROWS, 8)[[0, 2]])
+
+
+@pytest.mark.parametrize(("shape", "frequencies"), [((3, 1, 28, 28), 29), ((3, 1, 28, 32), 8)])
+def test_frequencies_that_the_images_do_not_have_are_refused(shape, frequencies):
+    with pytest.raises(ValueError, match=f"dct-frequencies={frequencies} must be <= 28"):
+        release_shape(shape, frequencies)
