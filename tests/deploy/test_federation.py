@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from fed_gswgan.device.device_folder import create_device
-from fed_gswgan.device.device_settings import SOCKET, DeviceSettings, device_share
 from safetensors.torch import load_file
 
 from deploy.certificates import make_node_key
@@ -20,10 +21,13 @@ from deploy.flower_commands import flower_environment, supernode_command
 from deploy.keep_running import keep_running
 from deploy.program import Program, command_of
 from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import load_partition, partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.privacy.ledger import Ledger
+from fed_gswgan.device.folder import SOCKET, DeviceSettings, create_device, device_share
+from fed_gswgan.privacy.ledger import LEDGER, Ledger
 from fed_gswgan.reporting.round_log import read_rounds
+from fed_gswgan.settings import toml_value
 
 AUTHENTICATED, OPEN, PLAIN = (
     Security(), Security(authenticated=False), Security(tls=False, authenticated=False),
@@ -81,8 +85,8 @@ def test_over_tls_registered_devices_train_and_a_node_that_nobody_registered_get
         processes = [d for program in federation.programs() for d in program.descendants()]
 
     assert "Receiving" not in stranger.last_lines(1000)
-    assert Ledger.users_of(home / DEVICE / "ledger.jsonl") == ("stranger",)
-    assert len((home / DEVICE / "ledger.jsonl").read_text().splitlines()) == 1
+    with Ledger(home / DEVICE) as ledger:
+        assert ledger.verify() == 0
     summary = json.loads((federation.run_folder / "summary.json").read_text())
     assert (summary["runtime"], summary["clients"], summary["rounds"]) == ("flwr", 2, 2)
     assert summary["replies"]["received"] == 4
@@ -102,15 +106,12 @@ def test_three_devices_train_three_rounds_and_three_ledgers_say_so(tmp_path, sec
 
 def seeded_device(nodes, name, users, source, settings):
     """A device with the shard's very numbers, so that nothing is rounded to a PNG's grays."""
-    from fed_gswgan.device.virtual_clients import policy_of_run
-
-    from fed_gswgan.settings import to_table
-
     shard, folder = load_partition(source, users), nodes / name
     folder.mkdir(parents=True)
     np.savez(folder / "images.npz", images=shard.images, labels=shard.labels)
-    policy = to_table(policy_of_run(Config.from_table(settings)))
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in policy.items()]
+    config = Config.from_table(settings).with_noise(spec_of(source))
+    limits = config.policy(spec_of(source)).to_table()
+    lines = [f"{key} = {toml_value(value)}\n" for key, value in limits.items()]
     (folder / "policy.toml").write_text("".join(lines))
     device = DeviceSettings(
         client_id=name,
@@ -134,9 +135,9 @@ def test_with_one_seed_real_devices_and_a_server_that_is_killed_give_the_generat
     """ServerApp and SuperLink die in the middle of a round; nobody is charged twice."""
     settings = settings_of(3, rounds=6, seed=0)
     config = Config.from_table(settings)
-    source = open_source(config.data)
+    source = open_source(config.shared)
     names = [f"client-{number:05d}" for number in range(3)]
-    partitions = partitions_of(source, config.data)
+    partitions = partitions_of(source, config.shared)
     for number, name in enumerate(names):
         seeded_device(tmp_path / "nodes", name, partitions.writers(number), source, settings)
 
@@ -171,12 +172,12 @@ def test_a_supernode_that_is_killed_in_the_middle_of_a_reply_costs_its_device_th
     make_devices(tmp_path / "nodes", names_of(3), settings)
     killed = []
     with running(tmp_path, names_of(3), AUTHENTICATED) as federation:
-        ledger = federation.device_folder("device-0") / "ledger.jsonl"
+        device = federation.device_folder("device-0")
 
         def watch():
             finished = len(read_rounds(federation.run_folder))
-            if not killed and finished and len(rounds_of(ledger)) > finished:
-                killed.append((finished + 1, ledger.read_bytes()))
+            if not killed and finished and len(lines_of(device)) > finished:
+                killed.append((finished + 1, lines_of(device)))
                 node = federation.nodes["device-0"]
                 for process_id in (node.process_id, *(d.process_id for d in node.descendants())):
                     os.kill(process_id, signal.SIGKILL)
@@ -184,21 +185,29 @@ def test_a_supernode_that_is_killed_in_the_middle_of_a_reply_costs_its_device_th
 
         keep_running(federation.submit, federation.run_folder, settings, watch)
         counts = answered(federation)
-        after = ledger.read_bytes()
+        after = lines_of(device)
 
     ((server_round, before),) = killed
     lines = read_rounds(federation.run_folder)
     assert [line["server_round"] for line in lines] == [1, 2, 3, 4]
     assert all(line["stepped"] for line in lines)
     assert lines[server_round - 1]["received"] == 2
-    assert after.startswith(before)
-    assert len(set(rounds_of(ledger))) == len(rounds_of(ledger)) == counts["device-0"]
+    assert after[: len(before)] == before
+    assert len({line.server_round for line in after}) == len(after) == counts["device-0"]
     assert (counts["device-1"], counts["device-2"]) == (4, 4)
 
 
-def rounds_of(ledger):
-    entries = [json.loads(line)["entry"] for line in ledger.read_text().splitlines()]
-    return [entry["server_round"] for entry in entries if entry.get("kind") == "reserve"]
+class Row(NamedTuple):
+    server_round: int
+    hash: str
+
+
+def lines_of(device):
+    """The lines of a ledger that a guard is at work on, read past its lock."""
+    uri = f"file:{device / LEDGER}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True)) as ledger:
+        rows = ledger.execute("SELECT server_round, hash FROM lines ORDER BY number")
+        return [Row(*row) for row in rows]
 
 
 @pytest.mark.slow
