@@ -47,8 +47,8 @@ class World:
     def members(self, shard):
         return [name for name in self.clients.client_ids if shard_of(name, SHARDS) == shard]
 
-    def context(self, shard, **node_config):
-        place = {"partition-id": shard, "num-partitions": SHARDS} | node_config
+    def context(self, shard):
+        place = {"partition-id": shard, "num-partitions": SHARDS}
         return Context(
             run_id=1, node_id=2, node_config=place, state=RecordDict(),
             run_config=self.config.to_table(),
@@ -94,7 +94,7 @@ def test_a_client_of_another_shard_or_of_none_is_not_answered(world):
     own, other = world.members(0), world.members(1)
     with pytest.raises(ValueError, match=f"{other[0]} does not belong to shard-0000"):
         world.host().answer(0, world.blob, [own[0], other[0]])
-    (gone,) = [f"client-{n:05d}" for n in range(6, 60) if shard_of(f"client-{n:05d}", 2) == 0][:1]
+    gone = next(name for n in range(6, 60) if shard_of(name := f"client-{n:05d}", SHARDS) == 0)
     with pytest.raises(ValueError, match="not in range"):
         world.host().answer(0, world.blob, [gone])
     answers = world.host().answer(0, world.blob, [own[0], own[0]])
@@ -103,14 +103,16 @@ def test_a_client_of_another_shard_or_of_none_is_not_answered(world):
     assert world.charges(0) == world.charges(1) == {}
 
 
-def test_the_environment_names_the_folder_and_the_node_the_shard(world, monkeypatch):
+def test_the_environment_names_the_run_and_the_node_its_shard(world, monkeypatch):
     assert shard.name_of(world.context(1)) == "shard-0001"
     monkeypatch.setenv(SIMULATION_FOLDER, str(world.folder))
     members = world.members(1)
-    assert shard.answer(world.blob, members, world.context(1)) == world.host().answer(
-        1, world.blob, members
-    )
-    assert world.charges(1)
+    found = shard.answer(world.blob, members, world.context(1))
+    assert found == world.host().answer(1, world.blob, members)
+    assert set(world.charges(1).values()) == {1}
+    with pytest.raises(ValueError, match="does not belong"):
+        shard.answer(world.blob, members, world.context(0))
+    assert world.clients.failure_logs() == [world.folder / FAILURES]
 
 
 def test_without_the_environment_nothing_is_simulated(world, monkeypatch):
@@ -118,12 +120,4 @@ def test_without_the_environment_nothing_is_simulated(world, monkeypatch):
     with pytest.raises(RuntimeError, match="FED_GSWGAN_SIMULATION is not set"):
         shard.answer(world.blob, world.members(0), world.context(0))
     with pytest.raises(ValueError, match="partition-id, num-partitions"):
-        shard.name_of(world.context(0, **{"partition-id": "first"}))
-
-
-def test_a_failure_before_the_guard_is_noted_for_the_run(world, monkeypatch):
-    monkeypatch.setenv(SIMULATION_FOLDER, str(world.folder))
-    with pytest.raises(ValueError, match="does not belong"):
-        shard.answer(world.blob, world.members(1), world.context(0))
-    assert world.clients.failure_logs() == [world.folder / FAILURES]
-    assert "does not belong" in (world.folder / FAILURES).read_text()
+        shard.name_of(world.context("first"))

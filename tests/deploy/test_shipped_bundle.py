@@ -26,7 +26,7 @@ def test_a_shipped_client_app_gets_one_release_and_refusals(tmp_path):
     app = copy_app(tmp_path / "hostile")
     (app / "client" / "app.py").rename(app / "client" / "honest.py")
     shutil.copy(Path(__file__).with_name("greedy_client.py"), app / "client" / "app.py")
-    settings = SETTINGS | {"max-clients": 2, "cohort-size": 2, "rounds": 1, "noise-stddev": 2.14}
+    settings = SETTINGS | {"max-clients": 2, "cohort-size": 2, "rounds": 1}
     make_devices(tmp_path / "nodes", NAMES, settings)
     UNPICKLED.unlink(missing_ok=True)
     with running(tmp_path, NAMES, Security()) as federation:

@@ -26,7 +26,7 @@ from fed_gswgan.device.doctor import (
     try_training,
 )
 from fed_gswgan.device.folder import open_device, read_settings
-from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES
+from fed_gswgan.privacy.ledger import LEDGER, REPLIES
 from fed_gswgan.privacy.noise import SecureNoise
 
 ROOT = Path(__file__).parents[3]
@@ -58,8 +58,7 @@ def edit(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
-def change_a_line(folder):
-    open_device(folder)
+def change_owners(folder):
     with sqlite3.connect(folder / LEDGER) as ledger:
         ledger.execute("UPDATE header SET owners = 'another'")
 
@@ -67,25 +66,19 @@ def change_a_line(folder):
 OF_THE_SETTINGS = {"settings", "data", "ledger", "clock", "training"}
 DAMAGE = {
     "no settings": (OF_THE_SETTINGS, lambda f: (f / "device.toml").unlink()),
-    "settings that are none": (OF_THE_SETTINGS, edit("device.toml", "[")),
     "classes that are none": (
         OF_THE_SETTINGS, edit("device.toml", 'client-id="a"\ndata="/x"\nclasses="some"'),
     ),
     "no policy": ({"policy"}, lambda f: (f / "policy.toml").unlink()),
     "a policy without a budget": ({"policy"}, edit("policy.toml", "max-rows = 3\n")),
-    "a policy with another limit": ({"policy"}, edit("policy.toml", "max-epsilon=1\nx=1\n")),
     "no data": ({"data"}, lambda f: (f.parent / "digits.npz").unlink()),
-    "data that is none": ({"data"}, lambda f: (f.parent / "digits.npz").write_bytes(b"x")),
     "data for everybody": ({"data"}, lambda f: (f.parent / "digits.npz").chmod(0o644)),
     "a folder for everybody": ({"folder"}, lambda f: f.chmod(0o755)),
-    "a folder that the group writes to": ({"folder"}, lambda f: f.chmod(0o770)),
     "a ledger for everybody": ({"folder"}, lambda f: (f / LEDGER).chmod(0o644)),
     "replies for the group": ({"folder"}, lambda f: (f / REPLIES).chmod(0o640)),
     "no ledger": ({"ledger", "clock"}, lambda f: (f / LEDGER).unlink()),
-    "no head": ({"ledger", "clock"}, lambda f: (f / HEAD).unlink()),
     "no replies": ({"ledger", "clock"}, lambda f: (f / REPLIES).unlink()),
-    "no database": ({"ledger", "clock"}, edit(LEDGER, "{}\n")),
-    "a ledger of other users": ({"ledger", "clock"}, change_a_line),
+    "a ledger of other users": ({"ledger", "clock"}, change_owners),
 }  # fmt: skip
 
 
@@ -157,28 +150,26 @@ def test_a_machine_that_cannot_answer_is_found(
 
 
 @pytest.mark.parametrize("algorithm", ["gs-wgan", "fedavg-gan"])
-def test_training_is_tried_for_each_algorithm(make_device, training, algorithm, monkeypatch):
-    settings = read_settings(
-        make_device(training=training | {"algorithm": algorithm, "critic-steps": 500})
-        / "device.toml"
-    )
-    config = settings.config()
-    steps, update = [], config.algorithm.Client.update
-    monkeypatch.setattr(
-        config.algorithm.Client,
-        "update",
-        lambda self, *asked: steps.append(self._settings.critic_steps) or update(self, *asked),
-    )
-    try_training(config, settings.spec)
+def test_training_is_tried_in_one_step(make_device, training, algorithm, monkeypatch):
+    own = training | {"algorithm": algorithm, "critic-steps": 500}
+    settings = read_settings(make_device(training=own) / "device.toml")
+    client, steps = settings.config().algorithm.Client, []
+    update = client.update
+
+    def counted(self, *asked):
+        steps.append(self._settings.critic_steps)
+        return update(self, *asked)
+
+    monkeypatch.setattr(client, "update", counted)
+    try_training(settings.config(), settings.spec)
     assert steps == [1]
 
 
 @pytest.mark.parametrize(
     ("name", "version", "good"),
     [
-        ("flwr", "1.39.7", True), ("flwr", "1.40.0", False), ("flwr", "1.38.0", False),
-        ("torch", "2.15.0+cpu", True), ("torch", "3.0.0", False), ("fed-gswgan", "0.1.1", False),
-        ("torch", None, False),
+        ("flwr", "1.39.7", True), ("flwr", "1.40.0", False), ("torch", "2.15.0+cpu", True),
+        ("torch", "3.0.0", False), ("fed-gswgan", "0.1.1", False), ("torch", None, False),
     ],
 )  # fmt: skip
 def test_other_versions_than_the_tested_are_found(monkeypatch, name, version, good):
@@ -189,8 +180,7 @@ def test_other_versions_than_the_tested_are_found(monkeypatch, name, version, go
 
     monkeypatch.setattr(doctor, "version", found)
     said = failing(ROOT).get("versions", "")
-    assert (said == "") is good
-    assert good or (name in said and "pip install" in said)
+    assert (name in said and "pip install" in said) is not good
 
 
 def test_the_tested_versions_are_those_of_this_checkout():
@@ -245,18 +235,13 @@ class TestCertificates:
     def test_only_the_server_that_the_device_was_told_of_is_trusted(
         self, server, certificates, tmp_path, monkeypatch
     ):
-        address = f"127.0.0.1:{server}"
-        check_server_certificate(address, certificates.authority)
+        address, other = f"127.0.0.1:{server}", make_certificates(tmp_path).authority
         assert "server" not in failing(ROOT, certificates.authority, server=address)
-        other = make_certificates(tmp_path).authority
-        assert (
-            f"{address}: its certificate is not to be"
-            in failing(ROOT, other, server=address)["server"]
-        )
+        found = failing(ROOT, other, server=address)["server"]
+        assert f"{address}: its certificate is not to be trusted" in found
         create = socket.create_connection
-        monkeypatch.setattr(
-            socket, "create_connection", lambda at, s: create(("127.0.0.1", at[1]), s)
-        )
+        at_loopback = lambda at, patience: create(("127.0.0.1", at[1]), patience)  # noqa: E731
+        monkeypatch.setattr(socket, "create_connection", at_loopback)
         with pytest.raises(ValueError, match="not to be trusted"):
             check_server_certificate(f"other.example:{server}", certificates.authority)
 

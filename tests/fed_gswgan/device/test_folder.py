@@ -12,7 +12,6 @@ from fed_gswgan.device.folder import (
     open_device,
     read_settings,
 )
-from fed_gswgan.device.service import LONGEST_PATH_BYTES
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
 from fed_gswgan.privacy.mechanism import grid_step
 from fed_gswgan.privacy.policy import read_policy
@@ -73,16 +72,7 @@ def test_a_device_is_not_opened_with_anothers_ledger(make_device):
         open_device(folder)
 
 
-def test_a_device_has_a_seed_of_its_own_unless_it_is_given_one(make_device, tmp_path):
-    seeds = []
-    for name in ("one", "two"):
-        create_device(tmp_path / name, DeviceSettings(**SETTINGS), None)
-        seeds.append(read_settings(tmp_path / name / "device.toml").training["seed"])
-    assert seeds[0] != seeds[1]
-    assert read_settings(make_device("three") / "device.toml").training["seed"] == 3
-
-
-def test_without_a_policy_a_device_gets_a_careful_one(tmp_path):
+def test_a_device_gets_a_careful_policy_and_a_seed_of_its_own(tmp_path):
     create_device(tmp_path / "device", DeviceSettings(**SETTINGS), None)
     policy = read_policy(tmp_path / "device" / "policy.toml")
     assert (policy.max_epsilon, policy.neighboring_relation) == (10.0, "replace-one")
@@ -90,6 +80,10 @@ def test_without_a_policy_a_device_gets_a_careful_one(tmp_path):
         "message", 1.0, 2.14,
     )  # fmt: skip
     assert (policy.trust, policy.central_noise_stddev) == (("local",), 0.0)
+    create_device(tmp_path / "other", DeviceSettings(**SETTINGS), None)
+    files = [tmp_path / name / "device.toml" for name in ("device", "other")]
+    seeds = {read_settings(path).training["seed"] for path in files}
+    assert len(seeds) == 2  # of its own, unless it is given one
 
 
 @pytest.mark.parametrize(
@@ -116,58 +110,35 @@ def test_settings_come_back_from_their_file(tmp_path, training):
     [
         ({"client-id": ""}, "client-id=''"),
         ({"client-id": "a/b"}, "client-id='a/b'"),
-        ({"client-id": "x" * 65}, "client-id="),
-        ({"client-id": 1}, "client-id=1"),
+        ({"client-id": None}, "client-id must be given"),
         ({"data": "images"}, "data='images' must be an absolute path"),
-        ({"data": ""}, "must be an absolute path"),
+        ({"data": None}, "data must be given"),
         ({"data": "/a\nb"}, "can be printed"),
         ({"socket": "guard.sock"}, "socket='guard.sock' must be an absolute path"),
         ({"classes": "some"}, "classes='some'"),
         ({"classes": ()}, "1 .. 256 names"),
         ({"classes": ("a", "a")}, "each given once"),
-        ({"classes": [1]}, "classes"),
         ({"client": "alice"}, "client: no such setting; did you mean client-id?"),
-        ({"training": 1}, "training=1"),
         ({"training": {"critic-width": 0}}, "critic-width=0"),
-        ({"training": {"critic": "large"}}, "critic='large'"),
         ({"training": {"critic-stps": 1}}, "critic-stps: no such setting; did you mean critic-s"),
         # What decides privacy is the policy's, and no setting chooses the noise.
         ({"training": {"noise-source": "seeded"}}, "noise-source: no such setting"),
         ({"training": {"noise-stddev": 0.1}}, "noise-stddev: no such setting"),
-        ({"training": {"max-epsilon": 1e9}}, "max-epsilon: no such setting"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_none_is_refused_by_name(changed, said):
+    table = {"client-id": "alice", "data": "/data"} | changed
+    table = {key: value for key, value in table.items() if value is not None}
     with pytest.raises(ValueError, match=said) as error:
-        DeviceSettings.from_table(
-            {"client-id": "alice", "data": "/data"} | changed, "device.toml: "
-        )
+        DeviceSettings.from_table(table, "device.toml: ")
     assert str(error.value).startswith("device.toml: ")
-
-
-@pytest.mark.parametrize("missing", ["client-id", "data"])
-def test_a_missing_setting_is_named(tmp_path, missing):
-    lines = {"client-id": 'client-id = "a"', "data": 'data = "/x"'}
-    (tmp_path / "device.toml").write_text(lines[{"client-id": "data"}.get(missing, "client-id")])
-    with pytest.raises(ValueError, match=rf"device\.toml: {missing} must be given"):
-        read_settings(tmp_path / "device.toml")
-
-
-def test_a_socket_that_no_system_allows_is_refused(make_device, tmp_path):
-    long = "/" + "x" * LONGEST_PATH_BYTES
-    with pytest.raises(ValueError, match="has 108 bytes, must have at most 107"):
-        open_device(make_device(socket=long))
 
 
 def test_of_a_run_a_device_takes_what_it_trains_by():
     demo = tomllib.loads(Path("simulations/configs/demo.toml").read_text())
-    shared = {"algorithm", "dataset", "cohort-size", "rounds", "noise-stddev", "trust"}
     found = device_share(demo | {"seed": 5, "noise-stddev": 3.0, "epsilon": 0.0})
-    assert found["seed"] == 5
-    assert not found.keys() & (shared - {"algorithm"})
-    assert {key: demo[key] for key in demo if key.startswith("critic")} == {
-        key: value for key, value in found.items() if key.startswith("critic")
-    }
+    assert (found["seed"], found["critic"]) == (5, demo["critic"])
+    assert not found.keys() & {"dataset", "cohort-size", "rounds", "noise-stddev", "trust"}
     baseline = {"algorithm": "fedavg-gan", "batch-size": 7, "generator-steps": 2, "rounds": 3}
     taken = {key: value for key, value in baseline.items() if key != "rounds"}
     assert device_share(baseline) == taken

