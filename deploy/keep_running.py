@@ -20,8 +20,7 @@ from fed_gswgan.reporting.run_folder import RUN, SUMMARY, is_running
 from fed_gswgan.settings import Value
 from server.strategy import PATIENCE_ROUNDS
 
-Submit = Callable[[Mapping[str, Value]], None]
-Watch = Callable[[], None]
+Call = Callable[..., None]
 logger = logging.getLogger("deploy.keep_running")  # also when started with -m
 POLL_SECONDS, PAUSE_SECONDS, MOST_ATTEMPTS = 0.5, 5.0, 5  # submissions that finish no round
 START_PATIENCE_SECONDS = 120.0  # from submitting a run until its ServerApp opens the folder
@@ -49,7 +48,7 @@ def main() -> int:
 
 
 def keep_running(
-    submit: Submit, run_folder: Path, settings: Mapping[str, Value], watch: Watch = lambda: None
+    submit: Call, run_folder: Path, settings: Mapping[str, Value], watch: Call = lambda: None
 ) -> None:
     """Return once the run is finished; raise RunStalled. ``watch`` is called all the while."""
     begun, attempts, finished, start_by, mark = len(read_rounds(run_folder)), 0, -1, 0.0, 0.0

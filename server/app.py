@@ -27,7 +27,7 @@ from fed_gswgan.reporting.run_folder import (
 )
 from fed_gswgan.reporting.summary_table import print_summary
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.wire.careful_grid import careful
+from fed_gswgan.wire.hardened_grid import hardened
 from server.client_registry import ClientRegistry
 from server.cohort import ServerLedger
 from server.run_recorder import RunRecorder
@@ -52,7 +52,7 @@ def main(grid: Grid, context: Context) -> None:
             "each release with one client's share of noise; use local or central trust"
         )
     nodes = len(list(grid.get_node_ids())) if folder else 0
-    run_server(careful(grid), config, folder, nodes, runtime="flwr")
+    run_server(hardened(grid), config, folder, nodes, runtime="flwr")
 
 
 def run_server(

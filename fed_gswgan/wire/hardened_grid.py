@@ -1,10 +1,11 @@
-"""Flower's Grid of a server on a network, on which no device can hold up or end the others' round.
+"""Hardened Grid, a workaround for Flower 1.39: no device can hold up or end the others' round.
 
-Flower 1.39 fetches a reply's parts until all are there, for minutes where a device announced more
-than it sends, and ends with the first reply that it cannot read: both stop the server, and lose the
+Flower fetches a reply's parts until all are there, for minutes where a device announced more than
+it sends, and ends with the first reply that it cannot read: both stop the server, and lose the
 replies that came with it. It also believes who a reply says it is from.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,18 +21,24 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
+from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from fed_gswgan.wire.grid_in_front import GridInFront, expired
 from fed_gswgan.wire.message_types import CLIENT_FAILED
+
+
+def expired(message: Message) -> bool:
+    """Tell whether a message's time to live is over."""
+    return message.metadata.created_at + message.metadata.ttl < time.time()
+
 
 LARGEST_REPLY_BYTES = 2**28
 MOST_PARTS = 256  # an array of that size comes in some fifty
 
 
-def careful(grid: Grid) -> Grid:
-    """Return a careful Grid in place of one on a network, and a simulation's as it is."""
-    return CarefulGrid(grid) if isinstance(grid, HttpGrid) else grid
+def hardened(grid: Grid) -> Grid:
+    """Return a hardened Grid in place of one on a network, and a simulation's as it is."""
+    return HardenedGrid(grid) if isinstance(grid, HttpGrid) else grid
 
 
 class _NotYet(Exception):
@@ -55,19 +62,41 @@ class _Arriving:
     parts: dict[str, bytes] = field(default_factory=dict)
 
 
-class CarefulGrid(GridInFront):
+class HardenedGrid(Grid):
     """Stands before Flower's Grid and fetches the replies itself.
 
     Args:
         grid: Flower's.
     """
 
-    _grid: HttpGrid
-
     def __init__(self, grid: HttpGrid) -> None:
-        super().__init__(grid)
+        self._grid = grid
         self._asked: dict[str, Message] = {}  # without content, by message id
         self._arriving: dict[str, _Arriving] = {}  # by the id of the message they answer
+
+    def set_run(self, run: Run) -> None:
+        """Set the run."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Create a message; Flower's older way."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are connected."""
+        return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push the messages and return their ids; None for one that could not be pushed."""
@@ -110,7 +139,7 @@ class CarefulGrid(GridInFront):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Not used: ``server.exchange`` pushes and pulls."""
+        """Not used: ``server.collect.exchange`` pushes and pulls."""
         raise NotImplementedError("push, then pull")
 
     def _fetch(self, arriving: _Arriving) -> Message | None:
