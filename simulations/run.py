@@ -61,6 +61,7 @@ def simulate(
     runtime: str = "ray",
     workers: int = 0,
     ray_address: str = "",
+    quiet: bool = False,
 ) -> int:
     """Run a simulation to its end or to Ctrl-C, and return the exit status as ``main``.
 
@@ -72,8 +73,9 @@ def simulate(
         runtime: ``ray`` or ``in-process``.
         workers: processes that serve clients; 0: one for each core; 1 in-process: none but this.
         ray_address: of a running Ray cluster; empty: start Ray here.
+        quiet: whether to print nothing.
     """
-    console = Console()
+    console = Console(quiet=quiet)
     try:
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
@@ -120,7 +122,7 @@ def _run(
     clients_folder = (folder / CLIENTS).absolute()
     os.environ[SIMULATION_FOLDER] = str(clients_folder)  # of the clients' processes, too
     stop = _stop_on_ctrl_c(console)
-    log_to(_log_handler(console))
+    log_to(logging.NullHandler() if console.quiet else _log_handler(console))
     # Flower warns at length that its Python entry point may go one day; its version is pinned.
     logging.getLogger("flwr").setLevel(logging.ERROR)
     run_config = config.to_table()

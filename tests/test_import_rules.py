@@ -8,7 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 APPS = ("server", "client", "simulations")
-AROUND = ("deploy", "benchmarks", "tests")  # what uses the packages, and is in none of them
+AROUND = (
+    "deploy",
+    "benchmarks",
+    "examples",
+    "tests",
+)  # what uses the packages, and is in none of them
 # The layers of the library, from the top; a lower one knows no higher one.
 TOP = tuple(
     f"fed_gswgan.{name}"
