@@ -24,6 +24,7 @@ SERVICE, ANSWER, CLIENT_ID = "fed_gswgan.Guard", "Answer", "ClientId"
 LARGEST_MESSAGE_BYTES = 2**28 + 2**20
 LONGEST_PATH_BYTES = 107  # of a Unix domain socket
 SOCKET_UMASK = 0o117  # owner and group may connect
+THREADS = 4  # the client id is told while a request is answered
 ANSWER_PATIENCE_SECONDS = 3600.0
 CONNECT_PATIENCE_SECONDS = 5.0
 _OPTIONS = [
@@ -104,8 +105,11 @@ def ask_client_id(path: Path) -> str:
 
 
 def _server(path: Path, client_id: str, answer: Callable[[bytes], bytes]) -> grpc.Server:
+    one_at_a_time = threading.Lock()
+
     def answered(blob: bytes, context: Any) -> bytes:
-        return answer(blob)
+        with one_at_a_time:
+            return answer(blob)
 
     def identified(blob: bytes, context: Any) -> bytes:
         return client_id.encode()
@@ -114,7 +118,7 @@ def _server(path: Path, client_id: str, answer: Callable[[bytes], bytes]) -> grp
         ANSWER: grpc.unary_unary_rpc_method_handler(answered),
         CLIENT_ID: grpc.unary_unary_rpc_method_handler(identified),
     }
-    server = grpc.server(ThreadPoolExecutor(max_workers=1), options=_OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(THREADS), options=_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     if path.is_socket():
         path.unlink()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fed_gswgan.cli import main
+from fed_gswgan.device import service
 from fed_gswgan.device.folder import read_settings
 from fed_gswgan.device.service import ask, ask_client_id
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
@@ -99,7 +100,7 @@ class TestDevice:
         error = refused(capsys, "device", "check", device, "--server", "a:1")
         assert "needs --root-certificates" in error
 
-    def test_served_by_a_process_it_answers_before_and_after_a_kill(self, device):
+    def test_served_by_a_process_it_answers_before_and_after_a_kill(self, device, monkeypatch):
         """Ledger and replies survive it; no environment makes the noise a simulation's."""
         event = Event(rows=4, numbers=784, clipping_bound=1.0, noise_stddev=2.14)
         samples = np.full((4, 1, 28, 28), 0.5, np.float32)
@@ -108,6 +109,7 @@ class TestDevice:
             tensors={"samples": samples, "labels": np.arange(4)},
         )  # fmt: skip
         answers = []
+        monkeypatch.setattr(service, "CONNECT_PATIENCE_SECONDS", 60.0)  # on a busy machine
         for number in (signal.SIGKILL, signal.SIGTERM):
             command = [sys.executable, "-m", "fed_gswgan.cli", "device", "serve", str(device)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from fed_gswgan.device.service import GuardUnreachable, ask, ask_client_id, chec
 
 ROOT = Path(__file__).parents[3]
 SERVE = """
-import sys
+import sys, time
 from pathlib import Path
 from fed_gswgan.device.service import serve
 folder = Path(sys.argv[1])
-serve(folder / "guard.sock", "alice", lambda blob: blob[::-1], folder / "serving.lock",
-      lambda: print("ready"))
+def answer(blob):
+    while blob == b"wait" and not (folder / "go").exists():
+        time.sleep(0.01)
+    return blob[::-1]
+serve(folder / "guard.sock", "alice", answer, folder / "serving.lock", lambda: print("ready"))
 print("stopped")
 """
 ASK = """
@@ -80,9 +84,9 @@ def served(folder):
     process.wait()
 
 
-@pytest.fixture
-def hasty(monkeypatch):
-    monkeypatch.setattr(service, "CONNECT_PATIENCE_SECONDS", 0.2)
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    monkeypatch.setattr(service, "CONNECT_PATIENCE_SECONDS", 60.0)  # on a busy machine
 
 
 def test_bytes_go_in_and_out_and_the_client_is_named(served, folder):
@@ -93,6 +97,16 @@ def test_bytes_go_in_and_out_and_the_client_is_named(served, folder):
     mode = (folder / "guard.sock").stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660
+
+
+def test_the_client_is_named_while_a_request_is_answered(served, folder):
+    """A server that starts anew asks for names while devices still work for the one before."""
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, folder / "guard.sock", b"wait")
+        assert ask_client_id(folder / "guard.sock") == "alice"
+        assert not answer.done()
+        (folder / "go").touch()
+        assert answer.result() == b"tiaw"
 
 
 def test_a_second_server_of_the_same_device_is_refused(served, folder):
@@ -124,12 +138,13 @@ def test_modes_decide_whether_another_account_is_answered(served, folder, member
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_service_and_removes_the_socket(tmp_path, hasty, number):
+def test_a_signal_ends_the_service_and_removes_the_socket(tmp_path, monkeypatch, number):
     """A socket that a killed process left is replaced; without a guard there is no answer."""
     process = start(tmp_path)
     assert process.stdout.readline() == "ready\n"
     process.kill()
     process.communicate()
+    monkeypatch.setattr(service, "CONNECT_PATIENCE_SECONDS", 0.2)
     with pytest.raises(GuardUnreachable, match=r"no guard answers at .*guard\.sock"):
         ask(tmp_path / "guard.sock", b"abc")
     process = start(tmp_path)
