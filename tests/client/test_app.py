@@ -64,9 +64,8 @@ def test_a_device_registers_by_the_name_that_its_owner_chose(monkeypatch):
 
 def test_a_simulated_node_answers_for_its_shard(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        shard, "answer", lambda blob, clients, context: asked.append((blob, clients)) or [b"0"] * 2
-    )
+    answer = lambda blob, clients, context: asked.append((blob, clients)) or [b"0"] * 2  # noqa: E731
+    monkeypatch.setattr(shard, "answer", answer)
     assert found(send(REGISTER, SIMULATED)) == {NAME: "shard-0003"}
     reply = send(TRAIN, SIMULATED, **{REQUEST: b"blob", CLIENTS: ["x", "y"]})
     assert (found(reply), asked) == ({REPLIES: [b"0", b"0"]}, [(b"blob", ["x", "y"])])

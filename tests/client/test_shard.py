@@ -36,10 +36,7 @@ class World:
             experiment_id="e", server_round=1, algorithm="gs-wgan", event=self.config.event(spec),
             tensors=query.tensors, unit_range=query.unit_range,
         )  # fmt: skip
-
-    @property
-    def blob(self):
-        return self.request.encode()
+        self.blob = self.request.encode()
 
     def host(self):
         return ShardHost(self.folder, self.config, SHARDS)
@@ -105,6 +102,11 @@ def test_a_client_of_another_shard_or_of_none_is_not_answered(world):
 
 def test_the_environment_names_the_run_and_the_node_its_shard(world, monkeypatch):
     assert shard.name_of(world.context(1)) == "shard-0001"
+    with pytest.raises(ValueError, match="partition-id, num-partitions"):
+        shard.name_of(world.context("first"))
+    monkeypatch.delenv(SIMULATION_FOLDER, raising=False)
+    with pytest.raises(RuntimeError, match="FED_GSWGAN_SIMULATION is not set"):
+        shard.answer(world.blob, world.members(0), world.context(0))
     monkeypatch.setenv(SIMULATION_FOLDER, str(world.folder))
     members = world.members(1)
     found = shard.answer(world.blob, members, world.context(1))
@@ -113,11 +115,3 @@ def test_the_environment_names_the_run_and_the_node_its_shard(world, monkeypatch
     with pytest.raises(ValueError, match="does not belong"):
         shard.answer(world.blob, members, world.context(0))
     assert world.clients.failure_logs() == [world.folder / FAILURES]
-
-
-def test_without_the_environment_nothing_is_simulated(world, monkeypatch):
-    monkeypatch.delenv(SIMULATION_FOLDER, raising=False)
-    with pytest.raises(RuntimeError, match="FED_GSWGAN_SIMULATION is not set"):
-        shard.answer(world.blob, world.members(0), world.context(0))
-    with pytest.raises(ValueError, match="partition-id, num-partitions"):
-        shard.name_of(world.context("first"))

@@ -168,7 +168,7 @@ def test_with_one_seed_real_devices_and_a_server_that_is_killed_give_the_generat
 @pytest.mark.slow
 def test_a_supernode_that_is_killed_in_the_middle_of_a_reply_costs_its_device_that_reply(tmp_path):
     """Its guard has reserved and is at work: the charge stays, the others go on without it."""
-    settings = settings_of(3, rounds=4, critic_steps=1000, reply_timeout_seconds=20.0)
+    settings = settings_of(3, rounds=4, critic_steps=1000, reply_timeout_seconds=120.0)
     make_devices(tmp_path / "nodes", names_of(3), settings)
     killed = []
     with running(tmp_path, names_of(3), AUTHENTICATED) as federation:

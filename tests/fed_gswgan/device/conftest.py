@@ -4,16 +4,12 @@ import numpy as np
 import pytest
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.device.folder import DeviceSettings, create_device
+from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.messages import Request
 
 TRAINING = {"seed": 3, "batch-size": 4, "critic-width": 8, "critic-steps": 1}
-
-
-@pytest.fixture
-def training():
-    """Return the training settings of the devices here."""
-    return dict(TRAINING)
 
 
 @pytest.fixture
@@ -37,9 +33,6 @@ def make_device(tmp_path):
 @pytest.fixture(scope="session")
 def first_request():
     """Return a function that returns the request of a round of a server that has not trained."""
-    from fed_gswgan.data.client_dataset import DataSpec
-    from fed_gswgan.seeding import SeedStream
-
     config = Config.from_table({**TRAINING, "noise-stddev": 2.14})
     spec = DataSpec((1, 28, 28), 10)
     server = config.algorithm.Server(config.own, spec, SeedStream(0), 9)

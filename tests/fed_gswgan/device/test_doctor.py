@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 import tomllib
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +23,8 @@ from fed_gswgan.device.doctor import (
     TESTED,
     check_device,
     check_server_certificate,
-    try_training,
 )
-from fed_gswgan.device.folder import open_device, read_settings
+from fed_gswgan.device.folder import open_device
 from fed_gswgan.privacy.ledger import LEDGER, REPLIES
 from fed_gswgan.privacy.noise import SecureNoise
 
@@ -76,6 +75,7 @@ DAMAGE = {
     "a folder for everybody": ({"folder"}, lambda f: f.chmod(0o755)),
     "a ledger for everybody": ({"folder"}, lambda f: (f / LEDGER).chmod(0o644)),
     "replies for the group": ({"folder"}, lambda f: (f / REPLIES).chmod(0o640)),
+    "a ledger of another account": ({"folder"}, lambda f: os.chown(f / LEDGER, 65534, 65534)),
     "no ledger": ({"ledger", "clock"}, lambda f: (f / LEDGER).unlink()),
     "no replies": ({"ledger", "clock"}, lambda f: (f / REPLIES).unlink()),
     "a ledger of other users": ({"ledger", "clock"}, change_owners),
@@ -85,18 +85,13 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_what_is_wrong_is_found_by_name_and_the_rest_is_checked(make_device, name):
     expected, damage = DAMAGE[name]
+    if "account" in name and os.geteuid() != 0:
+        pytest.skip("needs root, to give a file away")
     folder = make_device()
     damage(folder)
     found = failing(folder)
     assert set(found) == expected
     assert all(said.isprintable() for said in found.values())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
-def test_a_file_of_another_account_is_found(make_device):
-    folder = make_device()
-    os.chown(folder / LEDGER, 65534, 65534)
-    assert "belongs to another account" in failing(folder)["folder"]
 
 
 def test_a_clock_before_the_build_or_the_newest_entry_is_found(make_device, first_request):
@@ -149,22 +144,6 @@ def test_a_machine_that_cannot_answer_is_found(
         assert "cannot be computed on this machine: MemoryError: too little" in found["training"]
 
 
-@pytest.mark.parametrize("algorithm", ["gs-wgan", "fedavg-gan"])
-def test_training_is_tried_in_one_step(make_device, training, algorithm, monkeypatch):
-    own = training | {"algorithm": algorithm, "critic-steps": 500}
-    settings = read_settings(make_device(training=own) / "device.toml")
-    client, steps = settings.config().algorithm.Client, []
-    update = client.update
-
-    def counted(self, *asked):
-        steps.append(self._settings.critic_steps)
-        return update(self, *asked)
-
-    monkeypatch.setattr(client, "update", counted)
-    try_training(settings.config(), settings.spec)
-    assert steps == [1]
-
-
 @pytest.mark.parametrize(
     ("name", "version", "good"),
     [
@@ -199,21 +178,16 @@ class TestCertificates:
 
     @pytest.fixture
     def server(self, certificates):
-        """A TLS server on loopback that shakes hands and hangs up."""
+        """The port of a TLS server on loopback that shakes hands and hangs up."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates.certificate, certificates.key)
         with closing(socket.create_server(("127.0.0.1", 0))) as listening:
 
             def answer():
-                while True:
-                    try:
-                        connection, _ = listening.accept()
-                    except OSError:
-                        return
-                    try:
-                        context.wrap_socket(connection, server_side=True).close()
-                    except OSError:
-                        connection.close()
+                with suppress(OSError):  # until the listener is shut
+                    while connection := listening.accept()[0]:
+                        with suppress(ssl.SSLError, ConnectionError), connection:
+                            context.wrap_socket(connection, server_side=True).close()
 
             threading.Thread(target=answer, daemon=True).start()
             yield listening.getsockname()[1]
@@ -233,26 +207,19 @@ class TestCertificates:
         assert "No such file" in said(tmp_path / "missing.pem")
 
     def test_only_the_server_that_the_device_was_told_of_is_trusted(
-        self, server, certificates, tmp_path, monkeypatch
+        self, server, certificates, tmp_path
     ):
         address, other = f"127.0.0.1:{server}", make_certificates(tmp_path).authority
         assert "server" not in failing(ROOT, certificates.authority, server=address)
         found = failing(ROOT, other, server=address)["server"]
         assert f"{address}: its certificate is not to be trusted" in found
-        create = socket.create_connection
-        at_loopback = lambda at, patience: create(("127.0.0.1", at[1]), patience)  # noqa: E731
-        monkeypatch.setattr(socket, "create_connection", at_loopback)
-        with pytest.raises(ValueError, match="not to be trusted"):
-            check_server_certificate(f"other.example:{server}", certificates.authority)
 
-    def test_a_server_that_is_not_there_or_speaks_no_tls_is_named(self, certificates):
+    def test_a_server_that_speaks_no_tls_or_is_gone_is_named(self, certificates):
         with closing(socket.create_server(("127.0.0.1", 0))) as mute:
             port = mute.getsockname()[1]
             threading.Thread(target=lambda: mute.accept()[0].close(), daemon=True).start()
             with pytest.raises(ValueError, match=rf"127.0.0.1:{port}: no answer over TLS"):
                 check_server_certificate(f"127.0.0.1:{port}", certificates.authority)
-        with pytest.raises(ValueError, match="is it up, and reachable"):
-            check_server_certificate(f"127.0.0.1:{port}", certificates.authority)
 
     @pytest.mark.parametrize("server", ["server.example", ":9092", "server.example:x", "9092"])
     def test_an_address_without_a_port_is_refused(self, server, certificates):

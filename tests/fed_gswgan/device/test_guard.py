@@ -1,6 +1,5 @@
 """Promises of the guard, with an algorithm small enough to check by hand, and with GS-WGAN."""
 
-import errno
 import json
 import math
 import os
@@ -11,7 +10,6 @@ import shutil
 import sqlite3
 import stat
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -29,7 +27,6 @@ from fed_gswgan.privacy.refusals import (
     BudgetExhausted,
     LedgerUnavailable,
     MalformedInput,
-    MechanismSelftestFailed,
     MinSeparation,
     Refusal,
     Replay,
@@ -146,15 +143,6 @@ class TestAnswers:
         other = ask(2, experiment_id="another run")
         assert_updates(shard.answer(other, "bob"), other, [0.25])
 
-    def test_a_long_update_is_clipped_and_one_that_is_not_finite_is_zero(self, tiny):
-        class Long(TinyClient):
-            def update(self, request, client):
-                return Update(np.array([[3.0, 0, 4], [np.nan, 1, 1]]), np.array([np.inf]))
-
-        (answer,) = tiny(Long()).answer(ask(), "alice")
-        numbers = decode_release(answer, ask()) * grid_step(EVENT)
-        assert numbers == pytest.approx([0.6, 0, 0.8, 0, 0, 0, 0], abs=1e-4)
-
     def test_the_same_request_gives_the_same_bytes_at_no_charge(self, tiny):
         shard = tiny()
         before = shard.answer(ask(1))
@@ -190,15 +178,6 @@ class TestAnswers:
             (charged,) = ledger.releases(["b1"])["b1"]
         assert charged == replace(event, noise_stddev=50.0)
 
-    def test_a_simulation_answers_the_ideal_form_of_secure_aggregation(self, tiny):
-        event = replace(EVENT, trust="secure-aggregation", noise_stddev=0.01, honest=2)
-        policy = with_limits(POLICY, trust=("secure-aggregation",), min_noise_stddev=0.01)
-        request = ask(event=event, modulus_bits=20)
-        shard = tiny(policy=policy, simulated=True)
-        steps = [decode_release(answer, request) for answer in shard.answer(request)]
-        total = sum(steps) % 2**20 * grid_step(event)
-        assert total[:6] == pytest.approx(np.full(6, 0.875), abs=0.01 * 3**0.5 * 7)
-
 
 def raising(error):
     def fail(*_, **__):
@@ -219,7 +198,6 @@ FAULTS = {  # the refusal, whose attribute is broken (None: the guard's), and ho
     "a full disk": (LedgerUnavailable, Ledger, "_append", raising(DISK_FULL)),
     "no randomness": (RngUnavailable, secrets, "token_bytes", raising(OSError("no entropy"))),
     "the same bytes again": (RngUnavailable, secrets, "token_bytes", bytes),
-    "no noise": (MechanismSelftestFailed, None, "noise", lambda *_: Silent()),
 }
 
 
@@ -336,13 +314,10 @@ class TestFailures:
     def test_a_batch_that_fails_is_answered_with_noise_alone(self, tiny, way):
         shard = tiny(FailingTogether(way))
         shard.answer(ask(1))
-        assert_updates(shard.answer(ask(2))[1:], ask(2), (0.0, 0.0))
-        assert shard.charges() == {"a": 2, "b1": 2, "b2": 2, "c": 2}
-
-    def test_data_that_cannot_be_read_is_a_failure_like_any_other(self, tiny):
-        shard = tiny()
-        assert_updates(shard.answer(ask(), read=raising(OSError("gone"))), ask(), (0, 0, 0))
-        assert shard.charges() == {"a": 1, "b1": 1, "b2": 1, "c": 1}
+        assert_updates(shard.answer(ask(2))[1:], ask(2), (0, 0))
+        unread = shard.answer(ask(3), read=raising(OSError("the data is gone")))
+        assert_updates(unread, ask(3), (0, 0, 0))
+        assert shard.charges() == {"a": 3, "b1": 3, "b2": 3, "c": 3}
 
     def test_a_damaged_state_costs_its_client_alone_what_it_remembers(self, tiny):
         shard = tiny()
@@ -351,11 +326,10 @@ class TestFailures:
             replies.execute("UPDATE states SET state = 'x' WHERE client = 'bob'")
         assert_updates(shard.answer(ask(2)), ask(2), (0.125, 0.25, 0.5), rounds=(1, 0, 1))
 
-    @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), DISK_FULL])
-    def test_a_full_disk_keeps_no_reply_and_answers(self, tiny, monkeypatch, error):
+    def test_a_full_disk_keeps_no_reply_and_answers(self, tiny, monkeypatch):
         shard = tiny()
         with monkeypatch.context() as patch:
-            patch.setattr(Ledger, "store", raising(error))
+            patch.setattr(Ledger, "store", raising(DISK_FULL))
             (answer,) = shard.answer(ask(), "alice")
         assert_updates([answer], ask(), [0.125])
         careful = tiny(policy=with_limits(POLICY, lost_replies="refuse"))
@@ -464,9 +438,6 @@ def written(part=(), **fields):
     return save({**content, "header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
 
 
-header_event, header_samples = partial(written, ["event"]), partial(written, ["tensors", "samples"])
-
-
 class Touch:
     """What a pickle would run."""
 
@@ -501,22 +472,13 @@ HOSTILE = {
     # what is no request
     "nothing": (b"", ""),
     "random bytes": (np.random.default_rng(0).bytes(4096), ""),
-    "a request and more": (HONEST + b"more", ""),
     "a pickle": (pickle.dumps(Touch()), ""),
     "a promise of much memory": (b"\xff" * 7 + b"\x7f" + HONEST[8:], ""),
     "round 0": (written(server_round=0), "server-round"),
-    "a round beyond": (written(server_round=2**41), "server-round"),
-    "a checkpoint to come": (written(oldest_round=2), "oldest-round"),
-    "bits that are none": (written(uplink_bits=3), "uplink-bits"),
     "a switch": (written(skip_clipping=True), "skip-clipping"),
-    "a name that is not printable": (written(experiment_id="a\0b"), "experiment-id"),
-    "a shape beyond": (header_samples(shape=[2**28, 2**28]), "samples"),
-    "a bomb": (header_samples(bits=1, shape=[2**27]), "samples"),
-    "no noise": (header_event(noise_stddev=0.0), "event.noise-stddev"),
-    "noise that is no number": (header_event(noise_stddev=math.nan), ""),
-    "an honest crowd": (header_event(honest=10**6), "event"),
-    "a seed for the noise": (header_event(noise_source="seeded"), "event.noise-source"),
-    "rows without end": (header_event(rows=10**400), "event"),
+    "a shape beyond": (written(["tensors", "samples"], shape=[2**28, 2**28]), "samples"),
+    "noise that is no number": (written(["event"], noise_stddev=math.nan), ""),
+    "a seed for the noise": (written(["event"], noise_source="seeded"), "event.noise-source"),
 }  # fmt: skip
 EXCEEDING = list(HOSTILE)[:7]
 
