@@ -139,6 +139,4 @@ def _start(run: RunFolder, clients: SimulatedClients | None) -> None:
         return
     if clients is not None:
         clients.create()
-    for left in folder.glob("*"):
-        left.unlink()
     ServerLedger.create(folder)

@@ -83,7 +83,7 @@ class ServerLedger:
     @staticmethod
     def create(folder: Path) -> None:
         """Create an empty ledger, once a run."""
-        Ledger.create(folder, "")
+        Ledger.complete(folder, "")
 
     def record(self, cohort: Sequence[str], key: Key, event: Event) -> None:
         """Charge every client that is about to be asked, on disk, whether or not it will answer."""

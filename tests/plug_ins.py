@@ -14,6 +14,7 @@ from fed_gswgan.settings import Count, Settings
 
 KILL = "FED_GSWGAN_TEST_KILL"  # names the file whose presence lets ``DeadlyCritic`` kill once
 DEADLY_ROUND = 5
+FIRST_PIXELS = {"ann": (0.75, 1.0, 0.0), "bob": (0.0, 0.0, 0.25), "cy": (0.125, 0.125, 0.125)}
 
 
 class Colours:
@@ -21,14 +22,13 @@ class Colours:
 
     name, unit, image_shape = "colours", "one writer", (3, 32, 32)
     class_names, writer_ids, held_out_writers = ("red", "green"), ("ann", "bob", "cy"), ()
-    FIRST_PIXELS = {"ann": (0.75, 1.0, 0.0), "bob": (0.0, 0.0, 0.25), "cy": (0.125, 0.125, 0.125)}
 
     def __init__(self, settings):
         self.settings = settings
 
     def shard(self, writer_id):
         images = np.random.default_rng(len(writer_id)).random((6, *self.image_shape), np.float32)
-        images[:, 0, 0, :3] = self.FIRST_PIXELS[writer_id]
+        images[:, 0, 0, :3] = FIRST_PIXELS[writer_id]
         return ClientDataset((writer_id,), images, np.arange(6) % 2)
 
     def held_out(self):

@@ -114,16 +114,14 @@ class SimulatedClients:
         return list(_owners(self.partitions, self.shards))
 
     def create(self) -> None:
-        """Make each shard's folder with an empty ledger, once a run.
+        """Make each shard's folder with an empty ledger, unless it has one.
 
-        A start that was interrupted is completed: no client has been asked yet.
+        A ledger that is there stays: another run in the same folder charges the same users. What an
+        interrupted start left is completed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in range(self.shards):
-            folder = self.shard_folder(shard)
-            for left in folder.glob("*"):
-                left.unlink()
-            Ledger.create(folder, self.owners[shard])
+            Ledger.complete(self.shard_folder(shard), self.owners[shard])
 
     def spent(self, budget: Budget) -> SpentBudgets:
         """Read every shard's ledger; a user who was never asked has spent nothing.

@@ -161,6 +161,23 @@ class Ledger:
             ledger.execute("INSERT INTO header VALUES (?, ?, ?)", (VERSION, ledger_id, owners))
         write_durably(folder / HEAD, _head(0, _first_hash(ledger_id, owners)))
 
+    @staticmethod
+    def complete(folder: Path, owners: str) -> None:
+        """Create an empty ledger unless there is one; replace what an interrupted creation left.
+
+        A ledger with a line is never replaced, whatever is missing beside it.
+        """
+        if (folder / HEAD).exists():
+            return
+        if (folder / LEDGER).exists():
+            with _database(folder / LEDGER) as ledger:
+                tables = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master")]
+                if "lines" in tables and ledger.execute("SELECT 1 FROM lines LIMIT 1").fetchone():
+                    return  # without its head it counts as exhausted
+        for name in (LEDGER, REPLIES):
+            (folder / name).unlink(missing_ok=True)
+        Ledger.create(folder, owners)
+
     def __enter__(self) -> "Ledger":
         if not self._folder.is_dir():
             raise LedgerUnavailable(f"ledger {self._folder}: the folder is missing")

@@ -95,14 +95,28 @@ class TestCreate:
             with pytest.raises(LedgerUnavailable, match="other clients or users"):
                 dealt.spent(BUDGET)
 
-    @pytest.mark.parametrize("left", [HEAD, LEDGER, "replies.db"])
-    def test_a_start_that_was_interrupted_is_completed(self, clients, left):
-        (clients.shard_folder(1) / left).unlink()
+    @pytest.mark.parametrize("missing", [(HEAD,), (HEAD, LEDGER), (HEAD, LEDGER, "replies.db")])
+    def test_a_start_that_was_interrupted_is_completed(self, clients, missing):
+        for name in missing:  # in the order in which they are made, the head is last
+            (clients.shard_folder(1) / name).unlink()
         shutil.rmtree(clients.shard_folder(0))
         with pytest.raises(LedgerUnavailable):  # it is not taken for fresh
             clients.spent(BUDGET)
         clients.create()
         assert clients.spent(BUDGET).participations_max == 0
+
+    def test_a_ledger_that_is_there_stays(self, clients):
+        reserve(clients, 0, 4)
+        clients.create()
+        assert clients.spent(BUDGET).participations_max == 4
+
+    def test_a_ledger_with_a_line_and_no_head_is_never_replaced(self, clients):
+        reserve(clients, 0, 4)
+        for shard in range(clients.shards):
+            (clients.shard_folder(shard) / HEAD).unlink()
+        clients.create()
+        with pytest.raises(LedgerUnavailable):
+            clients.spent(BUDGET)
 
 
 class TestSpent:
