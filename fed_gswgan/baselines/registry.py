@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+PRESETS = ("small", "full")
+SEEDS = 3  # that a table runs of a method: a seed takes minutes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -12,77 +15,50 @@ class Method:
 
     Attributes:
         title: in a table.
-        module: under ``fed_gswgan.baselines``; imported when the method is used.
-        function: of the module; trains.
-        presets: by name, the constant with the settings, in the module of that name and
-            ``_settings``.
-        seeds: by preset, how many a table runs: three where a seed takes minutes.
+        module: under ``fed_gswgan.baselines``; has ``train`` and settings named SMALL and FULL.
+        variant: what follows SMALL and FULL, where a module has several methods.
     """
 
     title: str
     module: str
-    function: str
-    presets: Mapping[str, str]
-    seeds: Mapping[str, int]
+    variant: str = ""
 
     def train(self, preset: str, **arguments: Any) -> Any:
-        """Train with a preset's settings; returns a ``TrainedBaseline``."""
-        train = getattr(_imported(self.module), self.function)
-        return train(settings=self.settings(preset), **arguments)
+        """Train with a preset's settings; returns a ``TrainedBaseline``.
+
+        Args:
+            preset: one of ``PRESETS``.
+            arguments: by name, as listed below.
+            images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1; networks run on their device.
+            labels_N: int64 (N,) in [0, ``num_classes``).
+            num_classes: of the conditional networks.
+            epsilon: at most; the noise is calibrated to it.
+            delta: in (0, 1).
+            seed: of everything random. The noise too: who knows the seed can subtract it.
+            progress: told the share that is done, in [0, 1]; optional.
+        """
+        return self.imported().train(settings=self.settings(preset), **arguments)
 
     def settings(self, preset: str) -> Any:
         """Return the settings that a preset names, a dataclass."""
-        return getattr(_imported(f"{self.module}_settings"), self.presets[preset])
+        return getattr(self.imported(), preset.upper() + self.variant)
 
+    def imported(self) -> Any:
+        """Import the method's module.
 
-SMALL_AND_FULL = {"small": "SMALL", "full": "FULL"}
-THREE = {"small": 3, "full": 3}
+        Raises:
+            ModuleNotFoundError: the module needs an extra that is not installed.
+        """
+        return import_module(f"fed_gswgan.baselines.{self.module}")
+
 
 METHODS: Mapping[str, Method] = {
-    "gs-wgan": Method(
-        title="GS-WGAN",
-        module="centralized_gswgan",
-        function="train_centralized_gswgan",
-        presets=SMALL_AND_FULL,
-        seeds=THREE,
-    ),
-    "dpsgd-gan": Method(
-        title="DP-SGD GAN",
-        module="dpsgd_gan",
-        function="train_dpsgd_gan",
-        presets={"small": "SMALL_PAPER_ERA", "full": "FULL_PAPER_ERA"},
-        seeds=THREE,
-    ),
+    "gs-wgan": Method(title="GS-WGAN", module="centralized_gswgan"),
+    "dpsgd-gan": Method(title="DP-SGD GAN", module="dpsgd_gan", variant="_PAPER_ERA"),
     "dpsgd-gan-revisited": Method(
-        title="DP-SGD GAN, revisited",
-        module="dpsgd_gan",
-        function="train_dpsgd_gan",
-        presets={"small": "SMALL_REVISITED", "full": "FULL_REVISITED"},
-        seeds=THREE,
+        title="DP-SGD GAN, revisited", module="dpsgd_gan", variant="_REVISITED"
     ),
-    "g-pate": Method(
-        title="G-PATE",
-        module="gpate",
-        function="train_gpate",
-        presets=SMALL_AND_FULL,
-        seeds=THREE,
-    ),
-    "dp-merf": Method(
-        title="DP-MERF",
-        module="dp_merf",
-        function="train_dp_merf",
-        presets=SMALL_AND_FULL,
-        seeds=THREE,
-    ),
-    "dp-merf-ae": Method(
-        title="DP-MERF AE",
-        module="dp_merf_autoencoder",
-        function="train_dp_merf_autoencoder",
-        presets=SMALL_AND_FULL,
-        seeds=THREE,
-    ),
+    "g-pate": Method(title="G-PATE", module="gpate"),
+    "dp-merf": Method(title="DP-MERF", module="dp_merf"),
+    "dp-merf-ae": Method(title="DP-MERF AE", module="dp_merf_autoencoder"),
 }
-
-
-def _imported(module: str) -> Any:
-    return import_module(f"fed_gswgan.baselines.{module}")

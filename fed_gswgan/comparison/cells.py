@@ -9,7 +9,7 @@ import torch
 
 from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.registry import METHODS
-from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.baselines.training import TrainedBaseline
 from fed_gswgan.comparison.results_folder import ResultsFolder
 from fed_gswgan.comparison.sample_pictures import drawn_for_picture
 from fed_gswgan.data.whole_dataset import WholeDataset, open_whole_dataset

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from fed_gswgan.baselines.registry import METHODS
+from fed_gswgan.baselines.registry import METHODS, SEEDS
 from fed_gswgan.comparison.cells import REAL, Cell, run_cell
 from fed_gswgan.comparison.curves import save_quality_against_epsilon
 from fed_gswgan.comparison.parallel import run_cells
@@ -63,7 +62,7 @@ class Table1:
             one_of(METHODS, methods=name)
             with needs_extra("compare", f"methods={name}"):
                 # Now, not after the first cell.
-                import_module(f"fed_gswgan.baselines.{METHODS[name].module}")
+                METHODS[name].imported()
         for values in (self.methods, self.epsilons):
             if len(set(values)) < len(values):
                 raise ValueError(f"{', '.join(map(str, values))}: each may be named once")
@@ -106,7 +105,7 @@ class Table1:
             replace(real, method=name, seed=seed, epsilon=epsilon)
             for epsilon in self.epsilons
             for name in self.methods
-            for seed in range(self.seeds or METHODS[name].seeds[self.preset])
+            for seed in range(self.seeds or SEEDS)
         ]
         return real, sorted(others, key=lambda cell: cell.seed)
 

@@ -2,108 +2,77 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from fed_gswgan.accounting.trust import epsilon_of, published_epsilon
-from fed_gswgan.baselines.centralized_gswgan import train_centralized_gswgan
-from fed_gswgan.baselines.centralized_gswgan_settings import CentralizedGSWGANSettings
-from fed_gswgan.critics.wgan_gp import CriticSettings
-from fed_gswgan.models.registry import GeneratorSettings
+from fed_gswgan.accounting.trust import SamplingMethod, epsilon_of, published_epsilon
+from fed_gswgan.baselines.centralized_gswgan import FULL, SMALL, disjoint_shards, train
 from fed_gswgan.privacy.mechanism import privatize
 
 DELTA = 1e-5
-TINY = CentralizedGSWGANSettings(
-    critics=4,
-    steps=6,
-    batch_size=5,
-    generator=GeneratorSettings(generator_width=4),
-    critic=CriticSettings(
-        critic_width=8, critic_state="snapshot", critic_steps=2, warm_start_steps=1
-    ),
-)
+TINY = {"critic_width": 8, "critic_steps": 2, "warm_start_steps": 1}
+CRITIC = SMALL.critic.model_copy(update=TINY)
+FEW = replace(SMALL, critics=4, steps=6, batch_size=5, clipping="sample", critic=CRITIC)
+REMEMBERS = replace(FEW, critic=CRITIC.model_copy(update={"critic_state": "persistent"}))
 
 
-def in_state(critic_state):
-    return TINY.critic.model_copy(update={"critic_state": critic_state})
+def test_a_critic_that_remembers_gets_no_amplification():
+    (forgetful,), (remembering,) = FEW.releases(5.0), REMEMBERS.releases(5.0)
+    assert forgetful.sampling is SamplingMethod.FIXED_SIZE
+    assert remembering.sampling is SamplingMethod.REVEALED
+    assert epsilon_of((remembering,), DELTA) > epsilon_of((forgetful,), DELTA)
+
+
+def test_a_step_costs_what_its_rows_cost_together():
+    (sample,) = FEW.releases(4.0)
+    (message,) = replace(FEW, clipping="message").releases(4.0)
+    assert sample.mu == pytest.approx(2 * np.sqrt(5) / 4)
+    assert message.mu == pytest.approx(2 / 4)
+
+
+def test_presets_sample_from_critics_that_forget():
+    for preset in (SMALL, FULL):
+        (release,) = preset.releases(10.0)
+        assert release.sampling is SamplingMethod.FIXED_SIZE
 
 
 @pytest.fixture
-def train(data):
-    def train(settings, seed=0, epsilon=10.0, progress=lambda share: None):
-        return train_centralized_gswgan(*data(), 4, settings, epsilon, DELTA, seed, progress)
+def recorded(data, monkeypatch):
+    """Return a function that trains and returns the baseline, private rows and their events."""
 
-    return train
+    def run(settings, epsilon=10.0):
+        found = []
 
-
-def samples_of(baseline) -> torch.Tensor:
-    return baseline.sampler(torch.arange(4), 1)
-
-
-@pytest.mark.parametrize("critic_state", ["snapshot", "persistent"])
-@pytest.mark.parametrize("clipping", ["sample", "message"])
-def test_the_declared_releases_stay_within_the_epsilon_asked_for(train, critic_state, clipping):
-    settings = replace(TINY, clipping=clipping, critic=in_state(critic_state))
-    baseline = train(settings)
-    assert 9.9 < epsilon_of(baseline.releases, DELTA) <= 10
-    (release,) = baseline.releases
-    assert release.rounds == settings.steps
-    assert release.sampling_probability == 1 / settings.critics
-
-
-def test_published_accounting_is_that_of_the_noise_that_was_added(train):
-    baseline = train(TINY)
-    noise_stddev = 2 * np.sqrt(TINY.batch_size) / baseline.releases[0].mu
-    expected = published_epsilon(TINY.event(noise_stddev), 1 / 4, TINY.steps, DELTA)
-    assert baseline.published_epsilon == pytest.approx(expected)
-
-
-def test_same_seed_same_samples_and_another_seed_others(train):
-    torch.manual_seed(3)
-    first = samples_of(train(TINY))
-    after_training = torch.rand(1)
-    torch.manual_seed(3)
-    assert torch.equal(after_training, torch.rand(1))
-    assert torch.equal(first, samples_of(train(TINY)))
-    assert not torch.equal(first, samples_of(train(TINY, seed=1)))
-
-
-def test_every_gradient_that_steps_the_generator_was_sanitized(train, monkeypatch):
-    rows = []
-
-    def recording(rows_BP, extra, event, noise):
-        rows.append((len(rows_BP), event))
-        return privatize(rows_BP, extra, event, noise)
-
-    monkeypatch.setattr("fed_gswgan.baselines.centralized_gswgan.privatize", recording)
-    baseline = train(TINY)
-    assert [count for count, _ in rows] == [TINY.batch_size] * TINY.steps
-    noise_stddev = 2 * np.sqrt(TINY.batch_size) / baseline.releases[0].mu
-    assert [event.noise_stddev for _, event in rows] == pytest.approx([noise_stddev] * 6)
-
-
-def test_a_snapshot_forgets_and_a_persistent_critic_does_not(train, monkeypatch):
-    private = {}
-    for critic_state in ("snapshot", "persistent"):
-        rows = private.setdefault(critic_state, [])
-
-        def recording(rows_BP, extra, event, noise, rows=rows):
-            rows.append(rows_BP.copy())
+        def recording(rows_BP, extra, event, noise):
+            found.append((rows_BP.copy(), event))
             return privatize(rows_BP, extra, event, noise)
 
         monkeypatch.setattr("fed_gswgan.baselines.centralized_gswgan.privatize", recording)
-        train(replace(TINY, critic=in_state(critic_state)), epsilon=1e6)
+        baseline = train(*data(), 4, settings, epsilon, DELTA, 0)
+        return baseline, [rows for rows, _ in found], [event for _, event in found]
+
+    return run
+
+
+@pytest.mark.parametrize("settings", [FEW, REMEMBERS])
+def test_every_gradient_is_sanitized_with_the_noise_that_is_declared(recorded, settings):
+    baseline, rows, events = recorded(settings)
+    noise_stddev = 2 * np.sqrt(5) / baseline.releases[0].mu
+    assert 9.9 < epsilon_of(baseline.releases, DELTA) <= 10
+    assert [len(each) for each in rows] == [5] * 6
+    assert [event.noise_stddev for event in events] == pytest.approx([noise_stddev] * 6)
+    expected = published_epsilon(settings.event(noise_stddev), 1 / 4, 6, DELTA)
+    assert baseline.published_epsilon == pytest.approx(expected)
+
+
+def test_a_snapshot_forgets_and_a_persistent_critic_does_not(recorded):
+    forgets, remembers = recorded(FEW, 1e6)[1], recorded(REMEMBERS, 1e6)[1]
     # The first of the steps is the same; later ones meet critics that were, or were not, changed.
-    assert np.array_equal(private["snapshot"][0], private["persistent"][0])
-    assert not np.array_equal(private["snapshot"][-1], private["persistent"][-1])
+    assert np.array_equal(forgets[0], remembers[0])
+    assert not np.array_equal(forgets[-1], remembers[-1])
 
 
-def test_progress_reaches_one_and_never_falls(train):
-    shares: list[float] = []
-    train(TINY, progress=shares.append)
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
-
-
-def test_fewer_images_than_critics_are_refused(train):
-    with pytest.raises(ValueError, match=r"critics=50 must be at most the 40 training images"):
-        train(replace(TINY, critics=50))
+def test_shards_are_disjoint_and_hold_every_image(data):
+    images_NCHW, labels_N = data(10)
+    shards = disjoint_shards(images_NCHW, labels_N, 4, np.random.default_rng(0))
+    assert [len(shard.labels) for shard in shards] == [3, 3, 2, 2]
+    held = {image.tobytes() for shard in shards for image in shard.images}
+    assert held == {image.tobytes() for image in images_NCHW.numpy()}

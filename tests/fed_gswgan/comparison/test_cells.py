@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fed_gswgan.accounting.trust import DeclaredRelease
-from fed_gswgan.baselines.trained_baseline import TrainedBaseline
+from fed_gswgan.baselines.training import TrainedBaseline
 from fed_gswgan.comparison import cells
 from fed_gswgan.comparison.cells import Cell, run_cell
 from fed_gswgan.comparison.results_folder import ResultsFolder

@@ -1,18 +1,28 @@
-import warnings
-from contextlib import nullcontext
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from dp_accounting import dp_event
+from dp_accounting.rdp import rdp_privacy_accountant
 from torch.nn import functional
 
-from fed_gswgan.baselines.clipped_steps import ClippedSteps, hook_warnings_ignored
-from fed_gswgan.baselines.private_autoencoder import Autoencoder, reconstruction_losses
+from fed_gswgan.accounting.trust import SamplingMethod
+from fed_gswgan.baselines.dp_merf_autoencoder import Autoencoder, reconstruction_losses
+from fed_gswgan.baselines.dp_sgd import (
+    ORDERS,
+    ClippedSteps,
+    gaussian_rdp,
+    noisy_sums,
+    poisson_batch,
+    renyi_epsilon,
+)
 from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 
-BOUND = 0.7
+BOUND, DELTA = 0.7, 1e-5
 
 
 def images(count):
@@ -98,12 +108,32 @@ def test_between_steps_the_network_is_used_like_any_other():
     assert torch.equal(clipped_sum(images(7), (network, steps)), before)
 
 
-def test_a_step_warns_of_hooks_unless_told_not_to():
-    told = []
-    for context in (nullcontext(), hook_warnings_ignored()):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with context:
-                weights_after_steps(1.0, 2)
-        told.append(any("backward hook" in str(one.message) for one in caught))
-    assert told == [True, False]
+def test_each_record_is_in_a_batch_by_its_own_coin():
+    randomness = np.random.default_rng(0)
+    batches = [poisson_batch(30, 0.2, randomness) for _ in range(3000)]
+    rates = torch.bincount(torch.cat(batches), minlength=30) / 3000
+    sizes = torch.tensor([float(len(batch)) for batch in batches])
+    assert rates == pytest.approx(torch.full((30,), 0.2), abs=0.03)
+    assert sizes.mean().item() == pytest.approx(6, abs=0.2)
+    assert sizes.var().item() == pytest.approx(30 * 0.2 * 0.8, rel=0.1)
+
+
+def test_a_step_costs_the_bound_over_the_noise_at_the_share_of_a_batch():
+    release = noisy_sums("sums", num_images=40, batch_size=8, steps=6, noise_multiplier=2.0)
+    assert (release.what, release.rounds, release.mu) == ("sums", 6, 0.5)
+    assert release.relation is NeighboringRelation.ZERO_OUT
+    assert release.sampling is SamplingMethod.POISSON
+    assert release.sampling_probability == 8 / 40
+
+
+def test_one_gaussian_has_its_closed_form():
+    assert gaussian_rdp(2.0) == pytest.approx(np.array(ORDERS) / (2 * 2.0**2))
+
+
+def test_steps_add_up_as_dp_accounting_adds_them():
+    accountant = rdp_privacy_accountant.RdpAccountant(ORDERS)
+    sampled = dp_event.PoissonSampledDpEvent(0.2, dp_event.GaussianDpEvent(1.5))
+    accountant.compose(sampled, 30)
+    accountant.compose(dp_event.GaussianDpEvent(4.0))
+    rdp_R = gaussian_rdp(1.5, 0.2, 30) + gaussian_rdp(4.0)
+    assert renyi_epsilon(rdp_R, DELTA) == pytest.approx(accountant.get_epsilon(DELTA), rel=0.02)

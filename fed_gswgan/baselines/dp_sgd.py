@@ -1,16 +1,21 @@
-"""Steps of DP-SGD: gradients that are clipped row by row, and noise on their sum.
+"""DP-SGD: Poisson batches, gradients clipped row by row, noise on their sum, and its accounting.
 
-Shapes: B batch.
+Shapes: B batch, R Rényi orders.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from opacus.accountants.analysis import rdp
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
+
+from fed_gswgan.accounting.trust import DeclaredRelease, SamplingMethod
+from fed_gswgan.privacy.mechanism import NeighboringRelation
 
 
 class ClippedSteps:
@@ -92,3 +97,64 @@ def hook_warnings_ignored() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         yield
+
+
+def poisson_batch(count: int, probability: float, randomness: np.random.Generator) -> Tensor:
+    """Return indices, int64, of those of ``count`` images that their own coins select."""
+    return torch.from_numpy(np.flatnonzero(randomness.random(count) < probability))
+
+
+def noisy_sums(
+    what: str, num_images: int, batch_size: int, steps: int, noise_multiplier: float
+) -> DeclaredRelease:
+    """Return what a noisy sum of clipped gradients in each step releases.
+
+    An image that is zeroed out moves a sum by the clipping bound at most. The number of images is
+    taken as known; that of a batch is not shown.
+
+    Args:
+        what: is released, in words.
+        num_images: that batches are drawn from.
+        batch_size: images in a batch on average.
+        steps: each on a batch of its own.
+        noise_multiplier: noise on a sum, in units of the clipping bound.
+
+    Raises:
+        ValueError: fewer images than ``batch_size``.
+    """
+    if num_images < batch_size:
+        raise ValueError(
+            f"batch-size={batch_size} must be at most the {num_images} training images"
+        )
+    return DeclaredRelease(
+        what=what,
+        mu=1 / noise_multiplier,
+        rounds=steps,
+        relation=NeighboringRelation.ZERO_OUT,
+        sampling=SamplingMethod.POISSON,
+        sampling_probability=batch_size / num_images,
+    )
+
+
+# Orders near 1 are for large epsilons; whole orders up to 64 are what such analyses list.
+ORDERS = [1 + tenth / 10 for tenth in range(1, 100)] + list(range(11, 65))
+
+
+def gaussian_rdp(
+    noise_multiplier: float, sampling_probability: float = 1.0, steps: int = 1
+) -> np.ndarray:
+    """Return the divergences at ``ORDERS`` (R,) of Gaussians, each on a Poisson batch of its own.
+
+    Those of several releases add up.
+    """
+    return np.asarray(
+        rdp.compute_rdp(
+            q=sampling_probability, noise_multiplier=noise_multiplier, steps=steps, orders=ORDERS
+        )
+    )
+
+
+def renyi_epsilon(rdp_R: np.ndarray, delta: float) -> float:
+    """Return the epsilon of divergences at ``ORDERS``."""
+    epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=rdp_R, delta=delta)
+    return float(epsilon)
