@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.flower_commands import FLOWERS_SUPERNODE
 from deploy.keep_running import keep_running
+from deploy.loopback import make_devices
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.settings import Value, toml_value
 

@@ -1,13 +1,14 @@
-"""Makes what TLS and node authentication need: ``python -m deploy.certificates DIR``.
+"""Certificates for TLS and keys for node authentication: ``python -m deploy.certificates DIR``.
 
-DIR gets ``certificates/`` (an authority of its own and the server's certificate) and, for each
-``--node``, ``nodes/NAME/key`` and ``key.pub``. What is there already stays as it is, so a device
-that joins later is one more call. On real machines each owner makes the key on the device and sends
-the public half alone; see docs/deployment.md.
+Writes ``certificates/`` (an authority and the server's certificate) and, for each ``--node``,
+``nodes/NAME/key`` and ``key.pub``. Existing files are kept, so a device that joins later needs one
+more call. On real machines each owner makes the key on the device and sends only the public half;
+see docs/deployment.md.
 """
 
 import argparse
 import datetime
+import inspect
 import ipaddress
 import os
 import sys
@@ -26,22 +27,18 @@ VALID_DAYS = 730
 
 @dataclass(frozen=True)
 class Certificates:
-    """The server's files for TLS.
-
-    Attributes:
-        folder: holds ``ca.pem``, which every peer gets, and the rest, which stays with the server.
-    """
+    """The server's files for TLS in ``folder``: two public certificates, and one private key."""
 
     folder: Path
 
     @property
     def authority(self) -> Path:
-        """Certificate of the authority; public."""
+        """Certificate of the authority, for every peer."""
         return self.folder / "ca.pem"
 
     @property
     def certificate(self) -> Path:
-        """Certificate of the server; public."""
+        """Certificate of the server."""
         return self.folder / "server.pem"
 
     @property
@@ -84,27 +81,13 @@ def make_certificates(folder: Path, hosts: Sequence[str] = ()) -> Certificates:
         _require_names(made.certificate, wanted)
         return made
     folder.mkdir(parents=True, exist_ok=True)
-    authority_key, server_key = _new_key(), _new_key()
-    authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed-gswgan authority")])
-    authority = (
-        _builder(authority_name, authority_name, authority_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .sign(authority_key, hashes.SHA256())
-    )
-    server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fed-gswgan server")])
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
-    server = (
-        _builder(server_name, authority_name, server_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(issuer, critical=False)
-        .add_extension(x509.SubjectAlternativeName(wanted), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-    made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    _write_private(made.key, _private_bytes(server_key, serialization.PrivateFormat.PKCS8))
-    made.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
+    authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    names = x509.SubjectAlternativeName(wanted)
+    authority = _certificate("authority", authority_key, authority_key, None)
+    server = _certificate("server", server_key, authority_key, names)
+    made.authority.write_bytes(authority)
+    _write_private(made.key, server_key, serialization.PrivateFormat.PKCS8)
+    made.certificate.write_bytes(server)
     return made
 
 
@@ -122,7 +105,7 @@ def make_node_key(folder: Path) -> Path:
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     public_key_path(path).write_bytes(public + b"\n")
-    _write_private(path, _private_bytes(key, serialization.PrivateFormat.OpenSSH))
+    _write_private(path, key, serialization.PrivateFormat.OpenSSH)
     return path
 
 
@@ -141,38 +124,39 @@ def _require_names(path: Path, wanted: Sequence[x509.GeneralName]) -> None:
         )
 
 
-def _new_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
+def _certificate(
+    role: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    hosts: x509.SubjectAlternativeName | None,
+) -> bytes:
+    """Return a certificate as PEM; ``hosts`` are those of a server, None makes an authority."""
+    subject, issuer = (
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"fed-gswgan {name}")])
+        for name in (role, "authority")
+    )
+    is_authority = hosts is None
+    usage = dict.fromkeys(inspect.signature(x509.KeyUsage).parameters, False)
+    usage |= (
+        {"key_cert_sign": True, "crl_sign": True} if is_authority else {"digital_signature": True}
+    )
     now = datetime.datetime.now(datetime.UTC)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))  # a device's clock may be behind
+        .not_valid_before(now - datetime.timedelta(days=1))  # the clock of a device may be late
         .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.BasicConstraints(is_authority, 0 if is_authority else None), True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
     )
-
-
-def _usage(signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    if hosts is not None:
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+        builder = builder.add_extension(signer, critical=False).add_extension(hosts, critical=False)
+    return builder.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def _host_name(host: str) -> x509.GeneralName:
@@ -182,16 +166,13 @@ def _host_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _private_bytes(
-    key: ec.EllipticCurvePrivateKey, private_format: serialization.PrivateFormat
-) -> bytes:
-    return key.private_bytes(
+def _write_private(
+    path: Path, key: ec.EllipticCurvePrivateKey, private_format: serialization.PrivateFormat
+) -> None:
+    """Write a key to a file that only its owner can read, from its creation on."""
+    data = key.private_bytes(
         serialization.Encoding.PEM, private_format, serialization.NoEncryption()
     )
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that nobody else can read, at any moment."""
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(data)
 

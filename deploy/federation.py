@@ -1,9 +1,11 @@
-"""A whole federation on loopback: a SuperLink, SuperNodes, a relay between them; one folder.
+"""Federation on loopback: a SuperLink, guards, SuperNodes, and a TCP relay that counts bytes.
 
-It holds ``certificates/``; ``superlink/``, the server's database and FLWR_HOME; ``nodes/NAME/``, a
-device's key, images, FLWR_HOME and ``device/``, its guard's own; ``run/``; and ``logs/``.
+All state is in one folder: ``certificates/``; ``superlink/`` (database and FLWR_HOME);
+``nodes/NAME/`` (key, images, FLWR_HOME, and ``device/`` of the guard); ``run/``; ``logs/``.
 """
 
+import contextlib
+import selectors
 import signal
 import socket
 import threading
@@ -15,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from deploy.certificates import Certificates, make_certificates, make_node_key, public_key_path
-from deploy.devices import DEVICE
 from deploy.flower_commands import (
     SUPERNODE,
     Submission,
@@ -29,10 +30,103 @@ from deploy.flower_commands import (
     write_connection,
 )
 from deploy.program import Program, stop_all
-from deploy.relay import Relay
 from fed_gswgan.device.folder import SOCKET
 from fed_gswgan.settings import Value
 
+CHUNK = 1 << 16
+
+
+class Relay:
+    """TCP relay between devices and server: counts the bytes of both directions, and can be cut.
+
+    The counts include TLS records, gRPC framing, polling and heartbeats.
+
+    Attributes:
+        port: free port of loopback on which it listens.
+        uplink_bytes: bytes sent to ``target`` so far.
+        downlink_bytes: bytes received from it so far.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.uplink_bytes = self.downlink_bytes = 0
+        self._target = target
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._cut = False
+        self._closed = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection and refuse new ones, until ``mend``."""
+        with self._lock:
+            self._cut = True
+            self._break_all()
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        with self._lock:
+            self._cut = False
+
+    def close(self) -> None:
+        """Stop listening and break every connection."""
+        with self._lock:
+            self._closed = True
+            self._break_all()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept
+        self._listener.close()
+
+    def _break_all(self) -> None:
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        try:
+            far = socket.create_connection(self._target)
+        except OSError:
+            near.close()
+            return
+        with near, far:
+            with self._lock:
+                if self._cut or self._closed:
+                    return
+                self._open |= {near, far}
+            with contextlib.suppress(OSError):
+                self._pass_on(near, far)
+            with self._lock:
+                self._open -= {near, far}
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        with selectors.DefaultSelector() as ready:
+            ready.register(near, selectors.EVENT_READ, far)
+            ready.register(far, selectors.EVENT_READ, near)
+            while True:
+                for key, _ in ready.select():
+                    source, other = key.fileobj, key.data
+                    assert isinstance(source, socket.socket)
+                    data = source.recv(CHUNK)
+                    if not data:
+                        return
+                    with self._lock:
+                        if source is near:
+                            self.uplink_bytes += len(data)
+                        else:
+                            self.downlink_bytes += len(data)
+                    other.sendall(data)
+
+
+DEVICE = "device"  # folder of a guard, below nodes/NAME
 START_PATIENCE_SECONDS = 120.0
 COMMAND_PATIENCE_SECONDS = 120.0
 RESTART_PAUSE_SECONDS = 5.0

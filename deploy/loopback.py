@@ -1,7 +1,7 @@
-"""A server and its devices as real processes on this machine: ``python -m deploy.loopback``.
+"""A server and its devices as real processes on one machine: ``python -m deploy.loopback``.
 
-Makes certificates and keys, starts a SuperLink and SuperNodes with TLS and node authentication,
-runs the app to its end, however often one of them has to be started again, and stops everything.
+Makes certificates, keys and devices with real digits, starts a SuperLink and SuperNodes with TLS
+and node authentication, restarts any that ends, runs the app to its end, and stops everything.
 """
 
 import argparse
@@ -10,16 +10,62 @@ import logging
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deploy.devices import make_devices
-from deploy.federation import Federation, Security, running
+import numpy as np
+from PIL import Image
+
+from deploy.federation import DEVICE, Federation, Security, running
 from deploy.keep_running import RunStalled, keep_running
 from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import ClientDataset, spec_of
+from fed_gswgan.data.partition import load_partition, partitions_of
+from fed_gswgan.data.registry import open_source
+from fed_gswgan.device.folder import DeviceSettings, create_device, device_share
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, replace_json
-from fed_gswgan.settings import Value
+from fed_gswgan.settings import Value, toml_value
+
+IMAGES, POLICY = "images", "policy.toml"
+
+
+def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value]) -> None:
+    """Make ``nodes/NAME`` with images (PNG), policy and device folder, unless it exists.
+
+    Does what an owner does with ``fed-gswgan device init``. The policy allows exactly the run; its
+    ``max-epsilon`` must be finite.
+    """
+    config = Config.from_table(settings)
+    source = open_source(config.shared)
+    config = config.with_noise(spec_of(source))
+    partitions = partitions_of(source, config.shared)
+    shards = [partitions.writers(number) for number in range(len(partitions))]
+    for name, writers in zip(names, shards, strict=True):
+        folder = nodes.absolute() / name
+        if (folder / DEVICE).exists():
+            continue
+        write_images(folder / IMAGES, load_partition(source, writers), source.class_names)
+        policy = config.policy(spec_of(source)).to_table()
+        lines = [f"{limit} = {toml_value(value)}\n" for limit, value in policy.items()]
+        (folder / POLICY).write_text("".join(lines))
+        device = DeviceSettings(
+            client_id=name,
+            data=str(folder / IMAGES),
+            classes=tuple(source.class_names),
+            training=device_share(settings),
+        )
+        create_device(folder / DEVICE, device, folder / POLICY)
+
+
+def write_images(folder: Path, images: ClientDataset, class_names: Sequence[str]) -> None:
+    """Write ``folder/CLASS/NUMBER.png``, dark ink on light paper."""
+    for number, (image_CHW, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        path = folder / class_names[label] / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gray_HW = np.round((1 - image_CHW[0]) * 255).astype(np.uint8)
+        Image.fromarray(gray_HW).save(path)
+
 
 logger = logging.getLogger("deploy.loopback")  # also when started with -m
 

@@ -1,4 +1,4 @@
-"""A long-running command: started, watched, killed, started again; ended by its process id."""
+"""Long-running process that can be started again, and the end of all that it started."""
 
 import contextlib
 import math
@@ -93,12 +93,11 @@ class Program:
             self._process.terminate()
 
     def ended_by(self, deadline: float) -> bool:
-        """Wait for its end up to this time of ``time.monotonic``, and tell whether it came."""
-        while self.alive():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
+        """Wait until it ends or ``time.monotonic`` reaches the deadline; tell whether it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(max(0.0, deadline - time.monotonic()))
+        return not self.alive()
 
     def last_lines(self, count: int = 20) -> str:
         """Return the end of the log."""

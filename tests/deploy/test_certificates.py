@@ -1,13 +1,38 @@
 import ssl
 import stat
+from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from deploy.certificates import main, make_certificates, make_node_key, public_key_path
-from tests.deploy.loopback_tls import handshake
+from deploy.certificates import (
+    Certificates,
+    main,
+    make_certificates,
+    make_node_key,
+    public_key_path,
+)
+
+
+def handshake(certificates: Certificates, host: str, authority: Path | None = None) -> None:
+    """Shake hands as a device that expects ``host``; ssl.SSLCertVerificationError if it may not."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificates.certificate, certificates.key)
+    client = ssl.create_default_context(cafile=authority or certificates.authority)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server, server_hostname=host)
+    far = server.wrap_bio(to_server, to_client, server_side=True)
+    done: set[ssl.SSLObject] = set()
+    while len(done) < 2:
+        for end in (near, far):
+            try:
+                end.do_handshake()
+                done.add(end)
+            except ssl.SSLWantReadError:
+                continue
 
 
 def mode(path):

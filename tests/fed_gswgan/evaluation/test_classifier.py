@@ -4,21 +4,54 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
 
-from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.evaluation import classifier as module
 from fed_gswgan.evaluation.classifier import (
-    FEATURES,
-    ImageClassifier,
     accuracy,
+    deform,
     predicted_labels,
     train_classifier,
 )
 
 
-def test_features_and_logits_have_the_promised_shapes():
-    classifier = ImageClassifier(IMAGE_SHAPE, num_classes=62).eval()
-    images = torch.zeros(3, 1, 28, 28)
-    assert classifier.features(images).shape == (3, FEATURES)
-    assert classifier(images).shape == (3, 62)
+def one_pixel_image(row: int, column: int) -> torch.Tensor:
+    image = torch.zeros(1, 1, 28, 28)
+    image[0, 0, row, column] = 1
+    return image
+
+
+def test_no_deformation_is_the_identity(monkeypatch):
+    for name in ("MAX_SHIFT_PIXELS", "MAX_ROTATION_RADIANS", "MAX_SCALING"):
+        monkeypatch.setattr(module, name, 0.0)
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(deform(images, np.random.default_rng(0)), images)
+
+
+def test_a_shift_stays_within_two_pixels_and_reaches_over_one(monkeypatch):
+    for name in ("MAX_ROTATION_RADIANS", "MAX_SCALING"):
+        monkeypatch.setattr(module, name, 0.0)
+    images = one_pixel_image(14, 14).expand(200, 1, 28, 28)
+    ink = deform(images, np.random.default_rng(0))[:, 0]
+    pixels = torch.arange(28.0)
+    down = (ink.sum(dim=2) * pixels).sum(dim=1) - 14
+    across = (ink.sum(dim=1) * pixels).sum(dim=1) - 14
+    for moved in (down, across):
+        assert moved.abs().max() <= 2 + 1e-4
+        assert moved.min() < -1
+        assert moved.max() > 1
+
+
+def test_what_moves_in_from_outside_is_paper(monkeypatch):
+    monkeypatch.setattr(module, "MAX_SHIFT_PIXELS", 28.0)
+    deformed = deform(torch.ones(100, 1, 28, 28), np.random.default_rng(0))
+    assert deformed.min() == 0
+
+
+@pytest.mark.usefixtures("keeps_global_random_state")
+def test_the_generator_decides_the_deformation():
+    images = one_pixel_image(10, 10).expand(5, 1, 28, 28)
+    first = deform(images, np.random.default_rng(1))
+    assert torch.equal(first, deform(images, np.random.default_rng(1)))
+    assert not torch.equal(first, deform(images, np.random.default_rng(2)))
 
 
 @pytest.mark.usefixtures("keeps_global_random_state")
@@ -32,30 +65,11 @@ def test_same_seed_same_weights_and_another_seed_others(spots):
     assert not torch.allclose(first, other)
 
 
-def test_a_foreign_random_state_does_not_change_the_weights(spots):
-    labels = spots.labels(40)
-    images = spots.draw(labels, 0)
-    first = train_classifier(images, labels, spots.classes, 0, steps=3)
-    with torch.random.fork_rng(devices=[]):
-        torch.rand(17)
-        again = train_classifier(images, labels, spots.classes, 0, steps=3)
-    assert torch.equal(first.logits.weight, again.logits.weight)
-
-
 def test_a_trained_classifier_is_in_eval_mode_and_needs_no_batch(spots, judge):
     labels = spots.labels(16)
     images = spots.draw(labels, 2)
     assert not judge.training
     torch.testing.assert_close(judge(images[:1]), judge(images)[:1])
-
-
-def test_training_works_where_gradients_are_switched_off(spots):
-    labels = spots.labels(16)
-    images = spots.draw(labels, 0)
-    trained = train_classifier(images, labels, spots.classes, 0, steps=2)
-    with torch.no_grad():
-        again = train_classifier(images, labels, spots.classes, 0, steps=2)
-    assert torch.equal(again.logits.weight, trained.logits.weight)
 
 
 def test_predictions_of_many_batches_keep_their_order(spots, judge):

@@ -1,13 +1,11 @@
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation import table as module
-from fed_gswgan.evaluation.accuracy import TWELVE_CLASSIFIERS
 from fed_gswgan.evaluation.classifier import accuracy
 from fed_gswgan.evaluation.distances import SMALL, inception_score
 from fed_gswgan.evaluation.samplers import draw_samples
@@ -78,15 +76,6 @@ def test_noise_is_worse_in_every_column(data, spots, real, good):
     assert bad.ratio_of_mean_accuracies < good.ratio_of_mean_accuracies / 2
 
 
-def test_each_column_is_made_of_the_numbers_beside_it(good, real):
-    values = np.array([good.classifier_accuracies[name] for name in TWELVE_CLASSIFIERS])
-    reference = np.array([real.classifier_accuracies[name] for name in TWELVE_CLASSIFIERS])
-    assert good.mlp_accuracy == good.classifier_accuracies["mlp"]
-    assert good.average_accuracy == pytest.approx(values.mean())
-    assert good.calibrated_accuracy == pytest.approx((values / reference).mean())
-    assert good.ratio_of_mean_accuracies == pytest.approx(values.mean() / reference.mean())
-
-
 def test_samples_come_with_as_many_of_each_class_and_the_judge_scores_all_of_them(
     data, spots, good
 ):
@@ -97,20 +86,6 @@ def test_samples_come_with_as_many_of_each_class_and_the_judge_scores_all_of_the
     assert good.score_classifier_accuracy == accuracy(
         judge, data.test_images_NCHW, data.test_labels_N
     )
-
-
-def test_counts_and_notes_say_what_was_measured(good, real):
-    assert (good.dataset, good.size, good.seed) == ("spots", "tiny", 0)
-    assert (good.classifier_samples, good.score_samples) == (160, 160)
-    assert (good.distance_samples, good.distance_images, good.test_images) == (100, 200, 200)
-    assert good.features == "classifier: small, 60 steps on real training images"
-    assert good.notes[0] == "LeNet: 60 epochs, the last one counts"
-    assert good.notes[1] == "linear_svc: 1000 iterations at most"
-    assert "256 greys" in good.notes[2]
-    assert "not FID and KID" in good.notes[3]
-    assert any(note.startswith("adaboost: algorithm='SAMME.R' is gone") for note in good.notes)
-    assert "trained on samples" in good.split
-    assert "trained on real training images; tested on the 200 real test images" in real.split
 
 
 def test_samples_keep_the_greys_of_real_images_and_lose_all_others(spots):
@@ -152,3 +127,17 @@ def test_without_inception_the_judges_features_serve_and_the_note_says_why(
     extractor, notes = module._extractor(judge, data, size)
     assert extractor.description == good.features
     assert notes == ["distances are not FID and KID: no network here"]
+
+
+def test_a_missing_and_an_unknown_value_are_refused_by_name(real):
+    written = real.to_dict()
+    with pytest.raises(ValueError, match="old_name must be there"):
+        RealScores.from_dict(written | {"old_name": 1})
+    del written["cnn_accuracy"]
+    with pytest.raises(ValueError, match=r"cnn_accuracy must be there .* measure them again"):
+        RealScores.from_dict(written)
+
+
+def test_distances_in_features_of_a_classifier_are_not_called_fid(good):
+    assert good.features == "classifier: small, 60 steps on real training images"
+    assert any("not FID and KID" in note for note in good.notes)

@@ -1,11 +1,16 @@
+import numpy as np
 import pytest
 import torch
 
 from fed_gswgan.evaluation.samplers import (
     SAMPLE_BATCH_SIZE,
     draw_samples,
+    label_agreement,
+    pool_sampler,
     proportional_labels,
+    read_samples,
     uniform_labels,
+    write_samples,
 )
 
 
@@ -76,3 +81,60 @@ def test_proportional_labels_are_within_one_of_each_exact_share(count):
     exact = real.bincount(minlength=8) * count / len(real)
     assert asked.sum() == count
     assert (asked - exact).abs().max() <= 1
+
+
+POOL = torch.arange(6, dtype=torch.float32).view(6, 1, 1, 1).expand(6, 1, 28, 28) / 10
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
+
+
+def test_every_label_gets_a_sample_of_its_own_class():
+    asked = torch.tensor([2, 0, 1, 1, 0, 2])
+    drawn = pool_sampler(POOL, LABELS)(asked, 3)
+    places = (drawn[:, 0, 0, 0] * 10).round().long()
+    assert LABELS[places].equal(asked)
+
+
+def test_a_class_without_samples_is_named():
+    with pytest.raises(ValueError, match=r"labels=\[5\]"):
+        pool_sampler(POOL, LABELS)(torch.tensor([0, 5]), 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_what_was_written_is_read_to_half_a_grey_level(tmp_path, shape):
+    samples = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    write_samples(tmp_path / "s.npz", samples, torch.arange(5))
+    found, labels = read_samples(tmp_path / "s.npz")
+    assert found.shape == samples.shape
+    assert torch.allclose(found, samples, atol=0.5 / 255 + 1e-6)
+    assert labels.equal(torch.arange(5))
+    assert (found.dtype, labels.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "named"),
+    [
+        ({"samples": np.zeros((2, 28, 28))}, "must hold samples and labels"),
+        ({"samples": np.zeros((2, 784)), "labels": np.zeros(2, int)}, "N, H, W"),
+        ({"samples": np.full((2, 28, 28), 1.5), "labels": np.zeros(2, int)}, "lie in"),
+        ({"samples": np.full((2, 28, 28), np.nan), "labels": np.zeros(2, int)}, "lie in"),
+        ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(3, int)}, "2 whole numbers"),
+        ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(2)}, "whole numbers"),
+    ],
+)
+def test_what_is_not_as_described_is_named(tmp_path, arrays, named):
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(ValueError, match=named):
+        read_samples(tmp_path / "s.npz")
+
+
+def test_a_pickle_is_refused(tmp_path):
+    np.savez(tmp_path / "s.npz", samples=np.array([{}, {}], object), labels=np.zeros(2, int))
+    with pytest.raises(ValueError, match="pickle"):
+        read_samples(tmp_path / "s.npz")
+
+
+@pytest.mark.parametrize(("turn", "least", "most"), [(0, 0.95, 1.0), (4, 0.0, 0.05)])
+def test_label_agreement_is_of_the_class_that_was_asked_for(judge, spots, turn, least, most):
+    labels = spots.labels(400)
+    shown = (labels + turn) % spots.classes
+    assert least <= label_agreement(judge, spots.draw(shown, 7), labels) <= most

@@ -1,6 +1,6 @@
 """Kills processes of a federation on loopback, again and again, and looks what became of it.
 
-Usage: python -m deploy.chaos --output DIR --kills 200 --seed 0
+Usage: python -m tests.e2e.chaos --output DIR --kills 200 --seed 0
 
 Once or twice between two finished rounds one process, drawn from the seed, gets SIGKILL: the
 SuperLink, the ServerApp, a SuperNode, a client app in the middle of a reply, or a guard. What ended
@@ -21,16 +21,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.devices import make_devices
 from deploy.federation import Federation, Security, running
 from deploy.keep_running import keep_running
+from deploy.loopback import make_devices
 from fed_gswgan.privacy.ledger import Ledger, Line
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import is_running
 from fed_gswgan.settings import Value
 
-logger = logging.getLogger("deploy.chaos")  # also when started with -m
+logger = logging.getLogger("tests.e2e.chaos")  # also when started with -m
 
 KINDS = ("superlink", "serverapp", "supernode", "clientapp", "guard")
 # Between two kills, in the time that the last round took: the run gets on, and seldom in peace.
@@ -126,7 +126,7 @@ class Killer:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, and return 0 if everything held."""
-    parser = argparse.ArgumentParser(prog="python -m deploy.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e.chaos", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy.chaos import SETTINGS, answered
-from deploy.devices import make_devices
 from deploy.federation import Security, running
 from deploy.flower_commands import copy_app
 from deploy.keep_running import keep_running
+from deploy.loopback import make_devices
 from fed_gswgan.device.guard import FAILURES
 from fed_gswgan.privacy.mechanism import grid_step
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.wire.messages import Request, decode_release
+from tests.e2e.chaos import SETTINGS, answered
 
 NAMES = ["device-0", "device-1"]
 UNPICKLED = Path("/tmp/fed-gswgan-unpickled")

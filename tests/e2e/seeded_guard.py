@@ -1,6 +1,6 @@
 """A guard with seeded noise, which no setting of a device can ask for: only a test builds one.
 
-Usage: python -m tests.deploy.seeded_guard DEVICE SEED
+Usage: python -m tests.e2e.seeded_guard DEVICE SEED
 """
 
 import logging

@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from deploy.chaos import SETTINGS
-from deploy.devices import DEVICE, IMAGES, make_devices
+from deploy.loopback import DEVICE, IMAGES, make_devices
 from fed_gswgan.device.doctor import check_device
 from fed_gswgan.device.folder import read_settings
 from fed_gswgan.privacy.ledger import LEDGER
+from tests.e2e.chaos import SETTINGS
 
 
 def test_devices_are_made_below_a_relative_path_and_made_once(tmp_path, monkeypatch):
