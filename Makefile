@@ -35,8 +35,8 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## client rounds per second of each engine
-	$(BIN)/python -m benchmarks.engines
+bench: install  ## what hosting simulated clients costs beside arithmetic and noise
+	$(BIN)/python -m benchmarks.hosts
 
 clean:
 	rm -rf $(VENV)
