@@ -98,14 +98,18 @@ def run_server(
             timeout = config.shared.reply_timeout_seconds
             registry.register(run.shards or config.shared.max_clients, timeout)
             recorder.byte_meter.registration_total = registry.registration_bytes
+            first_round = recorder.finished_round + 1
+            seeded = clients is not None and config.shared.noise_source == "seeded"
             strategy = FederatedStrategy(
                 config=config,
                 spec=spec,
                 experiment_id=run.experiment_id,
                 server=server,
                 registry=registry,
-                ledger=ServerLedger(run.path / SERVER_LEDGER, config.shared),
-                first_round=recorder.finished_round + 1,
+                ledger=ServerLedger(
+                    run.path / SERVER_LEDGER, config.shared, first_round if seeded else None
+                ),
+                first_round=first_round,
                 checkpoint_round=lambda: recorder.checkpoint_round,
                 on_round=recorder.on_round,
                 interrupted=interrupted,

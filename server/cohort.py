@@ -59,21 +59,27 @@ class ServerLedger:
     """The server's own count of releases: an upper bound on what clients reserved.
 
     A round that is asked again after a crash counts again, because a client may have had to charge
-    it again. What other runs asked of the same users is not in it.
+    it again; under seeded noise no client does. What other runs asked of the same users is not in
+    it.
 
     Args:
         folder: of the ledger.
         budget: the limits.
+        repeated_from: under seeded noise the first round to be asked, from which on releases are
+            repeated and not counted again; None: every release counts.
 
     Raises:
         LedgerUnavailable: the ledger is missing or was changed.
     """
 
-    def __init__(self, folder: Path, budget: Budget) -> None:
-        self._folder, self._budget = folder, budget
+    def __init__(self, folder: Path, budget: Budget, repeated_from: int | None = None) -> None:
+        self._folder, self._budget, self._repeated_from = folder, budget, repeated_from
         self._relation = NeighboringRelation(budget.neighboring_relation)
         with Ledger(folder) as ledger:
-            self._spent = ledger.releases()
+            self._spent: dict[str, Counter[Event]] = {}
+            for line in ledger.lines():
+                if repeated_from is None or line.server_round < repeated_from:
+                    self._spent.setdefault(line.user, Counter())[line.event] += 1
         self._mus = {c: compose(spent, self._relation) for c, spent in self._spent.items()}
         self.max_mu = max(self._mus.values(), default=0.0)
         self.max_participations = max((s.total() for s in self._spent.values()), default=0)
@@ -88,7 +94,11 @@ class ServerLedger:
     def record(self, cohort: Sequence[str], key: Key, event: Event) -> None:
         """Charge every client that is about to be asked, on disk, whether or not it will answer."""
         with Ledger(self._folder) as ledger:
-            ledger.reserve({client: (client,) for client in cohort}, key, event, self._budget)
+            clients, seeded = (
+                {client: (client,) for client in cohort},
+                self._repeated_from is not None,
+            )
+            ledger.reserve(clients, key, event, self._budget, recompute=seeded)
         for client in cohort:
             spent = self._spent.setdefault(client, Counter())
             spent[event] += 1

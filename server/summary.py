@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 from fed_gswgan.accounting.calibrate import remedies
@@ -85,7 +86,8 @@ def privacy_summary(
     else:
         epsilon, mu = bound, ledger.max_mu
         participations, users = ledger.max_participations, len(strategy.registry)
-    found = remedies(event, mu, relation, shared.delta, PROTECTIVE_EPSILON)
+    counted = replace(event, noise_stddev=shared.noise_stddev, trust="local", honest=1)
+    found = remedies(counted, mu, relation, shared.delta, PROTECTIVE_EPSILON)
     coordinates = participations * event.size
     added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
     seeded = shared.noise_source == "seeded"
