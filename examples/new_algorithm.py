@@ -9,16 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fed_gswgan.algorithms.base import (
-    ClientView,
-    Mean,
-    Query,
-    ReleaseShape,
-    Request,
-    Sampler,
-    Step,
-    Update,
-)
+from fed_gswgan.algorithms import base
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings as BaseSettings
@@ -38,23 +29,24 @@ class Client:
     def __init__(self, settings: Settings, spec: DataSpec) -> None:
         self._spec = spec
 
-    def release(self, server_round: int) -> ReleaseShape:
+    def release(self, server_round: int) -> base.ReleaseShape:
         """Return a row a class, and one extra number: whether the client answered."""
-        return ReleaseShape(self._spec.num_classes, int(np.prod(self._spec.image_shape)), extra=1)
+        numbers = int(np.prod(self._spec.image_shape))
+        return base.ReleaseShape(self._spec.num_classes, numbers, extra=1)
 
-    def check(self, request: Request) -> None:
+    def check(self, request: base.Request) -> None:
         """Refuse anything but an empty request."""
         if request.tensors or request.scalars:
             raise ValueError("tensors and scalars must be empty")
 
-    def update(self, request: Request, client: ClientView) -> Update:
+    def update(self, request: base.Request, client: base.ClientView) -> base.Update:
         """Return the mean image of each class, in units of its length."""
         data, rows = client.dataset, []
         for label in range(self._spec.num_classes):
             mine = data.images[data.labels == label].reshape(-1, self.release(0).numbers)
             mean = mine.mean(axis=0) if len(mine) else np.zeros(self.release(0).numbers)
             rows.append(mean / max(float(np.linalg.norm(mean)), 1e-9))
-        return Update(np.array(rows), np.ones(1))
+        return base.Update(np.array(rows), np.ones(1))
 
 
 class Server:
@@ -64,22 +56,22 @@ class Server:
         self._momentum, self._shape = settings.momentum, spec.image_shape
         self.means_LP = torch.zeros(spec.num_classes, int(np.prod(spec.image_shape)))
 
-    def request(self, server_round: int) -> Query:
+    def request(self, server_round: int) -> base.Query:
         """Ask for nothing in particular."""
-        return Query()
+        return base.Query()
 
-    def step(self, server_round: int, query: Query, mean: Mean) -> Step:
+    def step(self, server_round: int, query: base.Query, mean: base.Mean) -> base.Step:
         """Move the estimate; the extra number says what share of the bound a client used."""
         found = torch.from_numpy(mean.update_RN / max(float(mean.extra_E[0]), 0.1)).float()
         weight = 1.0 if server_round == 1 else 1 - self._momentum
         self.means_LP.lerp_(found, weight)
-        return Step({"noise_stddev": mean.noise_stddev})
+        return base.Step({"noise_stddev": mean.noise_stddev})
 
     def finish(self) -> dict[str, float]:
         """Do nothing."""
         return {}
 
-    def sampler(self) -> Sampler:
+    def sampler(self) -> base.Sampler:
         """Return each class's mean, scaled to [0, 1]."""
         means_LP = self.means_LP.clamp(min=0)
         means_LP = means_LP / means_LP.amax(dim=1, keepdim=True).clamp(min=1e-9)

@@ -13,22 +13,12 @@ if TYPE_CHECKING:
     from fed_gswgan.reporting.trained_generator import TrainedGenerator
 
 __all__ = [
-    "epsilon",
-    "epsilon_of_run",
-    "evaluate",
-    "load_generator",
-    "load_settings",
-    "run",
-    "sample",
-]
+    "epsilon", "epsilon_of_run", "evaluate", "load_generator", "load_settings", "run", "sample",
+]  # fmt: skip
 
 
 def load_settings(path: str | Path | None = None, **overrides: Any) -> dict[str, Any]:
-    """Return the flat settings of a run, checked: defaults, then a TOML file, then overrides.
-
-    Args:
-        path: of a TOML file, one key a line; None: defaults alone.
-        overrides: keys with underscores in place of hyphens.
+    """Return a run's flat settings: defaults, then a TOML file, then overrides (_ stands for -).
 
     Raises:
         ValueError: an unknown key, with the nearest known one, or a value out of range.
@@ -49,22 +39,16 @@ def load_settings(path: str | Path | None = None, **overrides: Any) -> dict[str,
 
 
 def run(
-    settings: dict[str, Any],
-    output: str | Path,
-    runtime: str = "in-process",
-    workers: int = 1,
+    settings: dict[str, Any], output: str | Path, runtime: str = "in-process", workers: int = 1,
     quiet: bool = False,
-) -> Path:
-    """Run a simulation to its end and return its folder; needs a checkout of the project.
+) -> Path:  # fmt: skip
+    """Run a simulation to its end in the folder ``output``, which holds no run yet; return it.
 
-    Args:
-        settings: of ``load_settings``, or any flat table.
-        output: folder of the run, not there yet.
-        runtime: ``in-process`` or ``ray``.
-        workers: processes that serve clients; 1 in-process: none but this.
-        quiet: whether to print nothing.
+    The runtime is ``in-process`` or ``ray``. So many worker processes serve clients; one worker of
+    ``in-process`` is this process.
 
     Raises:
+        ValueError: this is no checkout of the project.
         RuntimeError: the run failed or was interrupted; what it printed says why.
 
     >>> settings = load_settings(rounds=1, cohort_size=2, max_clients=2, critic_width=8,
@@ -72,18 +56,17 @@ def run(
     >>> sorted(path.name for path in run(settings, FOLDER, quiet=True).glob("*.json"))
     ['run.json', 'summary.json']
     """
-    import importlib
+    from fed_gswgan.cli import simulations
 
-    status = importlib.import_module("simulations.run").simulate(
-        settings, output=str(output), runtime=runtime, workers=workers, quiet=quiet
-    )
+    simulate = simulations("run").simulate
+    status = simulate(settings, output=str(output), runtime=runtime, workers=workers, quiet=quiet)
     if status != 0:
         raise RuntimeError(f"the run in {output} ended with status {status}")
     return Path(output)
 
 
 def load_generator(run: str | Path) -> "TrainedGenerator":
-    """Return what a run has come to: sampler, data specification, round and settings.
+    """Return the newest checkpoint of a run: sampler, data specification, round and settings.
 
     Raises:
         FileNotFoundError: the folder holds no run, or no checkpoint yet.
@@ -98,29 +81,25 @@ def load_generator(run: str | Path) -> "TrainedGenerator":
 
 
 def sample(run: str | Path, labels: Sequence[int], seed: int = 0) -> "np.ndarray":
-    """Return samples of a run's generator, float32 (N, C, H, W) in [0, 1], ink 1.
+    """Return a sample of each label from a run's generator: float32 (N, C, H, W) in [0, 1], ink 1.
 
-    Args:
-        run: its folder.
-        labels: the class of each sample.
-        seed: of the latents.
+    Raises:
+        ValueError: a label of no class; and what ``load_generator`` raises.
 
     >>> sample(FOLDER, [3, 7], seed=1).shape
     (2, 1, 28, 28)
     """
     import torch
 
-    samples: np.ndarray = load_generator(run).sampler(torch.tensor(labels), seed).numpy()
+    trained = load_generator(run)
+    if not all(0 <= label < trained.spec.num_classes for label in labels):
+        raise ValueError(f"labels={list(labels)} must lie in 0 .. {trained.spec.num_classes - 1}")
+    samples: np.ndarray = trained.sampler(torch.tensor(labels), seed).numpy()
     return samples
 
 
 def evaluate(run: str | Path, samples: int = 4000, seed: int = 0) -> dict[str, Any]:
-    """Return the metrics of a run's generator on held-out images, by name.
-
-    Args:
-        run: its folder; the data set must be there.
-        samples: drawn from the generator.
-        seed: of the metrics.
+    """Return metrics of so many samples, by name, on the held-out images of a run's data set.
 
     >>> 0 <= evaluate(FOLDER, samples=20)["label_agreement"] <= 1
     True
@@ -129,8 +108,8 @@ def evaluate(run: str | Path, samples: int = 4000, seed: int = 0) -> dict[str, A
     from fed_gswgan.evaluation.report import evaluate_on_held_out
 
     trained = load_generator(run)
-    source = open_source(trained.config.shared)
-    return evaluate_on_held_out(trained.sampler, source, samples, seed).to_dict()
+    held_out = open_source(trained.config.shared)
+    return evaluate_on_held_out(trained.sampler, held_out, samples, seed).to_dict()
 
 
 def epsilon_of_run(run: str | Path) -> float:
@@ -146,33 +125,23 @@ def epsilon_of_run(run: str | Path) -> float:
 
 
 def epsilon(
-    releases: int,
-    noise_stddev: float,
-    rows: int = 1,
-    delta: float = 1e-5,
-    relation: str = "replace-one",
-    honest: int = 1,
-) -> float:
+    releases: int, noise_stddev: float, rows: int = 1, delta: float = 1e-5,
+    relation: str = "replace-one", honest: int = 1,
+) -> float:  # fmt: skip
     """Return the exact epsilon of a user after equal Gaussian releases.
 
-    Args:
-        releases: how many.
-        noise_stddev: on one coordinate of one release, in units of the clipping bound.
-        rows: rows of a release that are clipped by themselves; 1: the whole release is.
-        delta: in (0, 1).
-        relation: ``replace-one`` or ``zero-out``.
-        honest: clients whose noise is in every sum the server sees, under secure aggregation.
+    Each release has ``rows`` rows that are clipped one by one (1: clipped as a whole) and noise of
+    standard deviation ``noise_stddev`` on a coordinate, in units of the clipping bound. Under
+    secure aggregation ``honest`` clients' noise is in every sum that the server sees.
 
     Source: Balle and Wang, arXiv 1805.06530, theorem 8.
 
     >>> round(epsilon(releases=240, noise_stddev=2.14, rows=32))
     3702
     """
-    import math
-
     from fed_gswgan.privacy.gaussian import gaussian_epsilon
     from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 
     event = Event(rows=rows, numbers=1, clipping_bound=1.0, noise_stddev=noise_stddev)
-    mu = event.mu(NeighboringRelation(relation)) * math.sqrt(releases / honest)
+    mu = event.mu(NeighboringRelation(relation)) * (releases / honest) ** 0.5
     return gaussian_epsilon(mu, delta)

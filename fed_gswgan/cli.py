@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Run a simulation of many clients."""
     files = [config] if config else []
-    status = _simulations("run").simulate(
+    status = simulations("run").simulate(
         files, set_ or [], output, "", runtime, workers, ray_address
     )
     raise typer.Exit(status)
@@ -83,7 +83,7 @@ def resume(
     ray_address: RayAddress = "",
 ) -> None:
     """Go on with a run that was stopped."""
-    status = _simulations("run").simulate(
+    status = simulations("run").simulate(
         [], set_ or [], "", str(run), runtime, workers, ray_address
     )
     raise typer.Exit(status)
@@ -265,7 +265,7 @@ def table1(
     show(found, as_json, lambda _: (folder / "table.md").read_text() + f"written to {folder}")
 
 
-def _simulations(name: str) -> Any:
+def simulations(name: str) -> Any:
     """Import a module of the checkout, which the installed package does not have."""
     try:
         return importlib.import_module(f"simulations.{name}")

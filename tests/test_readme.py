@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fed_gswgan.config import defaults
+from fed_gswgan.device.folder import DeviceSettings
+from fed_gswgan.privacy.policy import Policy
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ROWS = re.findall(r"^\| ([^|]+) \| (`[^|]+) \|$", README, flags=re.MULTILINE)
@@ -52,10 +56,27 @@ def test_the_table_names_who_clips_adds_noise_reserves_and_combines():
         assert verb in said
 
 
-@pytest.mark.parametrize("page", ["README.md", *map(str, sorted(Path("docs").glob("*.md")))])
-def test_every_linked_file_is_there(page):
+PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/*.md")))]
+FOLDERS = "fed_gswgan|server|client|simulations|deploy|benchmarks|examples|tests"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_links_or_names_is_there(page):
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    named = re.findall(rf"`((?:{FOLDERS})/[\w/.-]+)`", text)
+    modules = re.findall(rf"python -m ((?:{FOLDERS})[.\w]+)", text)
 
     for link in links:
         assert link.startswith("https://") or (ROOT / page).parent.joinpath(link).exists(), link
+    for path in [*named, *(f"{module.replace('.', '/')}.py" for module in modules)]:
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_setting_that_a_page_gives_is_known(page):
+    text = (ROOT / page).read_text()
+    known = {*defaults(), *Policy.keys(), *DeviceSettings.keys()}
+
+    for key in re.findall(r"--set '?([\w-]+)=|`([a-z-]+) = [^`]+`", text):
+        assert "".join(key) in known | {"KEY"}, key
