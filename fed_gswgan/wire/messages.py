@@ -9,16 +9,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fed_gswgan.privacy.mechanism import Event, grid_step, noise_deviation
 from fed_gswgan.privacy.refusals import MalformedInput, Refusal, refusal_named
 from fed_gswgan.wire.encoding import (
+    BITS,
     COARSE_BITS,
     FLOAT16_MAX,
     Levels,
@@ -33,16 +34,27 @@ VERSION = 2  # of the encoding; 1 was Flower records
 LARGEST_ROUND = 2**40
 LARGEST_REQUEST_BYTES = 2**28
 MOST_TENSORS = 64
-Bits = Literal[32, 16, 8, 4, 2, 1]
+LARGEST_REFUSAL_BYTES = 2**12
+LONGEST_LIMIT = 200  # characters; escaped, they fit in a refusal
 Word = Annotated[str, Field(max_length=64, pattern=r"^[ -~]*$")]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+$")]
-Round = Annotated[int, Field(ge=0, le=LARGEST_ROUND)]
+Scalar = Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Word
 DTYPES = {"float32": np.float32, "int64": np.int64}
 RELEASED, REFUSED = b"\x00", b"\x01"
 
 
 class MalformedReplyError(ValueError):
     """A reply that breaks the schema; it is counted and dropped."""
+
+
+def _one_of_bits(bits: int) -> int:
+    if bits not in BITS:
+        raise ValueError(f"must be one of {', '.join(map(str, BITS))}")
+    return bits
+
+
+# A Literal would accept ``true`` for 1 and 8.0 for 8.
+Bits = Annotated[int, AfterValidator(_one_of_bits)]
 
 
 class _Written(BaseModel):
@@ -57,7 +69,7 @@ class _Header(BaseModel):
     """Everything in a request that is no tensor."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-    version: Literal[2]
+    version: Annotated[int, Field(ge=VERSION, le=VERSION)]
     experiment_id: Word
     server_round: Annotated[int, Field(ge=1, le=LARGEST_ROUND)]
     oldest_round: Annotated[int, Field(ge=1, le=LARGEST_ROUND)]
@@ -65,7 +77,7 @@ class _Header(BaseModel):
     event: Event
     uplink_bits: Bits
     modulus_bits: Annotated[int, Field(ge=0, le=31)]
-    scalars: dict[Name, int | float | str]
+    scalars: dict[Name, Scalar]
     tensors: dict[Name, _Written]
 
 
@@ -96,7 +108,7 @@ class Request:
         algorithm: its name.
         event: the release that is asked for, with its cost.
         tensors: float32 or int64, by name.
-        scalars: by name.
+        scalars: finite numbers, or at most 64 printable characters, by name.
         uplink_bits: of each number of the release.
         modulus_bits: under secure aggregation releases are sent modulo 2^modulus_bits; else 0.
         unit_range: names of the float32 tensors in [0, 1], which ``downlink_bits`` applies to.
@@ -120,7 +132,7 @@ class Request:
         written, data = {}, {}
         for name, tensor in self.tensors.items():
             bits = self.downlink_bits if name in self.unit_range else 32
-            data[name] = np.ascontiguousarray(quantise(tensor, bits) if bits < 32 else tensor)
+            data[name] = np.asarray(quantise(tensor, bits) if bits < 32 else tensor, order="C")
             written[name] = {"shape": list(tensor.shape), "bits": bits}
         header = {
             "version": VERSION,
@@ -182,7 +194,7 @@ class Request:
         for name in sorted(self.tensors):
             tensor = self.tensors[name]
             digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-            digest.update(np.ascontiguousarray(tensor).tobytes())
+            digest.update(tensor.tobytes())
         return digest.hexdigest()
 
     def as_sent(self) -> "Request":
@@ -220,6 +232,7 @@ def release_levels(request: Request) -> Levels | None:
                 f"uplink-bits={bits} must be 32 under trust=secure-aggregation: the modulus "
                 "decides how many bits a number takes"
             )
+        grid_step(event)
         return None
     if event.trust == "central" and bits != 32:
         raise ValueError(
@@ -311,14 +324,25 @@ def _check_norm(steps: np.ndarray, event: Event) -> None:
         )
 
 
+class _Refused(BaseModel):
+    """A refusal as a client sends it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    code: Annotated[int, Field(ge=0, lt=2**31)]
+    limit: Annotated[str, Field(max_length=LONGEST_LIMIT)]
+
+
 def encode_refusal(refusal: Refusal) -> bytes:
     """Return a refusal's code and the limit that decided, no fact about user or servers."""
-    return REFUSED + json.dumps({"code": refusal.code, "limit": refusal.limit}).encode()
+    content = {"code": refusal.code, "limit": refusal.limit[:LONGEST_LIMIT]}
+    return REFUSED + json.dumps(content).encode()
 
 
 def _decode_refusal(blob: bytes) -> Refusal | MalformedReplyError:
     try:
-        content: Any = json.loads(blob[1:1025])
-        return refusal_named(int(content["code"]), str(content["limit"])[:200])
-    except (ValueError, KeyError, TypeError) as error:
+        if len(blob) > LARGEST_REFUSAL_BYTES:
+            raise ValueError(f"{len(blob)} bytes must be <= {LARGEST_REFUSAL_BYTES}")
+        content = _Refused.model_validate_json(blob[1:])
+    except ValueError as error:
         return MalformedReplyError(f"a refusal that cannot be read: {error}")
+    return refusal_named(content.code, content.limit)

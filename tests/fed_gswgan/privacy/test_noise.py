@@ -1,3 +1,6 @@
+"""Exactness of the rounded Gaussian, and promises of the noise sources."""
+
+import math
 import random
 
 import mpmath
@@ -5,8 +8,15 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from fed_gswgan.privacy import rounded_gaussian as module
-from fed_gswgan.privacy.noise import MAX_DEPTH, rounded_gaussian
+from fed_gswgan.privacy import noise as module
+from fed_gswgan.privacy.noise import (
+    MAX_DEPTH,
+    SecureNoise,
+    SeededNoise,
+    fine_step,
+    named_noise_source,
+    rounded_gaussian,
+)
 
 REFERENCE = mpmath.MPContext()
 REFERENCE.prec = 700
@@ -50,7 +60,7 @@ def draw(center, scale, word, more_bits):
 
 def test_every_draw_is_the_number_nearest_to_the_exact_sum():
     randomness = np.random.default_rng(1)
-    count = 2000
+    count = 800
     words = randomness.integers(0, 2**64, count, dtype=np.uint64)
     words[::4] >>= randomness.integers(1, 60, len(words[::4])).astype(np.uint64)  # deep tails
     centers = randomness.standard_normal(count) * 10.0 ** randomness.integers(-300, 9, count)
@@ -63,7 +73,7 @@ def test_every_draw_is_the_number_nearest_to_the_exact_sum():
         if not more_bits.drawn:
             decided += 1
             assert beside_others == found
-    assert decided > 1800
+    assert decided > 720
 
 
 def on_a_boundary(randomness, same_bits):
@@ -83,7 +93,7 @@ def on_a_boundary(randomness, same_bits):
 def test_draws_that_run_along_a_boundary_are_decided_by_the_bit_that_leaves_it():
     randomness = random.Random(2)
     sides = set()
-    for seed in range(1000):
+    for seed in range(300):
         center, scale, word, bits = on_a_boundary(randomness, randomness.randrange(400))
         more_bits = Bits(bits, seed)
         found = draw(center, scale, word, more_bits)
@@ -166,8 +176,8 @@ def test_a_nan_stays_one_and_touches_no_other():
 def test_ndtri_is_far_better_than_is_assumed_of_it():
     randomness = np.random.default_rng(5)
     edges = [2**k + d for k in range(2, 63) for d in (-1, 0, 1)]
-    spread = (2.0 ** (63 * randomness.random(1500))).astype(np.uint64).tolist()
-    uniform = randomness.integers(0, 2**63, 1500).tolist()
+    spread = (2.0 ** (63 * randomness.random(500))).astype(np.uint64).tolist()
+    uniform = randomness.integers(0, 2**63, 500).tolist()
     tails = np.array([0, 1, 2, *edges, *spread, *uniform], dtype=np.uint64).astype(np.float64)
     probabilities = (tails + 0.5) * 2.0**-64
     for probability, found in zip(probabilities, ndtri(probabilities), strict=True):
@@ -195,3 +205,74 @@ def test_tail_probability_is_that_of_a_series_summed_by_hand(size, depth):
 
 def test_a_negative_size_is_exceeded_surely():
     assert module._tail_bound(module.Fraction(-1), 63) > 2**63
+
+
+class TestSources:
+    @pytest.mark.parametrize("nested", [1, 2, 4, 8])
+    def test_a_nested_grid_is_unbiased(self, monkeypatch, nested):
+        """Each draw beside its mirror image, so that the noise itself cancels.
+
+        Without the shift by half a fine step, ties would raise the mean by that much.
+        """
+        words = np.random.default_rng(6).integers(0, 2**64, 40_000, dtype=np.uint64)
+        mirrored = np.concatenate([words, words ^ np.uint64(1)]).tobytes()
+        monkeypatch.setattr(module.secrets, "token_bytes", lambda count: mirrored)
+        fine = fine_step(2.14)
+        for center in (0.0, 0.3, -17.4):  # fine steps
+            values = np.full(80_000, center * fine)
+            steps = SecureNoise().draw(values, 2.14, nested * fine)
+            assert steps.mean() * nested == pytest.approx(center, abs=0.05)
+
+    @pytest.mark.parametrize("make", [SecureNoise, lambda: SeededNoise(np.random.default_rng(0))])
+    @pytest.mark.parametrize("coarser", [1, 4, 2**10])
+    def test_both_sources_draw_the_gaussian_around_the_values(self, make, coarser):
+        values = np.tile([0.0, 1.0, -3.0], (20_000, 1))
+        step = coarser * fine_step(0.5)
+        steps = make().draw(values, 0.5, step)
+        assert (steps.dtype, steps.shape) == (np.int64, values.shape)
+        deviation = math.hypot(0.5, step / math.sqrt(12))
+        assert steps.mean(axis=0) * step == pytest.approx(values[0], abs=6 * 0.6 / 20_000**0.5)
+        assert steps.std(axis=0) * step == pytest.approx(np.full(3, deviation), rel=6 / 40_000**0.5)
+
+    @pytest.mark.parametrize("error", [OSError("no entropy"), NotImplementedError()])
+    def test_secure_noise_needs_the_operating_system(self, monkeypatch, error):
+        def fail(count):
+            raise error
+
+        monkeypatch.setattr(module.secrets, "token_bytes", fail)
+        with pytest.raises(type(error)):
+            SecureNoise().draw(np.zeros(3), 1.0, fine_step(1.0))
+
+    def test_secure_noise_draws_as_many_bytes_for_any_values(self, monkeypatch):
+        asked, real = [], module.secrets.token_bytes
+        monkeypatch.setattr(module.secrets, "token_bytes", lambda n: asked.append(n) or real(n))
+        for values in (np.zeros(5), np.full(5, 1e30), np.full(5, -1e-300)):
+            SecureNoise().draw(values, 1.0, fine_step(1.0))
+        assert asked == [40, 40, 40]
+
+    def test_no_seed_decides_secure_noise(self):
+        draws = []
+        for _ in range(2):
+            np.random.seed(0)
+            random.seed(0)
+            source = named_noise_source("secure", np.random.default_rng(0))
+            draws.append(source.draw(np.zeros(4), 1.0, fine_step(1.0)).tolist())
+        assert draws[0] != draws[1]
+
+    @pytest.mark.parametrize("coarser", [1, 2**9])
+    def test_seeded_noise_is_the_generators_normal_on_the_grid(self, coarser):
+        values, step = np.array([0.0, 0.1, -5.0]), coarser * fine_step(0.7)
+        source = named_noise_source("seeded", np.random.default_rng(8))
+        steps = source.draw(values, 0.7, step)
+        exact = values + 0.7 * np.random.default_rng(8).standard_normal(3)
+        assert np.abs(steps * step - exact).max() <= step / 2
+
+    @pytest.mark.parametrize("stddev", [1e-30, 0.5, 1.0, 1.999, 3e20])
+    def test_noise_is_added_on_a_grid_of_a_thousandth_of_it(self, stddev):
+        fine = fine_step(stddev)
+        assert stddev / 2**11 < fine <= stddev / 2**10
+        assert math.frexp(fine)[0] == 0.5
+        for source in (SecureNoise(), SeededNoise(np.random.default_rng(0))):
+            noisy = source.add_noise(np.zeros(9), stddev)
+            assert (noisy / fine).tolist() == np.rint(noisy / fine).tolist()
+            assert 0 < np.abs(noisy).max() < 9 * stddev
