@@ -35,7 +35,7 @@ class Measured(NamedTuple):
         end_seconds: from the last round to the end of the process; nothing is evaluated.
         peak_mb: most resident memory of the process and its children together, in 10^6 bytes.
         participants: clients who were asked at least once.
-        client_kb: what the folder of one of them takes on disk, in 10^3 bytes.
+        client_kb: what the shards take on disk for each of them, in 10^3 bytes.
     """
 
     start_seconds: float
@@ -108,16 +108,17 @@ def measure(clients: int, rounds: int, critic_width: int = 32) -> Measured:
         if process.returncode != 0:
             assert process.stderr is not None
             raise ChildProcessError(process.stderr.read())
-        first = read_rounds(folder)[0]
-        asked = list((folder / "clients").glob("client-*"))
-        kilobytes = [disk_bytes(client) / 1e3 for client in asked]
+        lines_read = read_rounds(folder)
+        first = lines_read[0]
+        asked = {client for line in lines_read for client in line["bytes_by_client"]}
+        kilobytes = disk_bytes(folder / "clients") / 1e3
     return Measured(
         start_seconds=written[0] - first["round_seconds"] - started,
         round_seconds=(written[-1] - written[WARM_UP_ROUNDS]) / (rounds - 1 - WARM_UP_ROUNDS),
         end_seconds=ended - written[-1],
         peak_mb=peak / 1e6,
         participants=len(asked),
-        client_kb=statistics.median(kilobytes),
+        client_kb=kilobytes / len(asked),
     )
 
 
