@@ -14,6 +14,7 @@ import typer
 
 from fed_gswgan.commands.device import device, ledger
 from fed_gswgan.commands.output import Json, show
+from fed_gswgan.commands.privacy import privacy
 from fed_gswgan.privacy.refusals import Refusal
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     help=__doc__,
 )
 compare = typer.Typer(no_args_is_help=True, help="the paper's tables")
+app.add_typer(privacy, name="privacy")
 app.add_typer(device, name="device")
 app.add_typer(ledger, name="ledger")
 app.add_typer(compare, name="compare")
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(app(args=arguments, standalone_mode=False) or 0)
     except click.ClickException as error:
-        print(f"fed-gswgan: {error.format_message()}", file=sys.stderr)
+        print(f"fed-gswgan: {' '.join(error.format_message().split())}", file=sys.stderr)
         return 2
     except Refusal as refusal:
         print(f"fed-gswgan: {refusal.name}: {refusal}", file=sys.stderr)
@@ -218,14 +220,6 @@ def data(dataset: str, data_dir: str = "", classes: str = "all", as_json: Json =
         "held_out_images": len(source.held_out().labels),
     }
     show(found, as_json)
-
-
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def privacy(context: typer.Context) -> None:
-    """Compute epsilon and noise, explain a run's epsilon, audit the mechanism."""
-    from fed_gswgan.commands.privacy import main as privacy_main
-
-    raise typer.Exit(privacy_main(context.args))
 
 
 @compare.command()

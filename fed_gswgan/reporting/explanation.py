@@ -1,7 +1,7 @@
 """A finished run's epsilon, step by step from its ledgers, so that a reader can recompute it."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,11 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
     trust = TrustModel(next(iter(spent.releases)).trust)
     server_trusted = trust is TrustModel.CENTRAL
     coordinates = sum(count * event.size for event, count in spent.releases.items())
+    draws = sum(count * event.size * event.honest for event, count in spent.releases.items())
     sampling = SamplingMethod.REVEALED if server_trusted else None
+    alone: Counter[Event] = Counter()  # the same, had no other client added its noise
+    for event, count in spent.releases.items():
+        alone[replace(event, honest=1)] += count
     return {
         "user": spent.user,
         "ledger": str(spent.ledger),
@@ -86,6 +90,7 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
             {
                 "count": count,
                 **asdict(event),
+                "bounded_parts": event.bounded_parts,
                 "row_sensitivity": float(spent.relation.sensitivity_multiple),
                 "release_sensitivity": event.sensitivity(spent.relation),
                 "mu_of_one": event.mu(spent.relation),
@@ -96,10 +101,12 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
         "participations": spent.releases.total(),
         "mu": mu,
         "epsilon": epsilon,
+        "epsilon_alone": gaussian_epsilon(compose(alone, spent.relation), spent.delta),
         "check": _check(mu, epsilon, spent.delta),
         "coordinates_released": None if server_trusted else coordinates,
-        "delta_of_finite_arithmetic_log10": finite_arithmetic_log10_delta(coordinates, epsilon)
-        if coordinates and not server_trusted
+        "noise_draws": None if server_trusted else draws,
+        "delta_of_finite_arithmetic_log10": finite_arithmetic_log10_delta(draws, epsilon)
+        if draws and not server_trusted
         else None,
     }
 
@@ -119,3 +126,105 @@ def _check(mu: float, epsilon: float, delta: float) -> dict[str, float] | None:
         "quantile": quantile,
         "estimate": mu * mu / 2 + mu * quantile,
     }
+
+
+def explanation_text(found: dict[str, Any]) -> str:
+    """Render an ``explanation`` to which ``run`` and ``seeded_noise`` were added."""
+    relation, delta = found["neighboring_relation"], found["delta"]
+    lines = [
+        f"epsilon = {found['epsilon']:.6g} at delta = {delta:g}: user {found['user']}, who spent "
+        f"most in {found['run']}. Each step:",
+        "",
+        f"1. What left the device, by its ledger ({found['ledger']}):",
+    ]
+    for release in found["releases"]:
+        whole = "each row" if release["bounded"] == "sample" else "the release as a whole"
+        lines.append(
+            f"   {release['count']} releases of B = {release['rows']} rows, {whole} clipped to "
+            f"L2 norm <= C = {release['clipping_bound']:g}, then noise of standard deviation "
+            f"{release['noise_stddev']} C on every coordinate, "
+            f"added by the {'server' if release['trust'] == 'central' else 'client'}"
+        )
+        if release["trust"] == "secure-aggregation":
+            lines.append(
+                f"   The server sees sums alone, and H = {release['honest']} honest shares of the "
+                "noise are in every sum"
+            )
+    moved = {
+        "replace-one": "exchanged for any other data, a clipped value moves by at most 2 C",
+        "zero-out": "replaced by zeros, a clipped value moves by at most C",
+    }[relation]
+    shared = found["trust_model"] == "secure-aggregation"
+    noise = "(noise x sqrt(H))" if shared else "noise"
+    lines += [
+        "",
+        f"2. How far the user moves a reply ({relation}: {moved}), and mu = that / {noise}:",
+    ]
+    for release in found["releases"]:
+        root = f"sqrt({release['bounded_parts']}) x " if release["bounded"] == "sample" else ""
+        noise = f"{release['noise_stddev']}"
+        if release["trust"] == "secure-aggregation":
+            noise = f"({noise} x sqrt({release['honest']}))"
+        lines.append(
+            f"   {root}{release['row_sensitivity']:g} C = {release['release_sensitivity']:.6g} C;  "
+            f"mu of one reply = {release['release_sensitivity']:.6g} / {noise} = "
+            f"{release['mu_of_one']:.6g}"
+        )
+    terms = " + ".join(f"{r['count']} x {r['mu_of_one']:.6g}^2" for r in found["releases"])
+    lines += [
+        "",
+        "3. Fresh Gaussian noise adds up in squares, however the server chose what to ask next:",
+        f"   mu = sqrt({terms or 0}) = {found['mu']:.8g}",
+        "",
+        *_epsilon_lines(found),
+        "",
+        *_remarks(found),
+    ]
+    return "\n".join(lines)
+
+
+def _epsilon_lines(found: dict[str, Any]) -> list[str]:
+    check = found["check"]
+    if check is None:
+        return ["4. Nothing was released: epsilon = 0"]
+    return [
+        "4. Exact epsilon of a Gaussian mechanism (Balle and Wang, arXiv 1805.06530): the one with",
+        "   delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)",
+        f"   at epsilon = {found['epsilon']:.8g}: Phi({check['first_argument']:.6g}) = "
+        f"e^{check['ln_first']:.6g},  e^epsilon Phi({check['second_argument']:.6g}) = "
+        f"e^{check['ln_second']:.6g},",
+        f"   their difference = {check['delta_at_epsilon']:.6g} = delta",
+        f"   By hand, a little above it: mu^2/2 + mu z = {check['estimate']:.6g}, with z = "
+        f"{check['quantile']:.5g}, beyond which a normal lies with probability delta",
+    ]
+
+
+def _remarks(found: dict[str, Any]) -> list[str]:
+    lines = []
+    if found["delta_of_finite_arithmetic_log10"] is not None:
+        added = f"10^{found['delta_of_finite_arithmetic_log10']:.0f}"
+        lines.append(
+            f"5. Finite arithmetic adds {added} to delta, for {found['noise_draws']:,} "
+            "draws of noise"
+        )
+    lines += ["", f"What must be believed: {found['must_be_believed']}"]
+    if found["trust_model"] == "secure-aggregation":
+        lines.append(f"epsilon_alone = {found['epsilon_alone']:.6g}")
+    lines += [
+        "The same from one command: "
+        f"fed-gswgan privacy epsilon --trust {release['trust']} --clipping {release['bounded']} "
+        f"--noise-stddev {release['noise_stddev']} --samples {release['rows']} "
+        f"--participations {release['count']} --delta {found['delta']} "
+        f"--neighboring {found['neighboring_relation']}"
+        + (f" --honest {release['honest']}" if release["trust"] == "secure-aggregation" else "")
+        for release in found["releases"]
+        if len(found["releases"]) == 1
+        and release["trust"] != "central"
+        and release["bounded_parts"] in (1, release["rows"])
+    ]
+    if found["seeded_noise"]:
+        lines.append(
+            "The noise of this run came from a seed, so it protects nobody; the epsilon is that of "
+            "the same run with secure noise."
+        )
+    return lines

@@ -1,13 +1,15 @@
 import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
-from fed_gswgan.privacy.mechanism import Event
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 from fed_gswgan.privacy.policy import Budget
 from fed_gswgan.privacy.refusals import LedgerUnavailable
-from fed_gswgan.reporting.explanation import explanation, worst_user
+from fed_gswgan.reporting.explanation import SpentByUser, explanation, explanation_text, worst_user
 from fed_gswgan.wire.messages import ReleaseKey
 
 # sqrt(16) x 2 / 4 = 2 for a reply of 16 rows, sqrt(1) x 2 / 4 = 0.5 for one of a single row.
@@ -54,6 +56,24 @@ def test_every_step_is_there_and_follows_from_the_one_before(clients):
     # z with Phi(-z) = 1e-5 is 4.26489.
     assert check["estimate"] == pytest.approx(12.25 / 2 + 3.5 * 4.26489, rel=1e-5)
     assert epsilon < check["estimate"] < 1.1 * epsilon
+
+
+def test_honest_shares_divide_mu_under_secure_aggregation(tmp_path):
+    event = replace(WHOLE, trust="secure-aggregation", honest=4)
+    releases = Counter({event: 9})
+    spent = SpentByUser("ann", tmp_path, releases, NeighboringRelation.REPLACE_ONE, 1e-5)
+    found = explanation(spent)
+    # sqrt(16) x 2 / (4 x sqrt(4)) = 1 for one reply, sqrt(9) x 1 = 3 for all; 6 without the others.
+    assert (found["releases"][0]["mu_of_one"], found["mu"]) == (1.0, pytest.approx(3.0))
+    assert found["epsilon_alone"] == pytest.approx(gaussian_epsilon(6.0, 1e-5), rel=1e-12)
+    assert found["noise_draws"] == 4 * found["coordinates_released"] == 4 * 9 * 16 * PIXELS
+    text = explanation_text({**found, "run": "RUN", "seeded_noise": False})
+    assert "H = 4 honest shares of the noise are in every sum" in text
+    assert "mu = that / (noise x sqrt(H)):" in text
+    assert "sqrt(16) x 2 C = 8 C;  mu of one reply = 8 / (4.0 x sqrt(4)) = 1" in text
+    assert f"epsilon_alone = {found['epsilon_alone']:.6g}" in text
+    assert "--trust secure-aggregation" in text
+    assert "--honest 4" in text
 
 
 def test_the_relation_of_the_run_halves_mu(clients):
