@@ -202,15 +202,17 @@ class Config:
         A user takes part in at most ``max-participations`` rounds if that is set, else in all
         rounds and spare ones; ``max-epsilon`` becomes the target where it is larger. The noise is
         that of the release under local trust and of the sum elsewhere; sampling is not counted on.
+
+        Raises:
+            ValueError: no noise in range reaches the target, or the settings do not fit the images.
         """
-        shared = self.shared
+        shared, shape = self.shared, self.release(spec)
         if shared.noise_stddev:
             return self
         epsilon = shared.epsilon or DEFAULT_EPSILON
         participations = shared.rounds + shared.spare_rounds
         if shared.max_participations:
             participations = min(participations, shared.max_participations)
-        shape = self.release(spec)
         one = self._event(shape, noise_stddev=1.0, honest=1)
         sensitivity = one.sensitivity(NeighboringRelation(shared.neighboring_relation))
         # A hair more than enough: the last round must not fail for want of a digit.

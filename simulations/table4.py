@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from fed_gswgan.comparison.curves import save_curves
 from fed_gswgan.comparison.published import PUBLISHED_TABLE4
@@ -207,9 +208,29 @@ def participation_flops(config: Config, num_classes: int) -> int:
     """
     spec = DataSpec((1, 28, 28), num_classes)  # of Fed-EMNIST
     own = config.own.model_copy(update={"warm_start_steps": 0})
-    with FlopCounterMode(display=False) as counter:
-        trial_update(Config(config.shared, config.algorithm, own), spec, counter.reset_flops)
-    return int(counter.get_total_flops())
+    flops = _Flops()
+    with flops:
+        trial_update(Config(config.shared, config.algorithm, own), spec, flops.reset)
+    return flops.total
+
+
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up operations; PyTorch's ``FlopCounterMode`` fails under ``autograd.grad`` of inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def reset(self) -> None:
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=found))
+        return found
 
 
 def _ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any], published: int) -> list[str]:

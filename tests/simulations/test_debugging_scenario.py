@@ -28,7 +28,7 @@ def test_the_two_generators_show_which_writers_have_ink_and_paper_swapped(tmp_pa
         'dataset = "digits"\nclasses = "digits"\nswapped-share = 0.5\nrounds = 40\n'
         "cohort-size = 7\nbatch-size = 32\ngenerator-width = 8\nlatent-dim = 8\n"
         'critic-width = 64\nnoise-source = "seeded"\nsamples-every = 100\n'
-        "generator-learning-rate = 5e-3\nevaluation-samples = 0\n"
+        "generator-learning-rate = 5e-3\nevaluation-samples = 0\nnoise-stddev = 2.14\n"
     )
     words = ["--config", str(config), "--output", str(tmp_path / "out"), "--runtime", "in-process"]
     assert main(words) == 0
