@@ -214,8 +214,9 @@ class Ledger:
     ) -> Reservation:
         """Charge every user of every client for one release, durably, or refuse the client.
 
-        A repeat is answered from the reply that was kept, at no charge. Whatever happens after the
-        reservation, it stays spent: a refund that depends on the data would itself leak.
+        A repeat is answered from the reply that was kept, at no charge; under central trust it is
+        charged. Whatever happens after the reservation, it stays spent: a refund that depends on
+        the data would itself leak.
 
         Args:
             clients: client id to its users.
@@ -238,17 +239,21 @@ class Ledger:
                 reply = self._reply(client, key)
                 if reply is not None and not charged_before:
                     raise LedgerUnavailable(f"ledger {self._folder}: a reply has no ledger line")
-                if reply is not None:
+                # A trusted server may add other noise to the same sum: it is a new release.
+                if reply is not None and (recompute or event.trust != "central"):
                     decided.kept[client] = reply
                     continue
                 try:
                     if not (charged_before and recompute):
-                        if charged_before:
+                        if charged_before and reply is None:
                             _refuse_replay(event, policy)
                         for user in users:
                             self._admit(user, key, event, policy, now)
                         charged += users
-                    decided.todo.append(client)
+                    if reply is None:
+                        decided.todo.append(client)
+                    else:
+                        decided.kept[client] = reply
                 except Refusal as refusal:
                     decided.refused[client] = refusal
             self._append(charged, key, event, policy, now)

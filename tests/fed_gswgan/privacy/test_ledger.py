@@ -175,6 +175,17 @@ def raising(error):
 
 
 class TestRepeats:
+    def test_under_central_trust_a_repeat_is_charged(self, folder):
+        central = replace(EVENT, trust="central")
+        with Ledger(folder, OWNERS) as ledger:
+            todo = ledger.reserve(USERS, Key(1), central, POLICY).todo
+            ledger.store(Key(1), 1, [(client, STEPS[client], None) for client in todo])
+        reserved = reserve(folder, Key(1), event=central)
+        assert (set(reserved.kept), reserved.todo) == (set(USERS), [])
+        assert set(charges(folder).values()) == {2}
+        reserve(folder, Key(1), event=central, recompute=True)  # its noise is seeded, too
+        assert set(charges(folder).values()) == {2}
+
     def test_a_kept_reply_is_returned_at_no_charge(self, folder):
         answer(folder, Key(1))
         reserved = reserve(folder, Key(1), USERS | {"carol": ("c",)})
