@@ -61,32 +61,27 @@ HONEST = REQUEST.encode()
 def assert_same(decoded, request):
     sent = {"tensors": {}, "unit_range": frozenset(), "downlink_bits": 32}
     assert replace(decoded, **sent) == replace(request, **sent)
-    assert decoded.tensors.keys() == request.tensors.keys()
     for name, tensor in request.tensors.items():
         assert decoded.tensors[name].dtype == tensor.dtype
         assert decoded.tensors[name].tolist() == tensor.tolist()
+    assert decoded.key == request.key
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {},
-        {"tensors": {}, "scalars": {}, "unit_range": frozenset()},
         {"uplink_bits": 4},
-        {"event": SHARES, "modulus_bits": 20},
-        {"event": CENTRAL},
+        {"event": SHARES, "modulus_bits": 20, "server_round": 2**40, "oldest_round": 2**40},
         {"tensors": {"one": np.float32(2.5).reshape(()), "none": np.zeros((0, 3), np.float32)}},
         {"tensors": {"samples": SAMPLES.transpose(3, 2, 1, 0)}},
-        {"server_round": 2**40, "oldest_round": 2**40, "experiment_id": "x" * 64},
-        {"scalars": {"large": 2**63 - 1, "small": -5e-324, "word": ""}},
+        {"experiment_id": "x" * 64, "scalars": {"large": 2**63 - 1, "small": -5e-324, "word": ""}},
     ],
     ids=str,
 )
 def test_a_request_arrives_as_it_was_sent(fields):
     request = replace(REQUEST, **fields)
-    decoded = Request.decode(request.encode())
-    assert_same(decoded, request)
-    assert decoded.key == request.key
+    assert_same(Request.decode(request.encode()), request)
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4, 2, 1])
@@ -97,7 +92,6 @@ def test_samples_of_few_bits_arrive_as_the_server_knows_them(bits):
     assert known.tensors["samples"] == pytest.approx(SAMPLES, abs=0.51 / (2 ** min(bits, 8) - 1))
     assert known.tensors["labels"].tolist() == LABELS.tolist()
     assert known.encode() == request.encode()
-    assert known.key == Request.decode(request.encode()).key
 
 
 def test_the_hash_depends_on_everything_but_bits_and_oldest_round():
@@ -154,6 +148,11 @@ def written(changes=None, tensors=None):
 
 def header_text(text):
     return written(tensors={"header": np.frombuffer(text, np.uint8)})
+
+
+def many(count):
+    named = {f"tensors/t{i}": {"shape": [3]} for i in range(count)}
+    return written(named, {f"tensor/t{i}": LABELS for i in range(count)})
 
 
 def by_hand(*names, dtype="F32", bits=32):
@@ -250,10 +249,7 @@ HOSTILE = {
     "duplicates": by_hand("samples", "labels", "again"),
     "an unknown tensor": written(tensors={"tensor/seeds": LABELS}),
     "another name": written(tensors={"x": LABELS}),
-    "many tensors": written(
-        {f"tensors/t{i}": {"shape": [3]} for i in range(63)},
-        {f"tensor/t{i}": LABELS for i in range(63)},
-    ),
+    "many tensors": many(63),
     "a tensor A": written({"tensors/A": {"shape": [3]}}, {"tensor/A": LABELS}),
     "a bomb": written(
         {"tensors/samples": {"shape": [2**28], "bits": 1}},
@@ -263,12 +259,7 @@ HOSTILE = {
 
 
 def test_what_the_hostile_requests_are_made_of_is_honest():
-    named = {f"tensors/t{i}": {"shape": [3]} for i in range(62)}
-    made = [
-        written(), by_hand("samples", "labels"), written(SHARES_BY_HAND),
-        written(named, {f"tensor/t{i}": LABELS for i in range(62)}),
-    ]  # fmt: skip
-    for blob in made:
+    for blob in (written(), by_hand("samples", "labels"), written(SHARES_BY_HAND), many(62)):
         assert Request.decode(blob, len(blob)).server_round == 7
         with pytest.raises(MalformedInput, match=f"at most {len(blob) - 1}"):
             Request.decode(blob, len(blob) - 1)
@@ -287,26 +278,23 @@ def decoded_or_refused(blob):
         request = Request.decode(blob)
     except MalformedInput:
         return
-    assert request.event.size > 0
     assert all(np.isfinite(tensor).all() for tensor in request.tensors.values())
     assert request.key
     assert release_bytes(request) > 1
 
 
-@given(st.binary(max_size=300))
-@settings(deadline=None)
-def test_random_bytes_raise_nothing_else(blob):
-    decoded_or_refused(blob)
-    decoded_or_refused(header_text(blob) if blob else b"")
-
-
 PLACE = st.integers(0, len(HONEST) - 1)
 
 
-@given(st.lists(st.tuples(PLACE, PLACE, st.binary(max_size=9)), min_size=1, max_size=4))
+@given(
+    st.lists(st.tuples(PLACE, PLACE, st.binary(max_size=9)), min_size=1, max_size=4),
+    st.binary(min_size=1, max_size=300),
+)
 @settings(deadline=None, max_examples=400)
-def test_random_changes_raise_nothing_else(changes):
+def test_random_bytes_and_changes_raise_nothing_else(changes, garbage):
     """Bytes are replaced, inserted or cut, anywhere in table, header and tensors."""
+    decoded_or_refused(garbage)
+    decoded_or_refused(header_text(garbage))
     for blob in (HONEST, replace(REQUEST, downlink_bits=4).encode()):
         for place, length, content in changes:
             end = place + (len(content), length % 20, 0)[length % 3]
@@ -315,7 +303,6 @@ def test_random_changes_raise_nothing_else(changes):
 
 
 # -- releases
-
 
 RELEASES = {f"{bits} bits": replace(REQUEST, uplink_bits=bits) for bits in BITS}
 RELEASES["central"] = replace(REQUEST, event=CENTRAL)
@@ -332,8 +319,7 @@ def release_of(request, seed=0):
 
 @EACH_RELEASE
 def test_releases_decode_to_whole_steps_whose_sums_are_exact(request_):
-    count = 50
-    sent = [release_of(request_, seed) for seed in range(count)]
+    sent = [release_of(request_, seed) for seed in range(50)]
     found = [decode_release(encode_release(steps, request_), request_) for steps in sent]
     total = sum(found)
     assert {f.dtype for f in found} == {np.dtype(np.int64)}
@@ -344,9 +330,8 @@ def test_releases_decode_to_whole_steps_whose_sums_are_exact(request_):
         assert min(f.min() for f in found) >= 0
     elif bits == 32:
         assert total.tolist() == sum(sent).tolist()
-    elif bits == 16:
-        assert np.abs(np.array(found) - sent).max() <= 2  # of some 5000 steps: half a float16 bit
-        assert np.abs(np.array(found) - sent).max() > 0
+    elif bits == 16:  # of some 5000 steps, every fourth
+        assert 0 < np.abs(np.array(found) - sent).max() <= 2
     else:
         expected = [levels.value(levels.index(steps)) for steps in sent]
         assert total.tolist() == sum(expected).tolist()
@@ -357,20 +342,8 @@ def test_releases_decode_to_whole_steps_whose_sums_are_exact(request_):
 def test_the_length_of_a_release_follows_from_the_request(request_):
     bits = request_.modulus_bits or request_.uplink_bits
     assert release_bytes(request_) == 1 + math.ceil(14 * bits / 8)
-    for steps in (
-        release_of(request_),
-        np.zeros(14, int),
-        np.full(14, 2**31 - 1),
-        np.full(14, -(2**31)),
-    ):
+    for steps in (release_of(request_), np.zeros(14, int), np.full(14, -(2**31))):
         assert len(encode_release(steps, request_)) == release_bytes(request_)
-
-
-def test_float16_clamps_what_it_cannot_hold():
-    request = replace(REQUEST, uplink_bits=16)
-    steps = np.array([2**31 - 1, -(2**31), 65504, 2048, 2049, 0, -1] * 2)
-    found = decode_release(encode_release(steps, request), request)
-    assert found[:7].tolist() == [FLOAT16_MAX, -FLOAT16_MAX, 65504, 2048, 2048, 0, -1]
 
 
 @EACH_RELEASE
@@ -382,13 +355,15 @@ def test_a_release_of_another_length_or_kind_is_malformed(request_):
             decode_release(bad, request_)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_float16_that_is_no_number_is_malformed(bad):
+def test_float16_clamps_what_it_cannot_hold_and_must_be_a_number():
     request = replace(REQUEST, uplink_bits=16)
-    halves = np.zeros(14, "<f2")
-    halves[5] = bad
-    with pytest.raises(MalformedReplyError, match="not finite"):
-        decode_release(b"\0" + halves.tobytes(), request)
+    steps = np.array([2**31 - 1, -(2**31), 65504, 2048, 2049, 0, -1] * 2)
+    found = decode_release(encode_release(steps, request), request)
+    assert found[:7].tolist() == [FLOAT16_MAX, -FLOAT16_MAX, 65504, 2048, 2048, 0, -1]
+    for bad in (math.nan, math.inf, -math.inf):
+        halves = np.append(np.zeros(13), bad).astype("<f2")
+        with pytest.raises(MalformedReplyError, match="not finite"):
+            decode_release(b"\0" + halves.tobytes(), request)
 
 
 @pytest.mark.parametrize("bounded", ["sample", "message"])
