@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -219,7 +220,7 @@ class Ledger:
         the data would itself leak.
 
         Args:
-            clients: client id to its users.
+            clients: client id to its users; no user has two clients.
             key: of the release.
             event: what it costs.
             policy: the limits.
@@ -227,13 +228,16 @@ class Ledger:
                 charge: noise is seeded.
 
         Raises:
-            LedgerUnavailable: a reply without its ledger line, or the disk refuses; no line is
-                written.
+            LedgerUnavailable: a reply without its ledger line, a user of two clients, or the disk
+                refuses; nothing may be released.
         """
         decided = Reservation({}, [], {})
         now = self._clock()
         charged: list[str] = []
         with self._failing_closed():
+            # The count of a user is read once, before the lines of this call are written.
+            if any(times > 1 for times in Counter(chain(*clients.values())).values()):
+                raise ValueError("a user must not have two clients")
             for client, users in clients.items():
                 charged_before = self._is_charged(users[0], key)
                 reply = self._reply(client, key)

@@ -114,6 +114,11 @@ class TestCharges:
         assert type(reserved.refused["bob"]) is TooManyParticipations
         assert charges(folder) == {"a": 1, "b2": 1}
 
+    def test_a_user_of_two_clients_is_refused_not_charged_once(self, folder):
+        with pytest.raises(LedgerUnavailable, match="must not have two clients"):
+            reserve(folder, Key(1), USERS | {"carol": ("b2",)})
+        assert charges(folder) == {}
+
     @pytest.mark.parametrize("kind", [Budget, Policy])
     def test_the_last_epsilon_is_spent_and_no_more(self, folder, kind):
         # mu of n releases is 0.5 sqrt(n): of nine 1.5, for which epsilon is 7.05 at 1e-5.

@@ -1,6 +1,5 @@
 """Numbers as bytes: exact where they say so, unbiased where they round, bounded where they read."""
 
-import math
 import tracemalloc
 import zlib
 
@@ -74,15 +73,6 @@ class TestLevels:
         noise = levels.value(levels.index(np.rint(DEVIATION * GAUSSIAN)))
         assert levels.deviation(DEVIATION) == pytest.approx(noise.std(), rel=2e-3)
         assert abs(noise.mean()) < DEVIATION / 500  # no bias
-
-
-def test_one_bit_is_the_sign_with_the_gain_of_a_sign():
-    """E sign(s + Z) grows by 2 phi(0) = sqrt(2 / pi), times the level, here one deviation."""
-    levels = Levels.of(1, DEVIATION, BOUND)
-    signs = levels.value(levels.index(np.array([-7, -1, 0, 7])))
-    assert signs.tolist() == [-1500, -1500, 1500, 1500]
-    assert levels.gain(DEVIATION) == pytest.approx(math.sqrt(math.pi / 2))
-    assert levels.deviation(DEVIATION) == 1500
 
 
 class TestPixels:

@@ -18,13 +18,7 @@ from safetensors.numpy import load, save
 from fed_gswgan.privacy import refusals
 from fed_gswgan.privacy.mechanism import Event, grid_step, privatize
 from fed_gswgan.privacy.noise import SeededNoise
-from fed_gswgan.privacy.refusals import (
-    BudgetExhausted,
-    LedgerUnavailable,
-    MalformedInput,
-    Refusal,
-    RequestExceedsPolicy,
-)
+from fed_gswgan.privacy.refusals import MalformedInput, Refusal, RequestExceedsPolicy
 from fed_gswgan.wire.encoding import BITS, FLOAT16_MAX
 from fed_gswgan.wire.messages import (
     LARGEST_REFUSAL_BYTES,
@@ -394,7 +388,7 @@ def test_a_refusal_carries_only_its_code_and_limit(kind):
     assert json.loads(blob[1:]) == {"code": kind.code, "limit": "max-epsilon=10"}
     with pytest.raises(Refusal) as found:
         decode_release(blob, REQUEST)
-    wanted = BudgetExhausted if kind is LedgerUnavailable else kind
+    wanted = refusals.BudgetExhausted if kind is refusals.LedgerUnavailable else kind
     assert (type(found.value), found.value.limit) == (wanted, "max-epsilon=10")
     # Without a limit the server learns none, but of what is malformed, its own request.
     limit = json.loads(encode_refusal(kind("detail"))[1:])["limit"]
