@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import click
 import typer
 
+from fed_gswgan.baselines.registry import METHODS, SEEDS
 from fed_gswgan.commands.device import device, ledger
 from fed_gswgan.commands.output import Json, show
 from fed_gswgan.commands.privacy import privacy
@@ -35,6 +36,8 @@ Set = Annotated[
 ]
 Runtime = Annotated[str, typer.Option(help="ray or in-process")]
 Workers = Annotated[int, typer.Option(help="processes that serve clients; 0: one a core")]
+Preset = Annotated[str, typer.Option(help="small or full")]
+Output = Annotated[Path | None, typer.Option(help="folder to write to, and to go on in")]
 RayAddress = Annotated[str, typer.Option(help="of a running Ray cluster", envvar="RAY_ADDRESS")]
 SLACK_SECONDS = 60.0  # beyond the time-out, for a round's other work
 REPLIES = ("asked", "received", "failed", "malformed", "missing")
@@ -225,38 +228,69 @@ def data(dataset: str, data_dir: str = "", classes: str = "all", as_json: Json =
 @compare.command()
 def table1(
     dataset: Annotated[str, typer.Option(help="mnist or fashion-mnist")],
-    preset: Annotated[str, typer.Option(help="small or full")] = "small",
-    methods: Annotated[str, typer.Option(help="with commas between; default: all")] = "",
+    preset: Preset = "small",
+    methods: Annotated[
+        str, typer.Option(help="with commas between; empty: real images alone")
+    ] = ",".join(METHODS),
     epsilon: Annotated[str, typer.Option(help="of a record; several make curves")] = "10",
     delta: float = 1e-5,
-    seeds: Annotated[int, typer.Option(help="0: as many as each method's preset")] = 0,
+    seeds: Annotated[int, typer.Option(help="runs of each method")] = SEEDS,
     data_dir: Annotated[Path | None, typer.Option(help="default: FED_GSWGAN_DATA")] = None,
-    output: Annotated[Path | None, typer.Option(help="folder to write to, and to go on in")] = None,
+    output: Output = None,
     workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
     as_json: Json = False,
 ) -> None:
     """Compare centralised methods at a true epsilon (the paper's first table)."""
-    import torch
     from rich.console import Console
 
-    from fed_gswgan.baselines.registry import METHODS
-    from fed_gswgan.comparison.table1 import Table1
-
     folder = output or Path("results") / f"table1-{dataset}-{preset}"
-    table = Table1(
+    table = simulations("tables.table1").Table1(
         dataset=dataset,
         data_dir=data_dir,
         preset=preset,
-        methods=tuple(name for name in methods.split(",") if name) or tuple(METHODS),
+        methods=_names(methods),
         epsilons=tuple(float(number) for number in epsilon.split(",")),
         delta=delta,
         seeds=seeds,
         folder=folder,
         workers=workers,
-        device="cuda" if torch.cuda.is_available() else "cpu",
     )
-    found = {"folder": str(folder), **table.run(Console(file=sys.stderr))}
-    show(found, as_json, lambda _: (folder / "table.md").read_text() + f"written to {folder}")
+    _show_table(table.run(Console(file=sys.stderr)), folder, as_json)
+
+
+@compare.command()
+def table4(
+    preset: Preset = "small",
+    methods: Annotated[
+        str, typer.Option(help="with commas between")
+    ] = "gs-wgan,fedavg-gan,fedavg-gan-matched",
+    seeds: Annotated[int, typer.Option(help="runs of each method")] = 1,
+    runtime: Runtime = "ray",
+    data_dir: Annotated[str, typer.Option(help="default: FED_GSWGAN_DATA")] = "",
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Compare federated methods on the writers of Fed-EMNIST (the paper's fourth table)."""
+    folder = output or Path("results") / f"table4-fed-emnist-{preset}"
+    table = simulations("tables.table4").Table4(
+        preset=preset,
+        methods=_names(methods),
+        seeds=seeds,
+        runtime=runtime,
+        folder=folder,
+        data_dir=data_dir,
+    )
+    _show_table(table.run(), folder, as_json)
+
+
+def _names(methods: str) -> tuple[str, ...]:
+    return tuple(name for name in methods.split(",") if name)
+
+
+def _show_table(found: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Print a comparison's table, as Markdown or JSON."""
+    text = (folder / "table.md").read_text() + f"written to {folder}"
+    show({"folder": str(folder), **found}, as_json, lambda _: text)
 
 
 def simulations(name: str) -> Any:

@@ -9,12 +9,10 @@ import multiprocessing
 import os
 import pickle
 import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Context, Error, Message, Metadata, RecordDict
@@ -25,6 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import app as client_app
 from fed_gswgan.settings import Value
 from fed_gswgan.wire.message_types import CLIENT_FAILED
+from simulations.worker_process import end_with, one_thread_each
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +188,7 @@ def _answer_tasks(tasks: Sequence[Task], context: Context | None) -> list[Messag
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool whose processes use one thread each, ignore Ctrl-C and end with this one."""
-    with _one_thread_each():
+    with one_thread_each():
         pool = ProcessPoolExecutor(
             max_workers=workers,
             mp_context=multiprocessing.get_context("spawn"),
@@ -205,23 +204,4 @@ def _begin(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     TaskIdentity.task_id, TaskIdentity.run_id = 1, RUN_ID
     TaskIdentity.node_id = SERVER_NODE_ID
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+    end_with(parent)

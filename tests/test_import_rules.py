@@ -18,8 +18,8 @@ AROUND = (
 TOP = tuple(
     f"fed_gswgan.{name}"
     for name in (
-        "cli", "commands", "comparison", "config", "device", "wire", "reporting", "evaluation",
-        "baselines", "accounting",
+        "cli", "commands", "config", "device", "wire", "reporting", "evaluation", "baselines",
+        "accounting",
     )
 )  # fmt: skip
 NETWORKS = tuple(f"fed_gswgan.{name}" for name in ("algorithms", "critics", "field", "models"))

@@ -1,4 +1,4 @@
-"""Downstream accuracy: classifiers trained on samples, tested on images.
+"""Accuracies of table 1: twelve classifiers trained on samples, tested on images.
 
 Shapes: B batch, C channels, H and W image.
 """
@@ -23,7 +23,7 @@ from sklearn import (
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from fed_gswgan.evaluation.classifier import Progress, accuracy, train_classifier
+from fed_gswgan.evaluation.classifier import Progress
 from fed_gswgan.optional_extra import needs_extra
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least, positive
@@ -203,32 +203,3 @@ def classifier_accuracies(
 def _rows(images_NCHW: Tensor) -> NDArray[np.float32]:
     rows: NDArray[np.float32] = images_NCHW.flatten(1).cpu().numpy()
     return rows
-
-
-def downstream_accuracy(
-    samples_NCHW: Tensor,
-    labels_N: Tensor,
-    test_images_NCHW: Tensor,
-    test_labels_N: Tensor,
-    num_classes: int,
-    seed: int,
-    steps: int | None = None,
-) -> float:
-    """Return the accuracy in [0, 1] on real images of a classifier trained on samples only.
-
-    The real images serve once, for the final accuracy: training runs a fixed number of steps with
-    fixed settings, and nothing is selected on them. It rewards right labels and variety together.
-    The number belongs to this small classifier and its deformations of the training set; a
-    stronger one may make more, or less, of the same samples.
-
-    Args:
-        samples_NCHW: the training set, float32 (N, C, H, W) in [0, 1].
-        labels_N: the classes asked for, int64, as many of each.
-        test_images_NCHW: held-out real images, in their own class proportions.
-        test_labels_N: their labels, int64.
-        num_classes: of the classifier.
-        seed: of its weights and batches.
-        steps: optimizer steps; by default those of ``train_classifier``.
-    """
-    classifier = train_classifier(samples_NCHW, labels_N, num_classes, seed, steps)
-    return accuracy(classifier, test_images_NCHW, test_labels_N)

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.data.client_dataset import WriterSource, image_shape_of
-from fed_gswgan.evaluation.accuracy import downstream_accuracy
-from fed_gswgan.evaluation.classifier import predicted_labels, train_classifier
+from fed_gswgan.evaluation.classifier import (
+    downstream_accuracy,
+    predicted_labels,
+    train_classifier,
+)
 from fed_gswgan.evaluation.distances import frechet_distance, inception_score
 from fed_gswgan.evaluation.samplers import (
     Sampler,

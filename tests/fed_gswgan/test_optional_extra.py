@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fed_gswgan.cli import main
-from fed_gswgan.comparison.table1 import Table1
 from fed_gswgan.evaluation.samplers import write_samples
+from simulations.tables.table1 import Table1
 
 ADVICE = "in a checkout, pip install '.[compare]'"
 THEIRS = ("opacus", "xgboost")
@@ -19,10 +19,9 @@ THEIRS = ("opacus", "xgboost")
 def without_extra(monkeypatch):
     """Forget the modules that have imported the extra's packages, and those that import them."""
     for name in list(sys.modules):
-        if name.startswith(("fed_gswgan.baselines", "fed_gswgan.comparison")) or name in (
+        if name.startswith(("fed_gswgan.baselines", "simulations.tables")) or name in (
             "fed_gswgan.evaluation.accuracy",
             "fed_gswgan.evaluation.table",
-            "simulations.table4",
         ):
             monkeypatch.delitem(sys.modules, name)
     for package in THEIRS:
@@ -58,10 +57,10 @@ def test_a_method_by_dp_sgd_says_which_extra_to_install_before_anything_runs(
 def table_of(method: str) -> Table1:
     return Table1(
         dataset="mnist", data_dir=None, preset="small", methods=(method,), epsilons=(10.0,),
-        delta=1e-5, seeds=1, folder=Path("unused"), workers=1, device="cpu",
+        delta=1e-5, seeds=1, folder=Path("unused"), workers=1,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("module", ["simulations.table4", "fed_gswgan.evaluation.report"])
+@pytest.mark.parametrize("module", ["simulations.tables.table4", "fed_gswgan.evaluation.report"])
 def test_the_fourth_table_needs_no_extra(without_extra, module):
     import_module(module)

@@ -7,7 +7,6 @@ from fed_gswgan.evaluation.accuracy import (
     TWELVE_CLASSIFIERS,
     calibrated_accuracy,
     classifier_accuracies,
-    downstream_accuracy,
     ratio_of_mean_accuracies,
 )
 
@@ -127,16 +126,3 @@ def test_a_class_without_a_training_image_is_refused(sets):
     kept = labels != 2
     with pytest.raises(ValueError, match="train labels: no image of class 2"):
         classifier_accuracies(images[kept], labels[kept], test_images, test_labels, 0, silent)
-
-
-@pytest.mark.parametrize(
-    ("kind", "turn", "least", "most"),
-    [("draw", 0, 0.95, 1.0), ("noise", 0, 0.0, 0.35), ("draw", 4, 0.0, 0.05)],
-    ids=["like real images", "noise", "mislabelled"],
-)
-def test_downstream_accuracy_rewards_right_labels(spots, kind, turn, least, most):
-    labels, test_labels = spots.labels(320), spots.labels(160)
-    samples = getattr(spots, kind)((labels + turn) % spots.classes, 8)
-    images = spots.draw(test_labels, 9)
-    found = downstream_accuracy(samples, labels, images, test_labels, 8, 0, spots.steps)
-    assert least <= found <= most

@@ -8,6 +8,7 @@ from fed_gswgan.evaluation import classifier as module
 from fed_gswgan.evaluation.classifier import (
     accuracy,
     deform,
+    downstream_accuracy,
     predicted_labels,
     train_classifier,
 )
@@ -100,3 +101,16 @@ def test_too_few_steps_are_refused(spots):
     labels = spots.labels(8)
     with pytest.raises(ValueError, match="classifier-steps=1"):
         train_classifier(spots.draw(labels, 0), labels, spots.classes, 0, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "turn", "least", "most"),
+    [("draw", 0, 0.95, 1.0), ("noise", 0, 0.0, 0.35), ("draw", 4, 0.0, 0.05)],
+    ids=["like real images", "noise", "mislabelled"],
+)
+def test_downstream_accuracy_rewards_right_labels(spots, kind, turn, least, most):
+    labels, test_labels = spots.labels(320), spots.labels(160)
+    samples = getattr(spots, kind)((labels + turn) % spots.classes, 8)
+    images = spots.draw(test_labels, 9)
+    found = downstream_accuracy(samples, labels, images, test_labels, 8, 0, spots.steps)
+    assert least <= found <= most

@@ -1,10 +1,11 @@
-"""Samples of every method side by side, a block each: what a figure of the paper shows."""
+"""Pictures of a comparison: samples of every method side by side, and curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.reporting.trained_generator import load_generator
@@ -13,9 +14,11 @@ PER_CLASS = 8
 SEED = 0
 GAP = 2  # pixels between two samples
 
+CPU = torch.device("cpu")
 
-def drawn_for_picture(sampler: Sampler, num_classes: int, device: str = "cpu") -> np.ndarray:
-    """Return a few samples of each class, as bytes (classes, per class, H, W), ink 255.
+
+def drawn_for_picture(sampler: Sampler, num_classes: int, device: torch.device = CPU) -> np.ndarray:
+    """Draw a few samples of each class, as bytes (classes, per class, H, W), ink 255.
 
     Samples of several channels are bytes (classes, per class, H, W, C).
     """
@@ -28,7 +31,7 @@ def drawn_for_picture(sampler: Sampler, num_classes: int, device: str = "cpu") -
 
 
 def drawn_samples(runs: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    """Return the same of each run's generator, by title."""
+    """Draw the samples for a picture from each run's generator, by title."""
     drawn = {}
     for title, folder in runs.items():
         trained = load_generator(folder)
@@ -39,25 +42,41 @@ def drawn_samples(runs: Mapping[str, Path]) -> dict[str, np.ndarray]:
 def save_side_by_side(pictures: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw a block for each method, a row for each class, as a PNG; grey samples as ink on paper.
 
-    Args:
-        pictures: title to bytes (classes, per class, H, W), ink 255, or (..., H, W, C).
-        path: of the PNG.
+    ``pictures`` are titles with bytes (classes, per class, H, W), ink 255, or (..., H, W, C).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     blocks = {title: _block(samples) for title, samples in pictures.items()}
     height, width = next(iter(blocks.values())).shape[:2]
-    inches = width / 100
-    size = (inches * len(blocks), inches * height / width + 0.3)
+    size = (width / 100 * len(blocks), height / 100 + 0.3)
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     places = figure.subplots(1, len(blocks), squeeze=False)[0]
     for axes, (title, block) in zip(places, blocks.items(), strict=True):
         axes.imshow(block, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize="small")
         axes.axis("off")
     figure.savefig(path, dpi=150, format="png")
+
+
+def save_curves(
+    path: Path,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    y_scale: str = "log",
+    level: tuple[str, float] | None = None,
+) -> None:
+    """Draw curves, or single points, over a logarithmic axis, as a PNG.
+
+    ``curves`` are titles with x and y; ``level`` is the title and y of a horizontal line.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for title, (xs, ys) in curves.items():
+        axes.plot(xs, ys, marker="o" if len(xs) < 20 else "", label=title)
+    if level:
+        axes.axhline(level[1], linestyle="dotted", color="black", label=level[0])
+    axes.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120, format="png")
 
 
 def _block(samples: np.ndarray) -> np.ndarray:

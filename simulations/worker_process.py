@@ -1,4 +1,4 @@
-"""What every worker process of ours keeps to: one thread, and an end with its parent."""
+"""Rules of every worker process: one thread, and an end with its parent."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def end_with(parent: int) -> None:
-    """Let this process end when the parent is gone: whoever kills it leaves nothing running."""
+    """Let this process end when its parent is gone, killed ones included."""
 
     def watch() -> None:
         while os.getppid() == parent:

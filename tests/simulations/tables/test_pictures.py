@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fed_gswgan.comparison.sample_pictures import (
+from simulations.tables.pictures import (
     PER_CLASS,
     drawn_for_picture,
     drawn_samples,
@@ -12,10 +12,8 @@ from fed_gswgan.comparison.sample_pictures import (
 
 def test_every_method_has_a_block_with_dark_ink_on_light_paper(tmp_path):
     ink = np.full((10, 2, 28, 28), 255, np.uint8)
-    paper = np.zeros((10, 2, 28, 28), np.uint8)
-    save_side_by_side({"all ink": ink, "all paper": paper}, tmp_path / "s.png")
-    with Image.open(tmp_path / "s.png") as picture:
-        pixels = np.asarray(picture.convert("L"))
+    save_side_by_side({"all ink": ink, "all paper": np.zeros_like(ink)}, tmp_path / "s.png")
+    pixels = np.asarray(Image.open(tmp_path / "s.png").convert("L"))
     left, right = np.array_split(pixels, 2, axis=1)
     assert left.mean() < 128 < 250 < right.mean()
 
@@ -27,8 +25,7 @@ def test_samples_in_colour_are_drawn_and_shown_as_they_are(tmp_path):
     drawn = drawn_for_picture(red, num_classes=2)
     assert (drawn.shape, drawn.dtype) == ((2, PER_CLASS, 32, 32, 3), np.uint8)
     save_side_by_side({"red": drawn}, tmp_path / "s.png")
-    with Image.open(tmp_path / "s.png") as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+    pixels = np.asarray(Image.open(tmp_path / "s.png").convert("RGB"))
     assert (pixels == (255, 0, 0)).all(axis=2).mean() > 0.4
 
 

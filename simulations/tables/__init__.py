@@ -1,0 +1,1 @@
+"""The paper's tables and its debugging scenario, run from a checkout."""
