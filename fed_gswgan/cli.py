@@ -179,6 +179,7 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="of a file; a run knows its own")] = "",
     data_dir: Annotated[str, typer.Option(help="of a file; default: FED_GSWGAN_DATA")] = "",
     classes: Annotated[str, typer.Option(help="of a file; default all")] = "",
+    min_images_per_writer: Annotated[int, typer.Option(help="of a file; default 1")] = 0,
     preset: Annotated[str, typer.Option(help="small or full, for mnist and fashion-mnist")] = "",
     as_json: Json = False,
 ) -> None:
@@ -190,6 +191,7 @@ def evaluate(
         from fed_gswgan.reporting.trained_generator import load_generator
 
         _refuse("a run knows its own", dataset=dataset, data_dir=data_dir, classes=classes)
+        _refuse("a run knows its own", min_images_per_writer=min_images_per_writer)
         _refuse(f"of {' and '.join(WHOLE)} alone", preset=preset)
         trained = load_generator(subject)
         show(_on_held_out(trained.sampler, trained.config.shared, samples, seed), as_json)
@@ -199,11 +201,12 @@ def evaluate(
     sampler = pool_sampler(*read_samples(subject))
     if dataset in WHOLE:
         _refuse(f"the preset decides for {dataset}", samples=samples)
-        _refuse(f"not of {dataset}", classes=classes)
+        _refuse(f"not of {dataset}", classes=classes, min_images_per_writer=min_images_per_writer)
         show(_on_test_set(sampler, dataset, data_dir, preset or "small", seed), as_json)
         return
     _refuse(f"of {' and '.join(WHOLE)} alone", preset=preset)
-    given = {"dataset": dataset, "data-dir": data_dir, "classes": classes or "all"}
+    given: dict[str, Any] = {"dataset": dataset, "data-dir": data_dir, "classes": classes or "all"}
+    given["min-images-per-writer"] = min_images_per_writer or 1
     show(_on_held_out(sampler, DataSettings.from_table(given), samples, seed), as_json)
 
 

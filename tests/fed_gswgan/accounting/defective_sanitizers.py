@@ -6,7 +6,7 @@ import numpy as np
 
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.mechanism import clip as clip_parts
-from fed_gswgan.privacy.noise import SeededNoise
+from fed_gswgan.privacy.noise import NoiseSource, SeededNoise
 
 
 def clip(gradients, bounded, bound):
@@ -16,7 +16,7 @@ def clip(gradients, bounded, bound):
     return clip_parts(parts, event).reshape(gradients.shape)
 
 
-class SeededByProcess:
+class SeededByProcess(NoiseSource):
     """Seeded noise that differs after a fork, as noise on a device does."""
 
     def __init__(self, seed=7):
@@ -28,8 +28,8 @@ class SeededByProcess:
             return self.at_first
         return np.random.Generator(np.random.Philox(key=os.getpid()))
 
-    def add_noise(self, values, stddev):
-        return SeededNoise(self.randomness()).add_noise(values, stddev)
+    def draw(self, values, stddev, step):
+        return SeededNoise(self.randomness()).draw(values, stddev, step)
 
 
 class Sound:

@@ -193,16 +193,16 @@ def test_an_impossible_delta_is_named(settings, delta):
 
 
 def test_the_published_ten_comes_out():
-    paper = replace(EVENT, samples=32, noise_stddev=2.14)
+    paper = replace(EVENT, rows=32, noise_stddev=2.14)
     assert published_epsilon(paper, 1e-3, 20000, 1e-5) == pytest.approx(9.992624296723676, rel=1e-6)
-    rows = published_epsilon(replace(paper, samples=4), 1e-2, 100, 1e-5)
-    assert rows == published_epsilon(replace(paper, samples=1), 1e-2, 400, 1e-5)
+    rows = published_epsilon(replace(paper, rows=4), 1e-2, 100, 1e-5)
+    assert rows == published_epsilon(replace(paper, rows=1), 1e-2, 400, 1e-5)
 
 
 def test_one_order_of_the_published_formula_by_hand():
     # Noise so small that order 2 is the best: its moment is log(1 + q^2 2 e^(1 / sigma^2)).
     sigma, probability = 0.1, 0.05
-    event = replace(EVENT, samples=1, noise_stddev=2 * sigma)
+    event = replace(EVENT, rows=1, noise_stddev=2 * sigma)
     expected = math.log1p(2 * probability**2 * math.exp(1 / sigma**2)) + math.log(1e5)
     assert published_epsilon(event, probability, 1, 1e-5) == pytest.approx(expected, rel=1e-12)
 

@@ -47,7 +47,7 @@ def test_a_picture_has_a_row_for_each_class(small_run, tmp_path):
     [
         (["--labels", "10"], "labels=10 must lie in 0 .. 9"),
         (["--labels", "one"], "labels=one must be whole numbers"),
-        (["--count", "0"], "count=0"),
+        (["--count", "0"], "'--count': 0"),
         (["--output", "drawn.jpg"], "must end in .npz or .png"),
     ],
 )

@@ -127,7 +127,7 @@ def drawn_indices(images_BCHW):
 def build_critic():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MLPCritic(num_classes=3, width=8)
+        return MLPCritic((1, 28, 28), num_classes=3, width=8)
 
 
 def batches(count, size=4):
@@ -261,7 +261,7 @@ ASKED_LABELS = torch.tensor([0, 1, 2])
 def critic():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MLPCritic(num_classes=3, width=8)
+        return MLPCritic((1, 28, 28), num_classes=3, width=8)
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_critic_and_samples_keep_the_gradients_they_had(critic, samples):
     assert not samples.requires_grad
 
 
-CRITICS = [lambda: MLPCritic(3, 16), lambda: ConvCritic(3, 2)]
+CRITICS = [lambda: MLPCritic((1, 28, 28), 3, 16), lambda: ConvCritic((1, 28, 28), 3, 2)]
 
 
 def build(critic_of, seed):
@@ -409,7 +409,7 @@ def warm(shard, steps, seed=0, critic_steps=2, start=None):
     """Return a critic after its warm start, its optimizer and the spent random generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        critic = MLPCritic(num_classes=3, width=8)
+        critic = MLPCritic((1, 28, 28), num_classes=3, width=8)
     if start is not None:
         with torch.no_grad():
             critic.score.weight.fill_(start)
@@ -424,7 +424,7 @@ def test_zero_steps_change_neither_critic_nor_optimizer_nor_randomness(shard):
     critic, optimizer, randomness = warm(shard, 0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        assert same_weights(critic, MLPCritic(num_classes=3, width=8))
+        assert same_weights(critic, MLPCritic((1, 28, 28), num_classes=3, width=8))
     assert optimizer.state_dict()["state"] == {}
     assert randomness.random() == np.random.default_rng(0).random()
 
