@@ -99,10 +99,10 @@ class FederatedStrategy(Strategy):
         cohort = [client for client in drawn if not self.ledger.would_exceed(client, self.event)]
         if len(cohort) < request.event.honest:
             cohort = []  # too few for the promised noise: none is asked
-        sent = request.as_sent()
+        blob = request.encode()
+        sent = Request.decode(blob)  # as a client sees it: samples are rounded to their levels
         self.ledger.record(cohort, sent.key, sent.event)
         nodes = self._by_node(cohort, request)
-        blob = request.encode()
         self._round = Round(
             server_round, query, Collected(sent, nodes), len(blob), started, time.monotonic()
         )
@@ -133,7 +133,7 @@ class FederatedStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run from ``first_round`` to ``num_rounds``, then let the algorithm finish.
+        """Run from ``first_round`` to ``num_rounds``; ``finish`` comes after.
 
         Ends early, with a line in the log, when interrupted, when no budget allows another release,
         or when the algorithm has a reason to stop. Of the arguments only ``grid`` and

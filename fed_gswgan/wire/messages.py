@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -197,11 +197,6 @@ class Request:
             digest.update(tensor.tobytes())
         return digest.hexdigest()
 
-    def as_sent(self) -> "Request":
-        """Return the request as a client decodes it, its samples rounded to their levels."""
-        decoded = Request.decode(self.encode(), LARGEST_REQUEST_BYTES)
-        return replace(decoded, unit_range=self.unit_range, downlink_bits=self.downlink_bits)
-
 
 def _tensor(name: str, data: np.ndarray, written: _Written) -> np.ndarray:
     shape = tuple(written.shape)
@@ -272,14 +267,12 @@ def encode_release(steps: np.ndarray, request: Request) -> bytes:
     if request.modulus_bits:
         words = steps & (2**request.modulus_bits - 1)
         return RELEASED + pack_words(words, request.modulus_bits)
-    if request.uplink_bits == 32:
-        return RELEASED + steps.astype("<i4").tobytes()
+    if (levels := release_levels(request)) is not None:
+        return RELEASED + pack_words(levels.index(steps), levels.bits)
     if request.uplink_bits == 16:
         clamped = np.clip(steps, -FLOAT16_MAX, FLOAT16_MAX)
         return RELEASED + bytes(clamped.astype("<f2").tobytes())
-    levels = release_levels(request)
-    assert levels is not None
-    return RELEASED + pack_words(levels.index(steps), levels.bits)
+    return RELEASED + steps.astype("<i4").tobytes()
 
 
 def decode_release(blob: bytes, request: Request) -> np.ndarray:
@@ -297,19 +290,17 @@ def decode_release(blob: bytes, request: Request) -> np.ndarray:
     data, count = blob[1:], request.event.size
     if request.modulus_bits:
         return unpack_words(data, request.modulus_bits, count)
-    if request.uplink_bits == 32:
-        steps = np.frombuffer(data, "<i4").astype(np.int64)
-        if request.event.trust == "central":
-            _check_norm(steps, request.event)
-        return steps
+    if (levels := release_levels(request)) is not None:
+        return levels.value(unpack_words(data, levels.bits, count))
     if request.uplink_bits == 16:
         halves = np.frombuffer(data, "<f2")
         if not np.isfinite(halves).all():
             raise MalformedReplyError("reply holds a number that is not finite")
         return np.asarray(np.rint(halves), dtype=np.int64)
-    levels = release_levels(request)
-    assert levels is not None
-    return levels.value(unpack_words(data, levels.bits, count))
+    steps = np.frombuffer(data, "<i4").astype(np.int64)
+    if request.event.trust == "central":
+        _check_norm(steps, request.event)
+    return steps
 
 
 def _check_norm(steps: np.ndarray, event: Event) -> None:
