@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.certificates import Certificates
+from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.settings import Value, toml_value
 
 ROOT = Path(__file__).parents[1]
@@ -138,10 +139,11 @@ def write_connection(flwr_home: Path, port: int, certificates: Certificates | No
 def flower_environment(flwr_home: Path) -> dict[str, str]:
     """Return the environment of one machine's Flower processes: this one's, its own FLWR_HOME.
 
-    Flower starts its own helpers by name, so they must be found first in PATH.
+    Flower starts its own helpers by name, so they must be found first in PATH. Devices are never
+    simulated, whatever this process does.
     """
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != SIMULATION_FOLDER},
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "FLWR_HOME": str(flwr_home),
         "FLWR_TELEMETRY_ENABLED": "0",

@@ -51,18 +51,22 @@ def keep_running(
     submit: Call, run_folder: Path, settings: Mapping[str, Value], watch: Call = lambda: None
 ) -> None:
     """Return once the run is finished; raise RunStalled. ``watch`` is called all the while."""
-    begun, attempts, finished, start_by, mark = len(read_rounds(run_folder)), 0, -1, 0.0, 0.0
-    while is_running(run_folder) or not (run_folder / SUMMARY).exists():
+    begun, attempts, finished, start_by, before = len(read_rounds(run_folder)), 0, -1, 0.0, 0.0
+    index = run_folder / RUN  # each ServerApp writes it first
+    while True:
         watch()
-        time.sleep(POLL_SECONDS)
-        if is_running(run_folder) or (time.monotonic() < start_by and _mark(run_folder) == mark):
+        mark = index.stat().st_mtime if index.exists() else 0.0
+        if is_running(run_folder) or (time.monotonic() < start_by and mark == before):
+            time.sleep(POLL_SECONDS)
             continue
-        rounds, mark = read_rounds(run_folder), _mark(run_folder)
+        if (run_folder / SUMMARY).exists():
+            return
+        rounds, before = read_rounds(run_folder), mark
         latest = [line["stepped"] for line in rounds[begun:] if line["asked"]][-PATIENCE_ROUNDS:]
         attempts, finished = (attempts + 1 if len(rounds) <= finished else 0), len(rounds)
         if attempts == MOST_ATTEMPTS or (len(latest) == PATIENCE_ROUNDS and not any(latest)):
             raise RunStalled(f"{run_folder}: no step after round {finished}; see its run.log")
-        resume = (run_folder / RUN).exists()
+        resume = index.exists()
         logger.info("%s the run in %s", "resuming" if resume else "starting", run_folder)
         try:
             submit({**settings, "output-dir": str(run_folder), "resume": resume})
@@ -70,10 +74,6 @@ def keep_running(
         except (RuntimeError, subprocess.SubprocessError) as error:
             logger.warning("not submitted: %s", error)
             time.sleep(PAUSE_SECONDS)
-
-
-def _mark(run_folder: Path) -> float:  # each ServerApp writes run.json first
-    return (run_folder / RUN).stat().st_mtime if (run_folder / RUN).exists() else 0.0
 
 
 if __name__ == "__main__":

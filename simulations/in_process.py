@@ -23,7 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import app as client_app
 from fed_gswgan.settings import Value
 from fed_gswgan.wire.message_types import CLIENT_FAILED
-from simulations.worker_process import end_with, one_thread_each
+from simulations.worker_process import end_with, environment
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _answer_tasks(tasks: Sequence[Task], context: Context | None) -> list[Messag
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool whose processes use one thread each, ignore Ctrl-C and end with this one."""
-    with one_thread_each():
+    with environment(OMP_NUM_THREADS="1"):
         pool = ProcessPoolExecutor(
             max_workers=workers,
             mp_context=multiprocessing.get_context("spawn"),

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import tomllib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from fed_gswgan.reporting.run_folder import (
 from fed_gswgan.settings import Value
 from server.app import run_server
 from server.client_registry import RunStalled
+from simulations.worker_process import environment
 
 RUNTIMES = ("ray", "in-process")
 SHARDS_A_WORKER = 2
@@ -117,11 +119,10 @@ def _run(
     ray_address: str,
     console: Console,
 ) -> int:
-    if "FED_GSWGAN_DATA" in os.environ:
-        os.environ["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
     clients_folder = (folder / CLIENTS).absolute()
-    os.environ[SIMULATION_FOLDER] = str(clients_folder)  # of the clients' processes, too
-    stop = _stop_on_ctrl_c(console)
+    passed_on = {SIMULATION_FOLDER: str(clients_folder)}
+    if "FED_GSWGAN_DATA" in os.environ:
+        passed_on["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
     log_to(logging.NullHandler() if console.quiet else _log_handler(console))
     # Flower warns at length that its Python entry point may go one day; its version is pinned.
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -130,15 +131,16 @@ def _run(
     def serve(grid: Any) -> None:
         run_server(grid, config, clients_folder, shards, runtime, stop.is_set, console)
 
-    if runtime == "ray":
-        from simulations.ray_runtime import run_on_ray
+    with environment(**passed_on), _stop_on_ctrl_c(console) as stop:
+        if runtime == "ray":
+            from simulations.ray_runtime import run_on_ray
 
-        run_on_ray(serve, run_config, shards, workers, ray_address)
-    else:
-        from simulations.in_process import InProcessGrid
+            run_on_ray(serve, run_config, shards, workers, ray_address)
+        else:
+            from simulations.in_process import InProcessGrid
 
-        with closing(InProcessGrid(shards, run_config, min(workers, shards))) as grid:
-            serve(grid)
+            with closing(InProcessGrid(shards, run_config, min(workers, shards))) as grid:
+                serve(grid)
     if stop.is_set():
         words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
         words += ["--runtime", runtime] + (["--ray-address", ray_address] if ray_address else [])
@@ -208,8 +210,9 @@ def _value(text: str) -> Value:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _stop_on_ctrl_c(console: Console) -> threading.Event:
-    """Return an event that the first Ctrl-C sets; a second one ends the process at once."""
+@contextmanager
+def _stop_on_ctrl_c(console: Console) -> Iterator[threading.Event]:
+    """Give an event that the first Ctrl-C sets; a second one ends the process at once."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
@@ -218,10 +221,14 @@ def _stop_on_ctrl_c(console: Console) -> threading.Event:
         stop.set()
         _say(console, "stopping: this round is asked again on resuming; once more to stop at once")
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, on_signal)
-        signal.signal(signal.SIGTERM, on_signal)
-    return stop
+    main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(console: Console, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Rules of every worker process: one thread, and an end with its parent."""
+"""Rules of every worker process: its environment, and an end with its parent."""
 
 import os
 import threading
@@ -19,14 +19,14 @@ def end_with(parent: int) -> None:
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let processes started inside, which inherit it, use one OpenMP thread each."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
+def environment(**variables: str) -> Iterator[None]:
+    """Set variables for this process and those started inside, and put back what was there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -9,8 +9,8 @@ import fed_gswgan
 from fed_gswgan.device.shards import SIMULATION_FOLDER
 
 
-def test_each_function_does_what_its_example_shows(tmp_path, monkeypatch, task_identity):
-    monkeypatch.setenv(SIMULATION_FOLDER, "")  # restored afterwards
+def test_each_function_does_what_its_example_shows(tmp_path, task_identity):
+    before = os.environ.get(SIMULATION_FOLDER)
     names = {"FOLDER": tmp_path / "run", "__name__": "fed_gswgan"}
     order = ("load_settings", "run", "load_generator", "sample", "evaluate", "epsilon_of_run",
              "epsilon")  # fmt: skip
@@ -21,6 +21,7 @@ def test_each_function_does_what_its_example_shows(tmp_path, monkeypatch, task_i
             assert example.examples, name
             runner.run(example)
     assert runner.failures == 0
+    assert os.environ.get(SIMULATION_FOLDER) == before
     assert set(order) == set(fed_gswgan.__all__)
 
 

@@ -21,7 +21,10 @@ def log_to(handler: logging.Handler) -> None:
 
 @contextmanager
 def also_log_to(path: Path) -> Iterator[None]:
-    """Append this project's INFO lines to a file, each with its time, until the block ends."""
+    """Append this project's INFO lines to a file, each with its time, until the block ends.
+
+    An exception that ends the block is the last line.
+    """
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(package) for package in PACKAGES]
@@ -31,6 +34,9 @@ def also_log_to(path: Path) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except Exception as error:
+        handler.handle(logger.makeRecord(__name__, logging.ERROR, "", 0, str(error), (), None))
+        raise
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)

@@ -32,7 +32,7 @@ from fed_gswgan.validation import at_least, between, one_of, positive
 from simulations.tables.pictures import drawn_for_picture, save_curves, save_side_by_side
 from simulations.tables.published import PUBLISHED_TABLE1
 from simulations.tables.results import Column, ResultsFolder, Row, spreads, write_tables
-from simulations.worker_process import end_with, one_thread_each
+from simulations.worker_process import end_with, environment
 
 # Constant, so that every row of a table has the same judge and the same reference images.
 EVALUATION_SEED = 0
@@ -244,7 +244,7 @@ def run_cells(
     spawn = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, TimeElapsedColumn(), console=console) as bar,
-        one_thread_each(),
+        environment(OMP_NUM_THREADS="1"),
         ProcessPoolExecutor(workers, spawn, end_with, (os.getpid(),)) as pool,
     ):
         task = bar.add_task("cells", total=len(cells))

@@ -108,3 +108,13 @@ def test_a_stall_ends_the_command_with_status_3(tmp_path, monkeypatch):
     words = ["keep_running", ".", "--config", str(config), "--output", str(tmp_path / "run")]
     monkeypatch.setattr("sys.argv", words)
     assert main() == 3
+
+
+def test_a_run_that_finishes_between_two_looks_is_not_resumed(server_of, monkeypatch):
+    server = server_of([True])
+    looks = iter([False, True])
+    monkeypatch.setattr(module, "is_running", lambda folder: next(looks, False))
+
+    keep_running(server.submit, server.folder, {})
+
+    assert len(server.settings) == 1

@@ -9,7 +9,6 @@ from torchvision.io import read_image
 
 import fed_gswgan
 from examples import federated_digits
-from fed_gswgan.device.shards import SIMULATION_FOLDER
 from simulations.run import simulate
 
 TINY = {
@@ -19,9 +18,8 @@ TINY = {
 
 
 @pytest.fixture
-def run_of(tmp_path, monkeypatch, task_identity):
+def run_of(tmp_path, task_identity):
     """Return a function that runs with these settings and returns summary and folder."""
-    monkeypatch.setenv(SIMULATION_FOLDER, "")  # restored afterwards
 
     def run(**settings):
         table = TINY | {key.replace("_", "-"): value for key, value in settings.items()}

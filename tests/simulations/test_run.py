@@ -19,7 +19,7 @@ from fed_gswgan.cli import main as cli
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.shards import SIMULATION_FOLDER, shard_of
+from fed_gswgan.device.shards import shard_of
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import LEDGER, Ledger
 from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
@@ -35,15 +35,13 @@ TOY = {"dataset": "tests.plug_ins:Colours", "classes": "all", "max-clients": 0}
 
 
 @pytest.fixture(autouse=True)
-def process(monkeypatch):
-    """Undo what a run does to its process: environment, handlers of signals and of log lines."""
-    monkeypatch.setenv(SIMULATION_FOLDER, "unset")
+def process():
+    """Undo what a run does to its process: handlers of log lines. It puts back those of signals."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     loggers = [logging.getLogger(name) for name in (*PACKAGES, "flwr")]
     before = [(log.level, log.handlers, log.propagate) for log in loggers]
     yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
     for log, (level, handlers_before, propagate) in zip(loggers, before, strict=True):
         log.setLevel(level)
         log.handlers, log.propagate = handlers_before, propagate

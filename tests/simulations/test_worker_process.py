@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from simulations.worker_process import one_thread_each
+from simulations.worker_process import environment
 
 PARENT = """
 import multiprocessing, os, sys, time
@@ -36,11 +36,11 @@ def running(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_the_number_of_threads_is_that_of_before_afterwards(monkeypatch):
+def test_the_environment_is_that_of_before_afterwards(monkeypatch):
     for before in (None, "3"):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if before:
             monkeypatch.setenv("OMP_NUM_THREADS", before)
-        with one_thread_each():
+        with environment(OMP_NUM_THREADS="1"):
             assert os.environ["OMP_NUM_THREADS"] == "1"
         assert os.environ.get("OMP_NUM_THREADS") == before

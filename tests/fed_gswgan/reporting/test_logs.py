@@ -26,6 +26,7 @@ def test_logging_is_as_before_also_after_an_error(tmp_path):
     with pytest.raises(ValueError, match="broken"), also_log_to(tmp_path / "run.log"):
         raise ValueError("broken")
     assert (logger.level, list(logger.handlers)) == before
+    assert (tmp_path / "run.log").read_text().endswith(" ERROR broken\n")
 
 
 def test_a_strangers_text_that_is_no_unicode_does_not_stop_the_log(tmp_path, monkeypatch):
