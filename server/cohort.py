@@ -94,11 +94,9 @@ class ServerLedger:
     def record(self, cohort: Sequence[str], key: Key, event: Event) -> None:
         """Charge every client that is about to be asked, on disk, whether or not it will answer."""
         with Ledger(self._folder) as ledger:
-            clients, seeded = (
-                {client: (client,) for client in cohort},
-                self._repeated_from is not None,
-            )
-            ledger.reserve(clients, key, event, self._budget, recompute=seeded)
+            clients = {client: (client,) for client in cohort}
+            repeats = self._repeated_from is not None
+            ledger.reserve(clients, key, event, self._budget, recompute=repeats)
         for client in cohort:
             spent = self._spent.setdefault(client, Counter())
             spent[event] += 1
@@ -122,6 +120,11 @@ class ServerLedger:
         while self._exhausted < size and self.would_exceed(population[self._exhausted], event):
             self._exhausted += 1
         return self._exhausted == size
+
+    @property
+    def releases(self) -> int:
+        """Releases of all clients together."""
+        return sum(spent.total() for spent in self._spent.values())
 
     @property
     def max_epsilon(self) -> float:

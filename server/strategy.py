@@ -39,8 +39,10 @@ class Round:
     query: Query
     collected: Collected
     request_bytes: int
+    population: int
+    left_out: int
     started: float
-    asked_at: float = 0.0
+    asked_at: float
 
 
 @dataclass
@@ -103,8 +105,16 @@ class FederatedStrategy(Strategy):
         sent = Request.decode(blob)  # as a client sees it: samples are rounded to their levels
         self.ledger.record(cohort, sent.key, sent.event)
         nodes = self._by_node(cohort, request)
+        left_out = len(absent) + len(drawn) - len(cohort)
         self._round = Round(
-            server_round, query, Collected(sent, nodes), len(blob), started, time.monotonic()
+            number=server_round,
+            query=query,
+            collected=Collected(sent, nodes),
+            request_bytes=len(blob),
+            population=len(self.registry),
+            left_out=left_out,
+            started=started,
+            asked_at=time.monotonic(),
         )
         # A request ends with its round: a device that returns later is not charged for nothing.
         ttl = shared.reply_timeout_seconds
@@ -266,6 +276,8 @@ class FederatedStrategy(Strategy):
         return RoundReport(
             server_round=current.number,
             asked=len(cohort),
+            population=current.population,
+            left_out=current.left_out,
             received=collected.received,
             failed=collected.failed,
             malformed=collected.malformed,

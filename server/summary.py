@@ -2,11 +2,13 @@
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fed_gswgan.accounting.calibrate import remedies
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
+from fed_gswgan.accounting.trust import Exposure, SamplingMethod, TrustModel, privacy_spent
 from fed_gswgan.algorithms.base import Metrics
 from fed_gswgan.data.client_dataset import WriterSource
 from fed_gswgan.device.shards import SimulatedClients, SpentBudgets
@@ -14,6 +16,7 @@ from fed_gswgan.models.registry import parameter_count
 from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
+from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.summary_table import METRICS
 from server.run_recorder import RunRecorder
 from server.strategy import FederatedStrategy
@@ -57,7 +60,10 @@ def summarize(
         "seed": shared.seed,
         "classes": len(source.class_names),
         "privacy": privacy_summary(
-            strategy, _unit(source.unit, clients), _spent(strategy, clients)
+            strategy,
+            _unit(source.unit, clients),
+            _spent(strategy, clients),
+            read_rounds(recorder.folder),
         ),
         "bytes": recorder.byte_meter.summary(*_network_sizes(strategy), recorder.bytes_by_client()),
         "metrics": metrics,
@@ -67,7 +73,10 @@ def summarize(
 
 
 def privacy_summary(
-    strategy: FederatedStrategy, unit: str, spent: SpentBudgets | None
+    strategy: FederatedStrategy,
+    unit: str,
+    spent: SpentBudgets | None,
+    rounds: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return the privacy part of ``summary.json``.
 
@@ -76,6 +85,7 @@ def privacy_summary(
         unit: what one user is.
         spent: what the clients' ledgers say; None where the server cannot see them, and then the
             server's bound stands in.
+        rounds: the lines of ``rounds.jsonl``.
     """
     shared, event, ledger = strategy.config.shared, strategy.event, strategy.ledger
     relation = NeighboringRelation(shared.neighboring_relation)
@@ -91,6 +101,9 @@ def privacy_summary(
     coordinates = participations * event.size
     added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
     seeded = shared.noise_source == "seeded"
+    amplified, why_not = None, ""
+    if event.trust == "central":
+        amplified, why_not = amplified_epsilon(strategy, rounds)
     return {
         "trust_model": event.trust,
         "secure_aggregation": "ideal" if event.trust == "secure-aggregation" else None,
@@ -107,6 +120,7 @@ def privacy_summary(
         "participations_max": participations,
         "mu": mu,
         "epsilon_max": epsilon,
+        "epsilon_amplified": amplified,
         "epsilon_median": spent.epsilon_median if spent else None,
         "epsilon_from": "the clients' ledgers" if spent else "the server's count",
         "epsilon_server_bound": bound,
@@ -121,10 +135,46 @@ def privacy_summary(
             participations,
             seeded,
             event.trust == "central",
+            amplified,
+            why_not,
             added_delta,
             found,
         ),
     }
+
+
+def amplified_epsilon(
+    strategy: FederatedStrategy, rounds: Sequence[Mapping[str, Any]]
+) -> tuple[float | None, str]:
+    """Return epsilon while the selection of users stays secret; or None, and why there is none.
+
+    Args:
+        strategy: of a run under central trust.
+        rounds: the lines of ``rounds.jsonl``.
+    """
+    shared, config = strategy.config.shared, strategy.config
+    if config.algorithm.keeps_state(config.own):
+        return None, "clients remember earlier rounds"
+    if any(line["left_out"] or line["failed"] for line in rounds):
+        return None, "clients were left out of the draw, or refused"
+    if strategy.ledger.releases != sum(line["asked"] for line in rounds):
+        return None, "a round was asked again"
+    populations = {line["population"] for line in rounds}
+    if len(populations) != 1:
+        return None, "the population changed"
+    (population,) = populations
+    event = replace(strategy.event, trust="local", noise_stddev=shared.noise_stddev)
+    try:
+        exposure = Exposure(
+            trust=TrustModel.CENTRAL,
+            relation=NeighboringRelation(shared.neighboring_relation),
+            rounds=len(rounds),
+            sampling=SamplingMethod(shared.sampling_method),
+            sampling_probability=min(1.0, shared.cohort_size / population),
+        )
+        return privacy_spent(event, exposure, shared.delta).epsilon, ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _unit(unit: str, clients: SimulatedClients | None) -> str:

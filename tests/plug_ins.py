@@ -43,6 +43,10 @@ class Ratio:
         last_round: Count = 1000
         scale: float = 4.0
 
+    @staticmethod
+    def keeps_state(settings):
+        return False
+
     class Client:
         def __init__(self, settings, spec):
             self.settings = settings

@@ -219,7 +219,9 @@ def find_algorithm(name: str) -> Algorithm:
         ValueError: there is none of this name, or the class lacks a member of the contract.
     """
     if ":" in name:
-        return cast(Algorithm, plug_in("algorithm", name, ("Settings", "Client", "Server")))
+        return cast(
+            Algorithm, plug_in("algorithm", name, ("Settings", "keeps_state", "Client", "Server"))
+        )
     if name not in algorithm_names():
         raise ValueError(
             f"algorithm={name!r} must be one of {', '.join(algorithm_names())}, or "

@@ -16,6 +16,8 @@ def privacy_statement(
     participations: int,
     seeded: bool,
     server_trusted: bool,
+    amplified: float | None,
+    why_not_amplified: str,
     log10_added_delta: float,
     found: Remedies,
 ) -> list[str]:
@@ -30,17 +32,25 @@ def privacy_statement(
         participations: releases of that user.
         seeded: whether the noise came from a seed.
         server_trusted: whether it is the server that adds the noise.
+        amplified: under central trust epsilon while the selection of users stays secret; None:
+            there is none.
+        why_not_amplified: then why.
         log10_added_delta: what finite arithmetic adds to delta; -inf before any release.
         found: what would bring epsilon to its target.
     """
     trusted = "is trusted to add the noise" if server_trusted else "is not trusted"
     lines = [
         f"epsilon = {epsilon:.4g} at delta = {delta:g} ({relation}; the user is {unit}; the server "
-        f"{trusted}), after {participations} participations; finite arithmetic adds "
-        f"{_power_of_ten(log10_added_delta)} to delta."
+        f"{trusted}), after {participations} participations; "
+        f"{_of_finite_arithmetic(log10_added_delta)}."
     ]
     if server_trusted:
-        lines.append("Against the server itself there is no protection: it sees every update.")
+        lines += [
+            f"While nobody else knows the run's seed and who was asked, epsilon = {amplified:.4g}."
+            if amplified is not None
+            else f"A secret selection lowers epsilon no further: {why_not_amplified}.",
+            "Against the server itself epsilon is infinite: it sees every update.",
+        ]
     if seeded:
         lines.append(
             "The noise came from a seed, so this run protects nobody; the epsilon is that of the "
@@ -83,8 +93,11 @@ def _remedies(participations: int, server_trusted: bool, found: Remedies) -> lis
     return lines
 
 
-def _power_of_ten(exponent: float) -> str:
-    return "nothing" if exponent == -math.inf else f"10^{math.ceil(exponent)}"
+def _of_finite_arithmetic(exponent: float) -> str:
+    if exponent >= 0:
+        return "at an epsilon this large finite arithmetic leaves no delta below 1"
+    added = "nothing" if exponent == -math.inf else f"10^{math.ceil(exponent)}"
+    return f"finite arithmetic adds {added} to delta"
 
 
 def _up(value: float) -> str:

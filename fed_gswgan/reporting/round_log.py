@@ -23,6 +23,8 @@ class RoundReport:
     Attributes:
         server_round: from 1.
         asked: size of the cohort that was sent a request.
+        population: clients that it was drawn from.
+        left_out: of them, those that the draw did not ask: absent, or without a budget.
         received: well-formed replies that were combined.
         failed: error replies.
         malformed: replies that broke the schema.
@@ -39,6 +41,8 @@ class RoundReport:
 
     server_round: int
     asked: int
+    population: int
+    left_out: int
     received: int
     failed: int
     malformed: int

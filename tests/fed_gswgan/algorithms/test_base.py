@@ -39,7 +39,7 @@ def test_a_class_elsewhere_is_an_algorithm():
         ("base", "must be one of"),
         ("nowhere.at_all:Class", "No module named 'nowhere'; install it, or fix the name"),
         ("tests.plug_ins:Missing", "no attribute 'Missing'"),
-        (f"{__name__}:WithoutServer", "has no Server"),
+        (f"{__name__}:WithoutServer", "has no keeps_state, Server"),
     ],
 )
 def test_a_name_that_is_no_algorithm_is_refused(name, said, monkeypatch):

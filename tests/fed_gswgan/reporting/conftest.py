@@ -11,6 +11,8 @@ def report_of():
         return RoundReport(
             server_round=server_round,
             asked=10,
+            population=20,
+            left_out=0,
             received=6,
             failed=1,
             malformed=2,

@@ -7,7 +7,7 @@ from fed_gswgan.reporting.privacy_statement import privacy_statement
 def statement(
     epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
     affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5, added=-3233.2,
-    server_trusted=False,
+    server_trusted=False, amplified=None, why_not="",
 ):  # fmt: skip
     found = Remedies(
         epsilon=10.0,
@@ -18,7 +18,7 @@ def statement(
     )
     lines = privacy_statement(
         epsilon, delta, "replace-one", "one person", users, participations, seeded,
-        server_trusted, added, found,
+        server_trusted, amplified, why_not, added, found,
     )  # fmt: skip
     return "\n".join(lines)
 
@@ -34,6 +34,18 @@ def test_the_first_sentence_says_epsilon_delta_relation_user_and_participations(
 )
 def test_what_finite_arithmetic_adds_to_delta_is_said_and_rounded_up(added, said):
     assert f"finite arithmetic adds {said} to delta" in statement(3.0, added=added)
+
+
+def test_an_epsilon_past_which_finite_arithmetic_leaves_nothing_is_said():
+    assert "leaves no delta below 1" in statement(2e4, added=14815.0)
+    assert "10^" not in statement(2e4, added=14815.0)
+
+
+def test_under_central_trust_a_secret_selection_has_its_own_figure_or_a_reason():
+    known = statement(9.0, server_trusted=True, amplified=3.21)
+    assert "While nobody else knows the run's seed and who was asked, epsilon = 3.21." in known
+    none = statement(9.0, server_trusted=True, why_not="the population changed")
+    assert "A secret selection lowers epsilon no further: the population changed." in none
 
 
 def test_a_small_epsilon_needs_no_remedies():
@@ -103,7 +115,7 @@ def test_where_even_a_clipped_message_costs_too_much_more_users_do_not_help():
 def test_a_trusted_server_is_named_and_what_needs_none_is_not_offered():
     trusting = statement(1234.5, server_trusted=True)
     assert "the server is trusted to add the noise" in trusting
-    assert "Against the server itself there is no protection" in trusting
+    assert "Against the server itself epsilon is infinite" in trusting
     assert "noise-stddev" in trusting
     assert "secure aggregation" not in trusting
     assert "clipping = message" not in trusting
