@@ -21,7 +21,7 @@ simulate: install  ## the demo: 14 blocks of real digits on Ray
 	$(BIN)/python -m simulations.run --config simulations/configs/demo.toml --set seed=$(SEED)
 
 test: install  ## everything but the slow ones, under ten minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: install  ## slow ones included
 	$(BIN)/python -m pytest

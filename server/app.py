@@ -113,6 +113,7 @@ def run_server(
                 checkpoint_round=lambda: recorder.checkpoint_round,
                 on_round=recorder.on_round,
                 interrupted=interrupted,
+                stopped=recorder.stopped,
                 finished=recorder.finished,
             )
             strategy.summary()

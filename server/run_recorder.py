@@ -38,7 +38,7 @@ class RunRecorder:
         self.folder, self._settings, self._server, self._spec = folder, settings, server, spec
         self.byte_meter = ByteMeter()
         self.finished_round = self.checkpoint_round = 0
-        self.finished = False
+        self.finished, self.stopped = False, ""
         self.seconds = 0.0
         self.replies = dict.fromkeys(REPLY_KINDS, 0)
         self._checkpoint = Checkpoint(folder)
@@ -51,6 +51,7 @@ class RunRecorder:
     def on_round(self, report: RoundReport) -> None:
         """Write one round down."""
         self.finished_round = report.server_round
+        self.finished, self.stopped = False, report.stop
         self.seconds += report.round_seconds
         for kind in REPLY_KINDS:
             self.replies[kind] += getattr(report, kind)
@@ -83,6 +84,7 @@ class RunRecorder:
             seconds=self.seconds,
             replies=self.replies,
             byte_meter=self.byte_meter.state_dict(),
+            stopped=self.stopped,
             finished=self.finished,
         )
         self._checkpoint.save(self._server.state_dict(), progress)
@@ -105,6 +107,7 @@ class RunRecorder:
                 f"{self.folder}: the checkpoint is of another model: {error}"
             ) from error
         self.finished_round = self.checkpoint_round = progress.server_round
-        self.seconds, self.finished = progress.seconds, progress.finished
+        self.seconds = progress.seconds
+        self.finished, self.stopped = progress.finished, progress.stopped
         self.replies = dict(progress.replies)
         self.byte_meter.load_state_dict(progress.byte_meter)

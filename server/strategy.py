@@ -60,6 +60,8 @@ class FederatedStrategy(Strategy):
         checkpoint_round: returns the newest round that the server could fall back to.
         on_round: gets every round's report.
         interrupted: True once the run shall end.
+        stopped: why the algorithm ended the run before; empty: it did not.
+        finished: whether the algorithm has finished, and no round came after.
     """
 
     config: Config
@@ -72,6 +74,7 @@ class FederatedStrategy(Strategy):
     checkpoint_round: Callable[[], int] = lambda: 0
     on_round: Callable[[RoundReport], None] = lambda report: None
     interrupted: Callable[[], bool] = lambda: False
+    stopped: str = ""
     finished: bool = False
     _round: Round | None = field(default=None, init=False)
     _own_loop: bool = field(default=False, init=False)
@@ -155,7 +158,7 @@ class FederatedStrategy(Strategy):
         self._own_loop = True
         rounds_without_step = 0
         for server_round in range(self.first_round, num_rounds + 1):
-            if self.interrupted() or self._exhausted(server_round):
+            if self.interrupted() or self.stopped or self._exhausted(server_round):
                 break
             messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
             if self.interrupted():
@@ -174,11 +177,11 @@ class FederatedStrategy(Strategy):
                 )
             if step and step.stop:
                 logger.info("stopped after round %d: %s", server_round, step.stop)
-                break
+                self.stopped = step.stop
         return Result()
 
     def finish(self) -> Metrics:
-        """Let the algorithm finish, once a run."""
+        """Let the algorithm finish, once after the last round."""
         if self.finished:
             return {}
         self.finished = True
@@ -264,7 +267,7 @@ class FederatedStrategy(Strategy):
                 lambda: named_noise_source(shared.noise_source, noise),
             )
         step = self.server.step(server_round, current.query, mean) if mean else None
-        self._round = None
+        self._round, self.finished = None, False
         self.on_round(self._report(current, step, waited_seconds))
         return step
 
@@ -283,6 +286,7 @@ class FederatedStrategy(Strategy):
             malformed=collected.malformed,
             missing=collected.missing,
             stepped=step is not None,
+            stop=step.stop if step else "",
             downlink_bytes=downlink * len(cohort),
             uplink_bytes=uplink,
             bytes_by_client={c: [downlink, collected.uplink.get(c, 0)] for c in cohort},

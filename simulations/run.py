@@ -73,7 +73,8 @@ def simulate(
         output: folder of the run; empty: ``runs/<name>``.
         resume: folder of a run to go on with; then no files and no output.
         runtime: ``ray`` or ``in-process``.
-        workers: processes that serve clients; 0: one for each core; 1 in-process: none but this.
+        workers: processes that serve clients; 0: one for each core; 1 in-process: none but this;
+            with ``ray_address`` the cores of the cluster, which decide the number of shards.
         ray_address: of a running Ray cluster; empty: start Ray here.
         quiet: whether to print nothing.
     """
@@ -81,11 +82,8 @@ def simulate(
     try:
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
-        if workers < 0 or (ray_address and workers):
-            raise ValueError(
-                f"workers={workers} must be >= 0, and left out with ray-address: a cluster has as "
-                "many as it has cores"
-            )
+        if workers < 0:
+            raise ValueError(f"workers={workers} must be >= 0")
         table = _table(settings, overrides or [], output, resume)
         config = Config.from_table(table)
         source = open_source(config.shared)
@@ -155,7 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", choices=RUNTIMES, default="ray")
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N",
-        help="processes that serve clients; default: one for each core",
+        help="processes that serve clients, or cores of the cluster; default: one for each core "
+        "of this machine",
     )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"

@@ -17,6 +17,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import SIMULATION_FOLDER
+from fed_gswgan.evaluation import classifier
 from server.app import run_server
 from simulations.in_process import InProcessGrid
 
@@ -79,6 +80,12 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         return run_server(grid(inner), config, clients, shards, "in-process", interrupted, console)
 
     return run
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train the classifiers of metrics for two steps a class, where their skill is no matter."""
+    monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 2)
 
 
 @pytest.fixture

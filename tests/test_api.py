@@ -9,7 +9,7 @@ import fed_gswgan
 from fed_gswgan.device.shards import SIMULATION_FOLDER
 
 
-def test_each_function_does_what_its_example_shows(tmp_path, task_identity):
+def test_each_function_does_what_its_example_shows(tmp_path, task_identity, few_steps):
     before = os.environ.get(SIMULATION_FOLDER)
     names = {"FOLDER": tmp_path / "run", "__name__": "fed_gswgan"}
     order = ("load_settings", "run", "load_generator", "sample", "evaluate", "epsilon_of_run",

@@ -182,7 +182,10 @@ class Server(Protocol):
         """Learn from the cohort's mean update."""
 
     def finish(self) -> Metrics:
-        """Do what is left, once, however the rounds end."""
+        """Do what is left, once after the last round, however the rounds end.
+
+        A run that is resumed with more rounds finishes again after them.
+        """
 
     def sampler(self) -> Sampler:
         """Return what draws samples for pictures, evaluation and the ``sample`` command."""

@@ -51,7 +51,10 @@ def init(
         socket_path,
     )
 
-    run_config = tomllib.loads(settings.read_text()) if settings else {}
+    # What the careful policy, which no policy stands for, allows.
+    run_config = {} if policy else {"clipping": "message"}
+    if settings:
+        run_config = tomllib.loads(settings.read_text())
     made = DeviceSettings.from_table(
         {
             "client-id": client_id,

@@ -19,7 +19,14 @@ from fed_gswgan.algorithms.base import ClientView, Update
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.data.image_folder import read_own_images
-from fed_gswgan.device.folder import POLICY, SETTINGS, owners, read_settings, socket_path
+from fed_gswgan.device.folder import (
+    POLICY,
+    SETTINGS,
+    owners,
+    read_settings,
+    require_fit,
+    socket_path,
+)
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
 from fed_gswgan.privacy.noise import SecureNoise
 from fed_gswgan.privacy.policy import read_policy
@@ -98,7 +105,7 @@ def _check_settings(folder: Path) -> None:
 
 
 def _check_policy(folder: Path) -> None:
-    read_policy(folder / POLICY)
+    require_fit(read_settings(folder / SETTINGS), read_policy(folder / POLICY))
 
 
 def _check_folder(folder: Path) -> None:

@@ -22,8 +22,10 @@ from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.service import check_path
 from fed_gswgan.privacy.ledger import Ledger, owners_hash, write_durably
+from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy
+from fed_gswgan.privacy.refusals import RequestExceedsPolicy
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings, Value, check_keys, toml_value
 
@@ -135,13 +137,15 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
 
     Raises:
         FileExistsError: a device, or what is left of one, is there already.
-        OSError, ValueError: the policy cannot be read or is none.
+        OSError, ValueError: the policy cannot be read, is none, or refuses these settings.
     """
     if policy_file is None:
+        policy = CAREFUL
         text = "".join(f"{k} = {toml_value(v)}\n" for k, v in CAREFUL.to_table().items())
     else:
-        read_policy(policy_file)
+        policy = read_policy(policy_file)
         text = policy_file.read_text()
+    require_fit(settings, policy)
     seeded = {"seed": secrets.randbits(62)} | dict(settings.training)
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, FOLDER_MODE)
@@ -152,6 +156,30 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
     write_durably(folder / POLICY, text.encode())
     written = settings.model_copy(update={"training": seeded})
     write_durably(folder / SETTINGS, written.to_toml().encode())
+
+
+def require_fit(settings: DeviceSettings, policy: Policy) -> None:
+    """Require that some request for what the settings release stays within the policy.
+
+    Raises:
+        ValueError: every such request would be refused, and why.
+    """
+    shape = settings.config().release(settings.spec)
+    event = Event(
+        rows=shape.rows,
+        numbers=shape.numbers,
+        extra=shape.extra,
+        bounded=shape.bounded,
+        clipping_bound=policy.max_clipping_bound,
+        noise_stddev=policy.min_noise_stddev,
+    )
+    try:
+        policy.model_copy(update={"trust": (event.trust,)}).charge(event)
+    except RequestExceedsPolicy as refusal:
+        raise ValueError(
+            f"the policy refuses every request of the device's own training settings: {refusal}; "
+            "change one of them"
+        ) from None
 
 
 def read_settings(path: Path) -> DeviceSettings:

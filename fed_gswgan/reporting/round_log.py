@@ -30,6 +30,7 @@ class RoundReport:
         malformed: replies that broke the schema.
         missing: no reply within the time-out.
         stepped: whether the generator took a step (enough replies came).
+        stop: why the algorithm ends the run here; empty: it does not.
         downlink_bytes: payload of this round's requests.
         uplink_bytes: payload of this round's replies.
         bytes_by_client: downlink and uplink of every client that was asked.
@@ -48,6 +49,7 @@ class RoundReport:
     malformed: int
     missing: int
     stepped: bool
+    stop: str = ""
     downlink_bytes: int
     uplink_bytes: int
     bytes_by_client: dict[str, list[int]]

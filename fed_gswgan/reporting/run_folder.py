@@ -44,13 +44,15 @@ class Progress:
         seconds: wall time of all finished rounds.
         replies: received, failed, malformed and missing so far.
         byte_meter: its state.
-        finished: whether the algorithm has finished.
+        stopped: why the algorithm ended the run; empty: it did not.
+        finished: whether the algorithm has finished, and no round came after.
     """
 
     server_round: int
     seconds: float
     replies: dict[str, int]
     byte_meter: dict[str, int]
+    stopped: str = ""
     finished: bool = False
 
 

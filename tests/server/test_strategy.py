@@ -265,6 +265,14 @@ def test_an_algorithm_may_end_the_run_and_finishes(small_run):
     assert "stopped after round 2: close enough" in (folder / "run.log").read_text()
     summary = summary_of(folder)
     assert (summary["rounds"], summary["finish"]["steps"]) == (2, 2)
+    small_run(**settings, resume=True)
+    assert summary_of(folder)["rounds"] == 2, "its reason to stop is remembered"
+
+
+def test_a_finished_run_that_is_lengthened_finishes_again(small_run):
+    for rounds, resume in ((2, False), (4, True)):
+        folder = small_run(**PLUGGED_IN, rounds=rounds, resume=resume)
+        assert summary_of(folder)["finish"]["steps"] == rounds
 
 
 def test_it_finishes_after_a_last_round_without_a_step(small_run, monkeypatch):

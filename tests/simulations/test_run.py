@@ -324,7 +324,6 @@ def test_a_run_of_version_1_is_refused_by_name(tmp_path, capsys):
         (["--set=critic=[/red] [bold]"], "critic='[/red] [bold]' must be one of"),
         (["--set=dataset=nowhere:Class"], "No module named 'nowhere'"),
         (["--workers", "-1"], "workers=-1 must be >= 0"),
-        (["--ray-address", "auto"], "left out with ray-address"),
         (["--config", "none.toml"], "none.toml"),
     ],
 )
@@ -351,7 +350,7 @@ def test_every_shipped_config_is_valid(path):
     assert config.shared.rounds >= 1
 
 
-def test_a_run_ends_with_a_table_a_picture_and_plain_words(tmp_path, capsys):
+def test_a_run_ends_with_a_table_a_picture_and_plain_words(tmp_path, few_steps, capsys):
     folder = tmp_path / "run"
     assert main(words(folder, rounds=20, evaluation_samples=40)) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -79,7 +79,8 @@ class TestDevice:
         assert "there is a device already" in refused(capsys, *again)
         named = [tmp_path / "named", "--client-id", "b", "--data", "/x", "--classes", "cat,dog"]
         said(capsys, "device", "init", *named)
-        assert read_settings(tmp_path / "named" / "device.toml").classes == ("cat", "dog")
+        made = read_settings(tmp_path / "named" / "device.toml")
+        assert (made.classes, made.training["clipping"]) == (("cat", "dog"), "message")
 
     def test_init_refuses_a_wrong_setting_and_makes_nothing(self, tmp_path, capsys):
         (tmp_path / "run.toml").write_text("batch-sze = 4")

@@ -5,6 +5,7 @@ import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.data.registry import DataSettings, open_source
+from fed_gswgan.evaluation import classifier
 from fed_gswgan.evaluation.samplers import write_samples
 
 
@@ -14,7 +15,7 @@ def measured(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_run_gets_the_metrics_of_its_own_summary(small_run, capsys):
+def test_a_run_gets_the_metrics_of_its_own_summary(small_run, few_steps, capsys):
     run = small_run(rounds=1, evaluation_samples=200)
     found = measured(capsys, run, "--samples", 200)
     expected = json.loads((run / "summary.json").read_text())["metrics"]
@@ -22,7 +23,8 @@ def test_a_run_gets_the_metrics_of_its_own_summary(small_run, capsys):
     assert found == expected
 
 
-def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys):
+def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 10)
     held_out = open_source(DataSettings(classes="digits")).held_out()
     images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
     write_samples(tmp_path / "real.npz", images, labels)

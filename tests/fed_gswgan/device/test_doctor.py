@@ -62,7 +62,7 @@ def change_owners(folder):
         ledger.execute("UPDATE header SET owners = 'another'")
 
 
-OF_THE_SETTINGS = {"settings", "data", "ledger", "clock", "training"}
+OF_THE_SETTINGS = {"settings", "policy", "data", "ledger", "clock", "training"}
 DAMAGE = {
     "no settings": (OF_THE_SETTINGS, lambda f: (f / "device.toml").unlink()),
     "classes that are none": (
@@ -70,6 +70,9 @@ DAMAGE = {
     ),
     "no policy": ({"policy"}, lambda f: (f / "policy.toml").unlink()),
     "a policy without a budget": ({"policy"}, edit("policy.toml", "max-rows = 3\n")),
+    "a policy that its own settings pass": (
+        {"policy"}, edit("policy.toml", 'max-epsilon = 1.0\nclipping = "message"\n'),
+    ),
     "no data": ({"data"}, lambda f: (f.parent / "digits.npz").unlink()),
     "data for everybody": ({"data"}, lambda f: (f.parent / "digits.npz").chmod(0o644)),
     "a folder for everybody": ({"folder"}, lambda f: f.chmod(0o755)),

@@ -73,17 +73,25 @@ def test_a_device_is_not_opened_with_anothers_ledger(make_device):
 
 
 def test_a_device_gets_a_careful_policy_and_a_seed_of_its_own(tmp_path):
-    create_device(tmp_path / "device", DeviceSettings(**SETTINGS), None)
+    settings = DeviceSettings(**SETTINGS, training={"clipping": "message"})
+    create_device(tmp_path / "device", settings, None)
     policy = read_policy(tmp_path / "device" / "policy.toml")
     assert (policy.max_epsilon, policy.neighboring_relation) == (10.0, "replace-one")
     assert (policy.clipping, policy.max_clipping_bound, policy.min_noise_stddev) == (
         "message", 1.0, 2.14,
     )  # fmt: skip
     assert (policy.trust, policy.central_noise_stddev) == (("local",), 0.0)
-    create_device(tmp_path / "other", DeviceSettings(**SETTINGS), None)
+    create_device(tmp_path / "other", settings, None)
     files = [tmp_path / name / "device.toml" for name in ("device", "other")]
     seeds = {read_settings(path).training["seed"] for path in files}
     assert len(seeds) == 2  # of its own, unless it is given one
+
+
+def test_a_device_whose_policy_refuses_what_it_trains_for_is_not_made(tmp_path):
+    settings = DeviceSettings(**SETTINGS, training={"clipping": "sample"})
+    with pytest.raises(ValueError, match=r"refuses every request of .* clipping=sample must be"):
+        create_device(tmp_path / "device", settings, None)
+    assert not (tmp_path / "device").exists()
 
 
 @pytest.mark.parametrize(
