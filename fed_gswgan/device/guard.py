@@ -163,9 +163,13 @@ class Guard:
         request: Request,
         answers: Sequence[tuple[str, np.ndarray, bytes | None]],
     ) -> None:
-        """Keep replies and states; no room is no error: a repeat is then charged anew."""
+        """Keep replies and states; no room is no error: a repeat is then charged anew.
+
+        A reply whose noise is seeded is computed anew instead, and not kept.
+        """
+        kept = [(client, None if self.seeded else steps, state) for client, steps, state in answers]
         try:
-            ledger.store(request.key, request.oldest_round, answers)
+            ledger.store(request.key, request.oldest_round, kept)
         except Exception:
             self._note_failure()
 

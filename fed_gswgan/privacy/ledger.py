@@ -55,6 +55,7 @@ CREATE TABLE lines (
 );
 CREATE INDEX of_user ON lines (user, number);
 CREATE INDEX of_release ON lines (user, experiment, server_round);
+CREATE INDEX of_round ON lines (experiment, server_round);
 """
 _REPLY_TABLES = """
 CREATE TABLE header (ledger_id TEXT, last_number INTEGER);
@@ -233,14 +234,13 @@ class Ledger:
         """
         decided = Reservation({}, [], {})
         now = self._clock()
-        charged: list[str] = []
+        charged: dict[str, dict[str, int]] = {}  # user to its counts so far
         with self._failing_closed():
-            # The count of a user is read once, before the lines of this call are written.
+            events, answered, replies = self._events(), self._charged(key), self._kept(key, clients)
             if any(times > 1 for times in Counter(chain(*clients.values())).values()):
                 raise ValueError("a user must not have two clients")
             for client, users in clients.items():
-                charged_before = self._is_charged(users[0], key)
-                reply = self._reply(client, key)
+                charged_before, reply = users[0] in answered, replies.get(client)
                 if reply is not None and not charged_before:
                     raise LedgerUnavailable(f"ledger {self._folder}: a reply has no ledger line")
                 # A trusted server may add other noise to the same sum: it is a new release.
@@ -251,9 +251,11 @@ class Ledger:
                     if not (charged_before and recompute):
                         if charged_before and reply is None:
                             _refuse_replay(event, policy)
+                        counts = {user: self._counts(user) for user in users}
                         for user in users:
-                            self._admit(user, key, event, policy, now)
-                        charged += users
+                            spent = _counter(counts[user], events)
+                            self._admit(user, spent, key, event, policy, now)
+                        charged |= counts
                     if reply is None:
                         decided.todo.append(client)
                     else:
@@ -279,31 +281,34 @@ class Ledger:
         self,
         key: Key,
         oldest_round: int,
-        answers: Iterable[tuple[str, np.ndarray, bytes | None]],
+        answers: Iterable[tuple[str, np.ndarray | None, bytes | None]],
     ) -> None:
         """Keep replies and states, so that asking again costs nothing, in one transaction.
 
         Args:
             key: of the release.
             oldest_round: what the server can no more ask for again, before this round, is dropped.
-            answers: client, grid steps, and the state after the release; None: as before.
+            answers: client; grid steps, None: not kept; the state after the release, None: as
+                before.
         """
         experiment, server_round, number = key.experiment_id, key.server_round, self._last_number
         db = self._replies
         with _transaction(db):
             db.execute("UPDATE header SET last_number = ?", (number,))
             for client, steps, state in answers:
-                blob = steps.astype("<i4").tobytes()
-                db.execute(
-                    "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?)",
-                    (client, experiment, server_round, key.request_hash, number, blob),
-                )
+                if steps is not None:
+                    blob = steps.astype("<i4").tobytes()
+                    db.execute(
+                        "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?)",
+                        (client, experiment, server_round, key.request_hash, number, blob),
+                    )
                 if state is not None:
                     db.execute(
                         "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)",
                         (client, experiment, server_round, number, state),
                     )
-                self._drop_old(client, experiment, oldest_round)
+                if steps is not None or state is not None:
+                    self._drop_old(client, experiment, oldest_round)
 
     def releases(self, users: Iterable[str] = ()) -> dict[str, Counter[Event]]:
         """Return the releases about each user who has any, or about the given users."""
@@ -413,29 +418,40 @@ class Ledger:
         except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
             raise LedgerUnavailable(f"ledger {self._folder}: {error}") from error
 
-    def _is_charged(self, user: str, key: Key) -> bool:
-        return (
-            self._ledger.execute(
-                "SELECT 1 FROM lines WHERE user = ? AND experiment = ? AND server_round = ? AND "
-                "request_hash = ? LIMIT 1",
-                (user, key.experiment_id, key.server_round, key.request_hash),
-            ).fetchone()
-            is not None
+    def _charged(self, key: Key) -> set[str]:
+        """Return the users who were charged for this release."""
+        rows = self._ledger.execute(
+            "SELECT user FROM lines WHERE experiment = ? AND server_round = ? AND request_hash = ?",
+            (key.experiment_id, key.server_round, key.request_hash),
         )
+        return {user for (user,) in rows}
 
-    def _reply(self, client: str, key: Key) -> np.ndarray | None:
-        row = self._replies.execute(
-            "SELECT steps FROM replies WHERE client = ? AND experiment = ? AND server_round = ? "
-            "AND request_hash = ?",
-            (client, key.experiment_id, key.server_round, key.request_hash),
-        ).fetchone()
-        return None if row is None else np.frombuffer(row[0], "<i4").astype(np.int64)
+    def _kept(self, key: Key, clients: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the replies of these clients that were kept, in grid steps."""
+        found: dict[str, np.ndarray] = {}
+        if self._replies.execute("SELECT 1 FROM replies LIMIT 1").fetchone() is None:
+            return found  # under seeded noise none is
+        for client in clients:
+            row = self._replies.execute(
+                "SELECT steps FROM replies WHERE client = ? AND experiment = ? AND "
+                "server_round = ? AND request_hash = ?",
+                (client, key.experiment_id, key.server_round, key.request_hash),
+            ).fetchone()
+            if row is not None:
+                found[client] = np.frombuffer(row[0], "<i4").astype(np.int64)
+        return found
 
     def _admit(
-        self, user: str, key: Key, event: Event, policy: Policy | Budget, now: float
+        self,
+        user: str,
+        spent: Mapping[Event, int],
+        key: Key,
+        event: Event,
+        policy: Policy | Budget,
+        now: float,
     ) -> None:
         """Refuse a release that the user's ledger and the policy do not allow."""
-        policy.admit_spending(_counter(self._counts(user), self._events()), event)
+        policy.admit_spending(spent, event)
         if not isinstance(policy, Policy):
             return
         if rounds := policy.min_separation_rounds:
@@ -455,9 +471,14 @@ class Ledger:
                 raise MinSeparation(f"{limit} have not passed", limit)
 
     def _append(
-        self, users: Sequence[str], key: Key, event: Event, policy: Policy | Budget, now: float
+        self,
+        charged: Mapping[str, Mapping[str, int]],
+        key: Key,
+        event: Event,
+        policy: Policy | Budget,
+        now: float,
     ) -> None:
-        if not users:
+        if not charged:
             return
         db, text = self._ledger, json.dumps(asdict(event), sort_keys=True)
         number, line_hash, batch = self._last_number, self._last_hash, self._last_number + 1
@@ -465,10 +486,9 @@ class Ledger:
             db.execute("INSERT OR IGNORE INTO events (event) VALUES (?)", (text,))
             (event_id,) = db.execute("SELECT id FROM events WHERE event = ?", (text,)).fetchone()
             rows = []
-            for user in users:
+            for user, before in charged.items():
                 number += 1
-                counts = self._counts(user)
-                counts[str(event_id)] = counts.get(str(event_id), 0) + 1
+                counts = {**before, str(event_id): before.get(str(event_id), 0) + 1}
                 content = [
                     number, batch, user, key.experiment_id, key.server_round, key.request_hash,
                     event_id, policy_hash(policy), now, json.dumps(counts),

@@ -61,7 +61,7 @@ class RoundReport:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a metric that is not finite becomes null."""
         metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
-        return asdict(self) | {"metrics": metrics}
+        return vars(self) | {"metrics": metrics}
 
 
 FLOAT32_BYTES = 4

@@ -272,7 +272,7 @@ def encode_release(steps: np.ndarray, request: Request) -> bytes:
     if request.uplink_bits == 16:
         clamped = np.clip(steps, -FLOAT16_MAX, FLOAT16_MAX)
         return RELEASED + bytes(clamped.astype("<f2").tobytes())
-    return RELEASED + steps.astype("<i4").tobytes()
+    return b"".join((RELEASED, steps.astype("<i4").data))
 
 
 def decode_release(blob: bytes, request: Request) -> np.ndarray:
