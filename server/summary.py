@@ -63,7 +63,7 @@ def summarize(
             strategy,
             _unit(source.unit, clients),
             _spent(strategy, clients),
-            read_rounds(recorder.folder),
+            read_rounds(recorder.folder) if shared.trust == "central" else (),
         ),
         "bytes": recorder.byte_meter.summary(*_network_sizes(strategy), recorder.bytes_by_client()),
         "metrics": metrics,
@@ -85,7 +85,7 @@ def privacy_summary(
         unit: what one user is.
         spent: what the clients' ledgers say; None where the server cannot see them, and then the
             server's bound stands in.
-        rounds: the lines of ``rounds.jsonl``.
+        rounds: the lines of ``rounds.jsonl``; only central trust looks at them.
     """
     shared, event, ledger = strategy.config.shared, strategy.event, strategy.ledger
     relation = NeighboringRelation(shared.neighboring_relation)

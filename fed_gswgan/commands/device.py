@@ -51,10 +51,10 @@ def init(
         socket_path,
     )
 
-    # What the careful policy, which no policy stands for, allows.
-    run_config = {} if policy else {"clipping": "message"}
     if settings:
         run_config = tomllib.loads(settings.read_text())
+    else:  # the careful policy, written where none is given, allows clipping=message alone
+        run_config = {} if policy else {"clipping": "message"}
     made = DeviceSettings.from_table(
         {
             "client-id": client_id,
