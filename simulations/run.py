@@ -1,6 +1,5 @@
 """Simulation of a federation: ``python -m simulations.run``, ``fed-gswgan run`` and ``resume``."""
 
-import argparse
 import logging
 import os
 import shlex
@@ -42,17 +41,16 @@ Settings = dict[str, Value]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run, and return the exit status: 0 finished, 1 failed, 2 bad settings, 130 interrupted."""
-    options = _parser().parse_args(arguments)
-    return simulate(
-        settings=[Path(options.config)] if options.config else [],
-        overrides=options.set,
-        output=options.output or "",
-        resume=options.resume or "",
-        runtime=options.runtime,
-        workers=options.workers,
-        ray_address=options.ray_address,
-    )
+    """Run ``fed-gswgan run`` by an older name, or ``resume`` where ``--resume`` is given.
+
+    Returns:
+        The exit status: 0 finished, 1 failed, 2 bad settings, 130 interrupted.
+    """
+    from fed_gswgan.cli import main as command
+
+    words = sys.argv[1:] if arguments is None else arguments
+    name = "resume" if "--resume" in words else "run"
+    return command([name, *(word for word in words if word not in ("--config", "--resume"))])
 
 
 def simulate(
@@ -140,33 +138,11 @@ def _run(
             with closing(InProcessGrid(shards, run_config, min(workers, shards))) as grid:
                 serve(grid)
     if stop.is_set():
-        words = [sys.executable, "-m", "simulations.run", "--resume", str(folder)]
+        words = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
         words += ["--runtime", runtime] + (["--ray-address", ray_address] if ray_address else [])
         _say(console, f"stopped and saved; go on with: {shlex.join(words)}")
         return 130
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m simulations.run", description=__doc__)
-    parser.add_argument("--config", help="TOML file of settings, one key a line")
-    parser.add_argument("--runtime", choices=RUNTIMES, default="ray")
-    parser.add_argument(
-        "--workers", type=int, default=0, metavar="N",
-        help="processes that serve clients, or cores of the cluster; default: one for each core "
-        "of this machine",
-    )  # fmt: skip
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting"
-    )
-    parser.add_argument("--output", metavar="DIR", help="folder of the run; default runs/<name>")
-    parser.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
-    parser.add_argument(
-        "--ray-address",
-        default=os.environ.get("RAY_ADDRESS", ""),
-        help="address of a running Ray cluster; default: start Ray here",
-    )
-    return parser
 
 
 def _table(
@@ -175,7 +151,7 @@ def _table(
     """Return the flat settings: of files or the resumed run, then overrides, then the folder."""
     table: Settings = {}
     if resume and (settings or output):
-        raise ValueError("resume takes settings and folder from the run; drop config and output")
+        raise ValueError("resume takes settings and folder from the run; drop settings and output")
     if isinstance(settings, dict):
         table |= settings
     else:
