@@ -97,10 +97,11 @@ class ServerLedger:
             clients = {client: (client,) for client in cohort}
             repeats = self._repeated_from is not None
             ledger.reserve(clients, key, event, self._budget, recompute=repeats)
+        mu = event.mu(self._relation)
         for client in cohort:
             spent = self._spent.setdefault(client, Counter())
             spent[event] += 1
-            self._mus[client] = math.hypot(self._mus.get(client, 0.0), event.mu(self._relation))
+            self._mus[client] = math.hypot(self._mus.get(client, 0.0), mu)
             self.max_mu = max(self.max_mu, self._mus[client])
             self.max_participations = max(self.max_participations, spent.total())
 

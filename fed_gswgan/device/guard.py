@@ -91,13 +91,16 @@ class Guard:
             todo = [views[client_id] for client_id in reserved.todo]
             for view in todo:
                 view.state = self._state_of(ledger.state_before(view.client_id, request.key))
-            answers = []
+            made: dict[str, bytes] = {}
+            to_keep = []
             for view, (update, state) in zip(todo, self._compute(request, todo), strict=True):
                 noise = self.noise(view.client_id, request.server_round)
                 steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
-                answers.append((view.client_id, steps, state))
-            self._store(ledger, request, answers)
-        return self._encode(request, views, reserved, {name: s for name, s, _ in answers})
+                made[view.client_id] = encode_release(steps, request)
+                # A reply whose noise is seeded is computed anew instead.
+                to_keep.append((view.client_id, None if self.seeded else steps, state))
+            self._store(ledger, request, to_keep)
+        return [self._encoded(request, client_id, reserved, made) for client_id in views]
 
     def _check(self, request: Request) -> Event:
         """Return what a release costs, if the request is one that this guard answers."""
@@ -161,34 +164,22 @@ class Guard:
         self,
         ledger: Ledger,
         request: Request,
-        answers: Sequence[tuple[str, np.ndarray, bytes | None]],
+        answers: Sequence[tuple[str, np.ndarray | None, bytes | None]],
     ) -> None:
-        """Keep replies and states; no room is no error: a repeat is then charged anew.
-
-        A reply whose noise is seeded is computed anew instead, and not kept.
-        """
-        kept = [(client, None if self.seeded else steps, state) for client, steps, state in answers]
+        """Keep replies and states; no room is no error: a repeat is then charged anew."""
         try:
-            ledger.store(request.key, request.oldest_round, kept)
+            ledger.store(request.key, request.oldest_round, answers)
         except Exception:
             self._note_failure()
 
-    def _encode(
-        self,
-        request: Request,
-        views: Mapping[str, ClientView],
-        reserved: Reservation,
-        made: Mapping[str, np.ndarray],
-    ) -> list[bytes]:
-        encoded = []
-        for client_id in views:
-            if (refusal := reserved.refused.get(client_id)) is not None:
-                logger.warning("refused: %s: %s", refusal.name, refusal)
-                encoded.append(encode_refusal(refusal))
-                continue
-            steps = reserved.kept.get(client_id)
-            encoded.append(encode_release(made[client_id] if steps is None else steps, request))
-        return encoded
+    def _encoded(
+        self, request: Request, client_id: str, reserved: Reservation, made: Mapping[str, bytes]
+    ) -> bytes:
+        if (refusal := reserved.refused.get(client_id)) is not None:
+            logger.warning("refused: %s: %s", refusal.name, refusal)
+            return encode_refusal(refusal)
+        kept = reserved.kept.get(client_id)
+        return made[client_id] if kept is None else encode_release(kept, request)
 
     def _require_working_mechanism(self) -> None:
         require_randomness()

@@ -10,6 +10,7 @@ ledger's last line, so that a ledger that was rolled back alone shows. A folder 
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import sqlite3
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +96,13 @@ class Line(NamedTuple):
     server_round: int
     event: Event
     unix_seconds: float
+
+
+class _Last(NamedTuple):
+    """What the last line about a user says: counts by event, as JSON, and when it was written."""
+
+    counts: str
+    seconds: float
 
 
 class Reservation(NamedTuple):
@@ -234,13 +242,24 @@ class Ledger:
         """
         decided = Reservation({}, [], {})
         now = self._clock()
-        charged: dict[str, dict[str, int]] = {}  # user to its counts so far
+        charged: dict[str, str] = {}  # user to its counts so far
         with self._failing_closed():
-            events, answered, replies = self._events(), self._charged(key), self._kept(key, clients)
-            if any(times > 1 for times in Counter(chain(*clients.values())).values()):
+            users = list(chain(*clients.values()))
+            if len(set(users)) < len(users):
                 raise ValueError("a user must not have two clients")
-            for client, users in clients.items():
-                charged_before, reply = users[0] in answered, replies.get(client)
+            answered, replies, last = (
+                self._charged(key),
+                self._kept(key, clients),
+                self._last(users),
+            )
+            events = self._events()
+
+            @cache  # of a cohort most users spent the same
+            def require_budget(counts: str) -> None:
+                policy.admit_spending(_counter(counts, events), event)
+
+            for client, mine in clients.items():
+                charged_before, reply = mine[0] in answered, replies.get(client)
                 if reply is not None and not charged_before:
                     raise LedgerUnavailable(f"ledger {self._folder}: a reply has no ledger line")
                 # A trusted server may add other noise to the same sum: it is a new release.
@@ -251,11 +270,10 @@ class Ledger:
                     if not (charged_before and recompute):
                         if charged_before and reply is None:
                             _refuse_replay(event, policy)
-                        counts = {user: self._counts(user) for user in users}
-                        for user in users:
-                            spent = _counter(counts[user], events)
-                            self._admit(user, spent, key, event, policy, now)
-                        charged |= counts
+                        for user in mine:
+                            require_budget(last[user].counts)
+                            self._require_separation(user, last[user].seconds, key, policy, now)
+                        charged |= {user: last[user].counts for user in mine}
                     if reply is None:
                         decided.todo.append(client)
                     else:
@@ -314,12 +332,12 @@ class Ledger:
         """Return the releases about each user who has any, or about the given users."""
         events = self._events()
         if wanted := list(users):
-            return {user: _counter(self._counts(user), events) for user in wanted}
+            return {user: _counter(row.counts, events) for user, row in self._last(wanted).items()}
         rows = self._ledger.execute(
             "SELECT user, counts FROM lines WHERE number IN "
             "(SELECT max(number) FROM lines GROUP BY user)"
         )
-        return {user: _counter(json.loads(counts), events) for user, counts in rows}
+        return {user: _counter(counts, events) for user, counts in rows}
 
     def lines(self) -> Iterator[Line]:
         """Return every line, oldest first."""
@@ -441,17 +459,10 @@ class Ledger:
                 found[client] = np.frombuffer(row[0], "<i4").astype(np.int64)
         return found
 
-    def _admit(
-        self,
-        user: str,
-        spent: Mapping[Event, int],
-        key: Key,
-        event: Event,
-        policy: Policy | Budget,
-        now: float,
+    def _require_separation(
+        self, user: str, last_seconds: float, key: Key, policy: Policy | Budget, now: float
     ) -> None:
-        """Refuse a release that the user's ledger and the policy do not allow."""
-        policy.admit_spending(spent, event)
+        """Refuse a release too near to another one about the user, in rounds or in time."""
         if not isinstance(policy, Policy):
             return
         if rounds := policy.min_separation_rounds:
@@ -463,16 +474,14 @@ class Ledger:
             if near:
                 limit = f"min-separation-rounds={rounds}"
                 raise MinSeparation(f"round {key.server_round}: {limit}", limit)
-        if seconds := policy.min_separation_seconds:
-            # A clock that went back would let the server ask at once: it waits.
-            last = self._last_row(user)
-            if last and now - last[1] < seconds:
-                limit = f"min-separation-seconds={seconds:g}"
-                raise MinSeparation(f"{limit} have not passed", limit)
+        # A clock that went back would let the server ask at once: it waits.
+        if (seconds := policy.min_separation_seconds) and now - last_seconds < seconds:
+            limit = f"min-separation-seconds={seconds:g}"
+            raise MinSeparation(f"{limit} have not passed", limit)
 
     def _append(
         self,
-        charged: Mapping[str, Mapping[str, int]],
+        charged: Mapping[str, str],
         key: Key,
         event: Event,
         policy: Policy | Budget,
@@ -482,16 +491,22 @@ class Ledger:
             return
         db, text = self._ledger, json.dumps(asdict(event), sort_keys=True)
         number, line_hash, batch = self._last_number, self._last_hash, self._last_number + 1
+        by_policy = policy_hash(policy)
         with _transaction(db):
             db.execute("INSERT OR IGNORE INTO events (event) VALUES (?)", (text,))
             (event_id,) = db.execute("SELECT id FROM events WHERE event = ?", (text,)).fetchone()
+
+            @cache
+            def one_more(counts: str) -> str:
+                before = json.loads(counts)
+                return json.dumps({**before, str(event_id): before.get(str(event_id), 0) + 1})
+
             rows = []
-            for user, before in charged.items():
+            for user, counts in charged.items():
                 number += 1
-                counts = {**before, str(event_id): before.get(str(event_id), 0) + 1}
                 content = [
                     number, batch, user, key.experiment_id, key.server_round, key.request_hash,
-                    event_id, policy_hash(policy), now, json.dumps(counts),
+                    event_id, by_policy, now, one_more(counts),
                 ]  # fmt: skip
                 line_hash = _line_hash(line_hash, content, text)
                 rows.append([*content, line_hash])
@@ -499,16 +514,15 @@ class Ledger:
         write_durably(self._folder / HEAD, _head(number, line_hash))
         self._last_number, self._last_hash = number, line_hash
 
-    def _last_row(self, user: str) -> tuple[str, float] | None:
-        row: tuple[str, float] | None = self._ledger.execute(
-            "SELECT counts, unix_seconds FROM lines WHERE user = ? ORDER BY number DESC LIMIT 1",
-            (user,),
-        ).fetchone()
-        return row
-
-    def _counts(self, user: str) -> dict[str, int]:
-        row = self._last_row(user)
-        return dict(json.loads(row[0])) if row else {}
+    def _last(self, users: Sequence[str]) -> dict[str, "_Last"]:
+        """Return what the last line about each user says, at a cost that no other line adds to."""
+        found = self._ledger.execute(
+            "SELECT user, counts, unix_seconds FROM lines WHERE number IN (SELECT "
+            "(SELECT max(number) FROM lines WHERE user = value) FROM json_each(?))",
+            (json.dumps(users),),
+        )
+        none = _Last("{}", -math.inf)
+        return dict.fromkeys(users, none) | {user: _Last(*row) for user, *row in found}
 
     def _event_texts(self) -> dict[int, str]:
         return dict(self._ledger.execute("SELECT id, event FROM events"))
@@ -606,8 +620,8 @@ def _line_hash(previous: str, content: Sequence[Any], event_text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _counter(counts: Mapping[str, int], events: Mapping[int, Event]) -> Counter[Event]:
-    return Counter({events[int(number)]: count for number, count in counts.items()})
+def _counter(counts: str, events: Mapping[int, Event]) -> Counter[Event]:
+    return Counter({events[int(number)]: count for number, count in json.loads(counts).items()})
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
@@ -157,6 +158,7 @@ def clip(parts_PN: np.ndarray, event: Event) -> np.ndarray:
     return np.asarray(np.where(inside, parts, units * factors))
 
 
+@lru_cache(maxsize=1024)
 def noise_deviation(event: Event) -> float:
     """Return noise_stddev x C, rounded up if at all: the exact product is what is charged."""
     product = event.noise_stddev * event.clipping_bound

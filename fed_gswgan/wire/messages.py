@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Annotated
 
 import numpy as np
@@ -181,7 +182,7 @@ class Request:
             raise MalformedInput(f"not a request: {error}") from error
         return request
 
-    @property
+    @cached_property
     def key(self) -> ReleaseKey:
         """What makes the release that is asked for the same as another."""
         return ReleaseKey(self.experiment_id, self.server_round, self.hash())
