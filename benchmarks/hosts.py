@@ -2,7 +2,8 @@
 
 A cohort of many clients answers with an update that costs nothing to compute, on Ray. The round is
 compared with the bound, noise and rounding of as many updates and their sum, in as many processes
-as there are workers, measured in the same run before and after it.
+as there are workers. Whole runs and the arithmetic take turns, so that a machine whose speed drifts
+slows both.
 
 Usage: python -m benchmarks.hosts [--clients 1000] [--numbers 16000] [--rounds 12] [--workers 2]
 """
@@ -28,7 +29,7 @@ from fed_gswgan.settings import Count, Settings
 from simulations.run import simulate
 
 ROWS = 20
-REPEATS = 6  # of the arithmetic, before the run and after it
+REPEATS = 5  # of the arithmetic, before each run and after it
 EMPTY = np.empty(0)
 
 
@@ -99,31 +100,42 @@ def main() -> None:
     parser.add_argument("--numbers", type=int, default=16_000)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--runtime", default="ray")
     parser.add_argument("--dataset", default="fed-emnist")
     options = parser.parse_args()
+    size = options.clients, options.numbers, options.workers
+    print(f"{options.clients} clients, {options.numbers} numbers each, {options.workers} workers")
+    ratios, alone = [], arithmetic_seconds(*size)
+    for _ in range(options.turns):
+        rounds = statistics.median(round_seconds(options))
+        after = arithmetic_seconds(*size)
+        arithmetic, alone = statistics.median(alone + after), after
+        ratios.append(rounds / arithmetic)
+        print(
+            f"round {rounds:.2f} s, arithmetic and noise alone {arithmetic:.2f} s: "
+            f"ratio {ratios[-1]:.2f}",
+            flush=True,
+        )
+    middle = statistics.median(ratios)
+    print(f"median ratio {middle:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def round_seconds(options: argparse.Namespace) -> list[float]:
+    """Return the seconds of each round of one run but its first, which starts the workers."""
     settings = {
         "dataset": options.dataset, "classes": "digits", "virtual-clients": options.clients,
         "cohort-size": options.clients, "rounds": options.rounds, "noise-source": "seeded",
         "noise-stddev": 2.14, "evaluation-samples": 0, "samples-every": 1000,
         "algorithm": "benchmarks.hosts:NoOp", "algorithm-settings": f"numbers = {options.numbers}",
     }  # fmt: skip
-    alone = arithmetic_seconds(options.clients, options.numbers, options.workers)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "run"
         status = simulate(settings, output=str(folder), runtime=options.runtime,
-                          workers=options.workers)  # fmt: skip
+                          workers=options.workers, quiet=True)  # fmt: skip
         if status != 0:
             sys.exit(status)
-        rounds = [line["round_seconds"] for line in read_rounds(folder)][1:]  # the first starts all
-    alone += arithmetic_seconds(options.clients, options.numbers, options.workers)
-    round_seconds, alone_seconds = statistics.median(rounds), statistics.median(alone)
-    print(
-        f"{options.clients} clients, {options.numbers} numbers each, {options.workers} workers: "
-        f"round {round_seconds:.2f} s ({min(rounds):.2f} to {max(rounds):.2f}); arithmetic and "
-        f"noise alone {alone_seconds:.2f} s ({min(alone):.2f} to {max(alone):.2f}); "
-        f"ratio {round_seconds / alone_seconds:.2f}"
-    )
+        return [line["round_seconds"] for line in read_rounds(folder)][1:]
 
 
 def arithmetic_seconds(clients: int, numbers: int, workers: int) -> list[float]:

@@ -28,7 +28,7 @@ from server.collect import Collected, exchange, mean_of, modulus_bits_for
 logger = logging.getLogger(__name__)
 
 PATIENCE_ROUNDS = 5
-LARGEST_REPLY_BYTES = 8 * 2**20  # of one node, unless a single release is larger
+LARGEST_REPLY_BYTES = 32 * 2**20  # of one node, unless a single release is larger
 
 
 @dataclass

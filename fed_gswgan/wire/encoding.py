@@ -79,7 +79,7 @@ def pack_words(words_N: np.ndarray, width: int) -> bytes:
     return np.packbits(bits).tobytes()
 
 
-def unpack_words(data: bytes, width: int, count: int) -> np.ndarray:
+def unpack_words(data: bytes | memoryview, width: int, count: int) -> np.ndarray:
     """Return what ``pack_words`` wrote, int64 (count,).
 
     Raises:

@@ -288,7 +288,7 @@ def decode_release(blob: bytes, request: Request) -> np.ndarray:
     if type(blob) is not bytes or len(blob) != release_bytes(request) or blob[:1] != RELEASED:
         size = len(blob) if isinstance(blob, bytes) else type(blob).__name__
         raise MalformedReplyError(f"reply of {size} bytes must be {release_bytes(request)}")
-    data, count = blob[1:], request.event.size
+    data, count = memoryview(blob)[1:], request.event.size
     if request.modulus_bits:
         return unpack_words(data, request.modulus_bits, count)
     if (levels := release_levels(request)) is not None:
