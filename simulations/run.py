@@ -89,16 +89,22 @@ def simulate(
         folder = Path(config.shared.output_dir)
         check_run_folder(config, folder)
         clients = len(partitions_of(source, config.shared))
+        resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
+        resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
+        resumption += ["--ray-address", ray_address] if ray_address else []
         workers = workers or available_cores()
         shards = read_run(folder).shards if resume else min(SHARDS_A_WORKER * workers, clients)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         _say(console, f"error: {error}")
         return 2
     try:
-        return _run(config, folder, shards, runtime, workers, ray_address, console)
+        if _run(config, folder, shards, runtime, workers, ray_address, console):
+            return 0
     except (OSError, ValueError, ModuleNotFoundError, Refusal, RunStalled) as error:
         _say(console, f"error: {error}")
         return 1
+    _say(console, f"stopped and saved; go on with: {shlex.join(resumption)}")
+    return 130
 
 
 def available_cores() -> int:
@@ -114,7 +120,8 @@ def _run(
     workers: int,
     ray_address: str,
     console: Console,
-) -> int:
+) -> bool:
+    """Run, and tell whether to the end."""
     clients_folder = (folder / CLIENTS).absolute()
     passed_on = {SIMULATION_FOLDER: str(clients_folder)}
     if "FED_GSWGAN_DATA" in os.environ:
@@ -137,12 +144,7 @@ def _run(
 
             with closing(InProcessGrid(shards, run_config, min(workers, shards))) as grid:
                 serve(grid)
-    if stop.is_set():
-        words = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
-        words += ["--runtime", runtime] + (["--ray-address", ray_address] if ray_address else [])
-        _say(console, f"stopped and saved; go on with: {shlex.join(words)}")
-        return 130
-    return 0
+    return not stop.is_set()
 
 
 def _table(

@@ -5,7 +5,6 @@ import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.data.registry import DataSettings, open_source
-from fed_gswgan.evaluation import classifier
 from fed_gswgan.evaluation.samplers import write_samples
 
 
@@ -23,8 +22,7 @@ def test_a_run_gets_the_metrics_of_its_own_summary(small_run, few_steps, capsys)
     assert found == expected
 
 
-def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 10)
+def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys, few_steps):
     held_out = open_source(DataSettings(classes="digits")).held_out()
     images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
     write_samples(tmp_path / "real.npz", images, labels)
@@ -33,8 +31,7 @@ def test_real_images_in_a_file_score_better_than_noise(tmp_path, capsys, monkeyp
     options = ("--dataset", "digits", "--classes", "digits", "--samples", 300)
     real = measured(capsys, tmp_path / "real.npz", *options)
     noisy = measured(capsys, tmp_path / "noise.npz", *options)
-    assert real["label_agreement"] > 0.95 > 0.5 > noisy["label_agreement"]
-    assert real["frechet_distance"] < noisy["frechet_distance"]
+    assert real["frechet_distance"] < noisy["frechet_distance"] / 10
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,7 @@ def test_a_folder_that_holds_no_run_is_named(tmp_path, capsys):
 
 # -- audit
 
-AUDIT = ["privacy", "audit", "--repeats", "200"]
+AUDIT = ["privacy", "audit", "--repeats", "50"]
 
 
 def test_the_sanitizer_of_this_machine_is_not_refuted(capsys):

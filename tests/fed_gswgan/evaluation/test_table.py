@@ -22,7 +22,7 @@ TINY = replace(
     SMALL,
     name="tiny",
     classifier_samples=160,
-    lenet_epochs=60,
+    lenet_epochs=25,
     score_training=60,
     distance_samples=100,
     distance_images=200,
