@@ -114,7 +114,7 @@ def test_a_plug_in_algorithm_runs_on_ray_from_the_command_line(tmp_path):
     table = TOY | {"algorithm": "tests.plug_ins:Ratio", "algorithm-settings": "last-round = 2"}
     config = tmp_path / "run.toml"
     config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items()))
-    options = ["--output", str(tmp_path / "run"), "--workers", "2", "--set", "noise-stddev=0.1"]
+    options = ["--output", str(tmp_path / "run"), "--workers", "1", "--set", "noise-stddev=0.1"]
     options += ["--set", "evaluation-samples=0", "--set", "cohort-size=3"]
     assert cli(["run", str(config), *options]) == 0
     summary = summary_of(tmp_path / "run")
