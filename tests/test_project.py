@@ -26,8 +26,10 @@ def test_every_documented_setting_has_a_comment_or_a_name_that_says_it():
         assert "#" in line or line.startswith(said_by_name), line
 
 
-def test_the_wheel_holds_the_library_alone():
-    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["fed_gswgan"]
+def test_the_wheel_holds_the_library_and_its_data():
+    packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == ["fed_gswgan", "fed_gswgan_data"]
+    assert not any("fed_gswgan_data" in p for p in PROJECT["tool"]["flwr"]["app"]["fab-include"])
 
 
 def test_the_app_names_its_two_sides():

@@ -9,6 +9,7 @@ from pydantic import Field
 from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
 from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages, WriterSource
 from fed_gswgan.data.digits import DigitsSource
+from fed_gswgan.data.drawn import open_drawn
 from fed_gswgan.data.emnist import open_fed_emnist, open_leaf_femnist
 from fed_gswgan.data.flwr_dataset import open_flwr_femnist
 from fed_gswgan.data.held_out import fixed_fraction
@@ -19,7 +20,7 @@ from fed_gswgan.settings import Count, Settings, Share, Whole, plug_in
 MOST_CLASSES = 256
 MOST_VIRTUAL_CLIENTS = 100_000  # a client's id has five digits
 DATASETS = (
-    "digits", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
+    "digits", "drawn", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
 )  # fmt: skip
 
 
@@ -27,8 +28,8 @@ class DataSettings(Settings):
     """Whose images, and how they are dealt to clients."""
 
     dataset: str = "digits"
-    """digits, qmnist, fed-emnist, leaf-femnist, flwr-femnist, folder, or package.module:Class;
-    devices: none on the server, whose devices hold their own"""
+    """digits, drawn (by simulated writers), qmnist, fed-emnist, leaf-femnist, flwr-femnist, folder,
+    or package.module:Class; devices: none on the server, whose devices hold their own"""
     data_dir: str = ""
     """where it lies; empty: the folder named by FED_GSWGAN_DATA"""
     classes: Literal["digits", "letters", "all", "merged"] = "all"
@@ -41,6 +42,8 @@ class DataSettings(Settings):
     """keep the first so many clients; 0: all; of devices: to wait for"""
     virtual_clients: Annotated[int, Field(ge=0, le=MOST_VIRTUAL_CLIENTS)] = 0
     """so many, who share those clients' images in turn; 0: nobody shares"""
+    drawn_writers: Count = 1300
+    """simulated writers of the data set drawn, the held-out tenth included"""
     writers_file: str = ""
     """a file of writer ids, one a line: only these; empty: all"""
     swapped_share: Share = 0.0
@@ -81,6 +84,8 @@ def _open(config: DataSettings) -> WriterSource:
     match config.dataset:
         case "digits":
             return DigitsSource(classes, minimum)
+        case "drawn":
+            return open_drawn(config.drawn_writers, classes, minimum)
         case "qmnist":
             return QmnistSource(folder, classes, minimum)
         case "fed-emnist":

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 # One value outside the range of every setting that has one.
 OUT_OF_RANGE = {
     "classes": "some", "min-images-per-writer": 0, "writers-per-client": 0, "max-clients": -1,
-    "virtual-clients": -1, "swapped-share": 1.5, "cohort-size": 0, "sampling-method": "revealed",
+    "virtual-clients": -1, "drawn-writers": 0, "swapped-share": 1.5, "cohort-size": 0,
+    "sampling-method": "revealed",
     "min-replies": 0, "reply-timeout-seconds": 0.0, "neighboring-relation": "add-or-remove-one",
     "delta": 1.0, "max-epsilon": 0.0, "max-participations": -1, "trust": "nobody", "epsilon": -1.0,
     "noise-stddev": -1.0, "clipping-bound": 0.0, "honest-share": 0.0, "spare-rounds": -1,

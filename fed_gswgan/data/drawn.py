@@ -1,0 +1,96 @@
+"""Simulated writers who draw characters: a public federation of any size.
+
+Settings are chosen on it, since nobody's images are in it. Each writer has a style of his own. A
+third of the letter forms, tremor, gaps and the thickest pens are in no prior, so that a prior is
+judged by writers that it does not know.
+"""
+
+import numpy as np
+
+from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
+from fed_gswgan.data.client_dataset import LabelledImages
+from fed_gswgan.data.held_out import SplitSource
+from fed_gswgan.data.strokes import Pen, draw, forms_of
+from fed_gswgan.seeding import SeedStream
+
+MEDIAN_IMAGES, IMAGES_SPREAD = 14.0, 0.7  # of a writer, and of their logarithm
+HABIT = 0.85  # how often a writer draws a character in his usual form
+# Spread of a writer's own drawings around his style, for properties of a ``Pen``.
+OWN_SPREAD = {
+    "height": 0.08, "rotation": 0.05, "shear": 0.05, "log_aspect": 0.05, "width": 0.06,
+    "right": 0.4, "down": 0.4,
+}  # fmt: skip
+RELATIVE = ("height", "width")
+
+
+def open_drawn(writers: int, classes: str, min_images_per_writer: int) -> SplitSource:
+    """Return a ``WriterSource`` of so many simulated writers, about a tenth of them held out.
+
+    Args:
+        writers: more of them leave the first ones as they are.
+        classes: ``digits``, ``letters``, ``all`` or ``merged``.
+        min_images_per_writer: writers with fewer are left out.
+
+    Raises:
+        ValueError: fewer than two writers have the minimum.
+    """
+    names = emnist_class_set(classes).names
+    ids = [f"writer-{number:06d}" for number in range(writers)]
+    return SplitSource(
+        name="drawn",
+        unit="one simulated writer",
+        image_shape=IMAGE_SHAPE,
+        class_names=names,
+        image_counts={writer: _count(writer) for writer in ids},
+        min_images_per_writer=min_images_per_writer,
+        read=lambda writer: _drawings(writer, names),
+    )
+
+
+def _count(writer: str) -> int:
+    spread = _randomness(writer, "count").standard_normal() * IMAGES_SPREAD
+    return max(round(MEDIAN_IMAGES * float(np.exp(spread))), 1)
+
+
+def _drawings(writer: str, names: tuple[str, ...]) -> LabelledImages:
+    """Draw all images of a writer."""
+    count, randomness = _count(writer), _randomness(writer, "style")
+    pen, usual = _style(count, randomness), randomness.random(len(names))
+    randomness = _randomness(writer, "drawings")
+    labels = randomness.integers(len(names), size=count)
+    forms = []
+    for label in labels:
+        known = sorted(forms_of(names[label]) + forms_of(names[label], withheld=True))
+        place = usual[label] if randomness.random() < HABIT else randomness.random()
+        forms.append(known[int(place * len(known))])
+    for name, spread in OWN_SPREAD.items():
+        around = spread * randomness.standard_normal(count)
+        values = getattr(pen, name)
+        pen = pen._replace(
+            **{name: values * np.exp(around) if name in RELATIVE else values + around}
+        )
+    images = draw([names[label] for label in labels], forms, pen, randomness)
+    return LabelledImages(images, labels.astype(np.int64), f"drawn, {writer}")
+
+
+def _style(count: int, randomness: np.random.Generator) -> Pen:
+    """Return a writer's style, the same for each of ``count`` drawings."""
+    style = dict(
+        height=10.3 * np.exp(randomness.normal(0, 0.18)),
+        rotation=randomness.normal(0, 0.05),
+        shear=randomness.normal(-0.2, 0.2),
+        log_aspect=randomness.normal(0, 0.12),
+        wobble=randomness.uniform(0.02, 0.06),
+        width=1.15 * np.exp(randomness.normal(0, 0.3)),
+        edge=randomness.uniform(0.9, 1.4),
+        rounding=float(randomness.integers(2)),
+        tremor=randomness.uniform(0.005, 0.02) if randomness.random() < 1 / 3 else 0.0,
+        gap=randomness.uniform(0.02, 0.1) if randomness.random() < 1 / 6 else 0.0,
+        right=randomness.normal(0, 0.3),
+        down=randomness.normal(0, 0.3),
+    )
+    return Pen(**{name: np.full(count, value) for name, value in style.items()})
+
+
+def _randomness(writer: str, purpose: str) -> np.random.Generator:
+    return SeedStream(0).generator(f"drawn {purpose}", client_id=writer)
