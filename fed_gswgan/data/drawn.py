@@ -1,8 +1,8 @@
 """Simulated writers who draw characters: a public federation of any size.
 
-Settings are chosen on it, since nobody's images are in it. Each writer has a style of his own. A
-third of the letter forms, tremor, gaps and the thickest pens are in no prior, so that a prior is
-judged by writers that it does not know.
+Settings are chosen on it, since it holds no person's images. Each writer has a style. A third of
+the letter forms, tremor, gaps and the thickest pens are in no prior, so that a prior is judged by
+writers that it does not know.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from fed_gswgan.data.strokes import Pen, draw, forms_of
 from fed_gswgan.seeding import SeedStream
 
 MEDIAN_IMAGES, IMAGES_SPREAD = 14.0, 0.7  # of a writer, and of their logarithm
-HABIT = 0.85  # how often a writer draws a character in his usual form
-# Spread of a writer's own drawings around his style, for properties of a ``Pen``.
+HABIT = 0.85  # how often a writer draws a character in the usual form
+# Spread of a writer's drawings around the writer's style, for properties of a ``Pen``.
 OWN_SPREAD = {
     "height": 0.08, "rotation": 0.05, "shear": 0.05, "log_aspect": 0.05, "width": 0.06,
     "right": 0.4, "down": 0.4,

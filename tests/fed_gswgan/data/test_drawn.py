@@ -28,7 +28,7 @@ def test_writers_hold_unlike_numbers_of_images_and_some_are_held_out(source):
     assert source.held_out().labels.max() <= 9
 
 
-def test_a_writer_has_a_style_of_his_own(source):
+def test_a_writer_has_a_style(source):
     """Pens differ more between writers than within one."""
     ink = [
         [image[image > 0].mean() * np.sqrt((image > 0).sum()) for image in source.shard(w).images]
