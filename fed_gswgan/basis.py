@@ -42,7 +42,7 @@ def to_release_basis(gradients_BCHW: np.ndarray, dct_frequencies: int) -> np.nda
     """
     if dct_frequencies == 0:
         return gradients_BCHW
-    basis_FW = _cosines(gradients_BCHW.shape[-1])[:dct_frequencies]
+    basis_FW = cosines(gradients_BCHW.shape[-1])[:dct_frequencies]
     with np.errstate(invalid="ignore"):  # infinities of a critic that diverged
         return np.asarray(basis_FW @ gradients_BCHW.astype(np.float64) @ basis_FW.T)
 
@@ -51,12 +51,12 @@ def to_pixels(values_BCFF: np.ndarray, side: int, dct_frequencies: int) -> np.nd
     """Return the images, float32 (B, C, side, side), that have these coefficients and no others."""
     if dct_frequencies == 0:
         return values_BCFF
-    basis_FW = _cosines(side)[:dct_frequencies]
+    basis_FW = cosines(side)[:dct_frequencies]
     return np.asarray(basis_FW.T @ values_BCFF.astype(np.float64) @ basis_FW, dtype=np.float32)
 
 
 @lru_cache(maxsize=4)
-def _cosines(side: int) -> np.ndarray:
+def cosines(side: int) -> np.ndarray:
     """Return the orthonormal matrix whose row f is the cosine of frequency f."""
     frequencies, places = np.arange(side)[:, None], np.arange(side)[None, :]
     cosines = np.cos(np.pi / side * (places + 0.5) * frequencies) * np.sqrt(2 / side)

@@ -1,0 +1,152 @@
+"""Public features of an image: distances between them mean differences of shape.
+
+Features are low frequencies of the frame and, beside them, principal components of the hidden
+layers of a small network that was trained on drawn characters alone. Both are fixed before a run,
+and depend on no client's data.
+
+Shapes: N images, C channels, H and W image, F frequencies of an axis, K components, A activations.
+"""
+
+import hashlib
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fed_gswgan.basis import cosines
+
+POOLED = 4  # a hidden layer's rows and columns
+NETWORK_SHARE = 4.0  # root mean square length of the network's part; that of the frame is about 5
+AT_ONCE = 1000  # images
+
+
+class FeatureNetwork(nn.Module):
+    """Classifier of one-channel images whose two last hidden layers are features.
+
+    Three convolutions with batch normalisation and SiLU, at a half, a half and a quarter of the
+    image's side, and a dense layer.
+    """
+
+    def __init__(self, num_classes: int, width: int = 32, hidden: int = 64) -> None:
+        super().__init__()
+        self.width, self.num_classes = width, num_classes
+        self.first = _convolution(1, width, kernel=5, stride=2)
+        self.second = _convolution(width, 2 * width, kernel=3, stride=1)
+        self.third = _convolution(2 * width, 2 * width, kernel=3, stride=1)
+        self.dense = nn.Sequential(
+            nn.AdaptiveAvgPool2d(7),
+            nn.Flatten(),
+            nn.Linear(2 * width * 49, hidden),
+            nn.BatchNorm1d(hidden, affine=False),
+            nn.SiLU(),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def hidden_layers(self, images_NCHW: Tensor) -> list[Tensor]:
+        """Return the outputs of the second and the third convolution."""
+        second = self.second(self.first(images_NCHW))
+        return [second, self.third(functional.avg_pool2d(second, 2))]
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return a logit for each class, (N, L)."""
+        logits_NL: Tensor = self.dense(self.hidden_layers(images_NCHW)[1])
+        return logits_NL
+
+
+def _convolution(channels: int, width: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.SiLU(),
+    )
+
+
+class NetworkComponents(nn.Module):
+    """Principal components of a network's hidden layers, over public images.
+
+    Each layer is pooled to 4 x 4 and divided by its root mean square length; of both together the
+    first K principal components are taken, scaled to a mean square length of 1.
+    """
+
+    layer_scales: Tensor
+    mean_A: Tensor
+    basis_KA: Tensor
+    scale: Tensor
+
+    def __init__(self, network: FeatureNetwork, components: int) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        activations = 4 * network.width * POOLED**2
+        self.register_buffer("layer_scales", torch.ones(2))
+        self.register_buffer("mean_A", torch.zeros(activations))
+        self.register_buffer("basis_KA", torch.zeros(components, activations))
+        self.register_buffer("scale", torch.ones(()))
+
+    @torch.no_grad()
+    def fit(self, images_NCHW: Tensor) -> None:
+        """Take the components of these images; N must be at least K."""
+        parts = [torch.cat(layer) for layer in zip(*self._layers(images_NCHW), strict=True)]
+        lengths = [(part - part.mean(0)).square().sum(1).mean().sqrt() for part in parts]
+        self.layer_scales = torch.stack(lengths)
+        activations_NA = self._activations(images_NCHW)
+        self.mean_A = activations_NA.mean(0)
+        _, _, directions = torch.linalg.svd(activations_NA - self.mean_A, full_matrices=False)
+        self.basis_KA = directions[: len(self.basis_KA)]
+        projected_NK = (activations_NA - self.mean_A) @ self.basis_KA.T
+        self.scale = projected_NK.square().sum(1).mean().sqrt()
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return the components, (N, K)."""
+        projected: Tensor = (self._activations(images_NCHW) - self.mean_A) @ self.basis_KA.T
+        return projected / self.scale
+
+    def _activations(self, images_NCHW: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                torch.cat([p / s for p, s in zip(parts, self.layer_scales, strict=True)], 1)
+                for parts in self._layers(images_NCHW)
+            ]
+        )
+
+    def _layers(self, images_NCHW: Tensor) -> list[list[Tensor]]:
+        """Return both layers, pooled and flat, of each batch of the images."""
+        return [
+            [
+                functional.adaptive_avg_pool2d(layer, POOLED).flatten(1)
+                for layer in self.network.hidden_layers(batch)
+            ]
+            for batch in torch.split(images_NCHW, AT_ONCE)
+        ]
+
+
+class Features(nn.Module):
+    """phi: the lowest F x F frequencies of square images, and a network's components.
+
+    Args:
+        frequencies: F, at least 1.
+        components: of a network; None: frequencies alone.
+    """
+
+    def __init__(self, frequencies: int, components: NetworkComponents | None = None) -> None:
+        super().__init__()
+        self.frequencies, self.components = frequencies, components
+
+    def size(self, image_shape: tuple[int, int, int]) -> int:
+        """Return how many features an image of this shape has."""
+        of_network = 0 if self.components is None else len(self.components.basis_KA)
+        return image_shape[0] * self.frequencies**2 + of_network
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return the features, float32 (N, D); gradients flow to the images."""
+        waves_FW = torch.from_numpy(cosines(images_NCHW.shape[-1])[: self.frequencies]).float()
+        parts = [(waves_FW @ images_NCHW @ waves_FW.T).flatten(1)]
+        if self.components is not None:
+            parts.append(NETWORK_SHARE * self.components(images_NCHW))
+        return torch.cat(parts, 1)
+
+    def hash(self) -> str:
+        """Return the SHA-256 of all weights and of the number of frequencies."""
+        state = {name: t.contiguous() for name, t in self.state_dict().items()}
+        state["frequencies"] = torch.tensor(self.frequencies)
+        return hashlib.sha256(save(dict(sorted(state.items())))).hexdigest()
