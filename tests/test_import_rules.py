@@ -22,7 +22,9 @@ TOP = tuple(
         "accounting",
     )
 )  # fmt: skip
-NETWORKS = tuple(f"fed_gswgan.{name}" for name in ("algorithms", "critics", "field", "models"))
+NETWORKS = tuple(
+    f"fed_gswgan.{name}" for name in ("algorithms", "critics", "field", "priors", "models")
+)
 PRIVACY = ("fed_gswgan.privacy",)
 
 # Folder, what its modules may not import, and the subfolders that are free to.
@@ -32,7 +34,7 @@ RULES = [
     ("server", ("client", "simulations", *AROUND), ()),
     ("client", ("server", "simulations", *AROUND), ()),
     ("simulations", AROUND, ()),
-    ("fed_gswgan/models", (*TOP, *PRIVACY, *NETWORKS[:3]), ()),
+    ("fed_gswgan/models", (*TOP, *PRIVACY, *NETWORKS[:4]), ()),
     ("fed_gswgan/data", (*TOP, *PRIVACY, *NETWORKS), ()),
     ("fed_gswgan/privacy", (*TOP, *NETWORKS, "fed_gswgan.data"), ()),
     ("fed_gswgan/wire", (*NETWORKS, "fed_gswgan.data", "fed_gswgan.device"), ()),
@@ -44,6 +46,7 @@ RULES = [
     ("fed_gswgan/algorithms", (*TOP, *PRIVACY), ()),
     ("fed_gswgan/critics", (*TOP, *PRIVACY, "fed_gswgan.algorithms"), ()),
     ("fed_gswgan/field", (*TOP, *PRIVACY, "fed_gswgan.algorithms"), ()),
+    ("fed_gswgan/priors", (*TOP, *PRIVACY, "fed_gswgan.algorithms"), ()),
     ("fed_gswgan/evaluation", PRIVACY, ()),
 ]
 

@@ -1,0 +1,1 @@
+"""Public priors: pool of images, features, and networks to start from."""
