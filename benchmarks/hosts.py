@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -131,10 +132,11 @@ def round_seconds(options: argparse.Namespace) -> list[float]:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "run"
-        status = simulate(settings, output=str(folder), runtime=options.runtime,
-                          workers=options.workers, quiet=True)  # fmt: skip
+        with redirect_stdout(sys.stderr):
+            status = simulate(settings, output=str(folder), runtime=options.runtime,
+                              workers=options.workers)  # fmt: skip
         if status != 0:
-            sys.exit(status)
+            sys.exit(f"a run ended with status {status}")
         return [line["round_seconds"] for line in read_rounds(folder)][1:]
 
 

@@ -67,7 +67,10 @@ def run_on_ray(
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
     environment["OMP_NUM_THREADS"] = "1"
-    arguments: dict[str, Any] = {"address": ray_address} if ray_address else {"num_cpus": workers}
+    # Without an address Ray would join whatever cluster was last started on this machine.
+    arguments: dict[str, Any] = {"address": ray_address or "local"}
+    if not ray_address:
+        arguments["num_cpus"] = workers
     ray.init(
         runtime_env={"env_vars": environment},
         include_dashboard=False,
