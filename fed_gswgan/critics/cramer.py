@@ -36,17 +36,22 @@ LEAST_DEVIATION = 0.02  # of a direction's coordinate: noise below it is not wha
 
 
 def unit_mean(points_PD: Tensor, images_ND: Tensor, weights_N: Tensor | None = None) -> Tensor:
-    """Return the mean of u(point - image) over the images, (P, D).
+    """Return the mean of u(point - image) over the images, (P, D); gradients flow through it.
 
     Args:
-        points_PD: floating.
+        points_PD: floating; both may have dimensions before these, of classes for instance.
         images_ND: of the same dtype; N > 0.
         weights_N: of the mean, with sum 1; None: equal ones.
     """
-    distances_PN = torch.cdist(points_PD, images_ND, compute_mode="donot_use_mm_for_euclid_dist")
-    inverse_PN = 1 / distances_PN.clamp(min=LEAST_DISTANCE)
-    inverse_PN = inverse_PN / len(images_ND) if weights_N is None else inverse_PN * weights_N
-    return points_PD * inverse_PN.sum(1, keepdim=True) - inverse_PN @ images_ND
+    inverse_PN = 1 / distances(points_PD, images_ND)
+    inverse_PN = inverse_PN / images_ND.shape[-2] if weights_N is None else inverse_PN * weights_N
+    return points_PD * inverse_PN.sum(-1, keepdim=True) - inverse_PN @ images_ND
+
+
+def distances(first_AD: Tensor, second_BD: Tensor) -> Tensor:
+    """Return the distances (A, B), at least ``LEAST_DISTANCE``, with a slope of 0 there."""
+    exact_AB = torch.cdist(first_AD, second_BD, compute_mode="donot_use_mm_for_euclid_dist")
+    return exact_AB.clamp(min=LEAST_DISTANCE)
 
 
 def scale_weight(points: int) -> float:

@@ -1,16 +1,15 @@
 """Fit of a generator to noisy fields and to a weighted pool of public images.
 
-Both losses are gradients' own: at the samples, through the features, back into the generator.
+Both losses are functions of the samples' features, through which gradients reach the generator.
 
 Shapes: L classes, S samples of a class, M pool images of a class, P points of a class, D features.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from fed_gswgan.critics.cramer import LEAST_DISTANCE, Field
+from fed_gswgan.critics.cramer import Field, distances, unit_mean
 
 
 def field_loss(features_LSD: Tensor, fields: Sequence[Field]) -> Tensor:
@@ -28,7 +27,7 @@ def field_loss(features_LSD: Tensor, fields: Sequence[Field]) -> Tensor:
     total = features_LSD.new_zeros(())
     for field in fields:
         first, second = (
-            _mean_direction(field.points_LPD, features_LSD[:, half::2]) - field.values_LPD
+            unit_mean(field.points_LPD, features_LSD[:, half::2]) - field.values_LPD
             for half in (0, 1)
         )
         total = total + (first * second).sum()
@@ -45,18 +44,5 @@ def pool_loss(features_LSD: Tensor, pool_LMD: Tensor) -> Tensor:
         pool_LMD: of images drawn by their weights.
     """
     samples = features_LSD.shape[1]
-    within = _distances(features_LSD, features_LSD).sum((1, 2)) / (samples * (samples - 1))
-    return (2 * _distances(features_LSD, pool_LMD).mean((1, 2)) - within).sum()
-
-
-def _mean_direction(points_LPD: Tensor, samples_LSD: Tensor) -> Tensor:
-    """Return the mean of u(point - sample) over a class's samples, (L, P, D), differentiably."""
-    inverse_LPS = 1 / _distances(points_LPD, samples_LSD)
-    samples = samples_LSD.shape[1]
-    return (points_LPD * inverse_LPS.sum(2, keepdim=True) - inverse_LPS @ samples_LSD) / samples
-
-
-def _distances(first_LAD: Tensor, second_LBD: Tensor) -> Tensor:
-    """Return the distances (L, A, B), with a gradient of 0 where they are 0."""
-    exact = torch.cdist(first_LAD, second_LBD, compute_mode="donot_use_mm_for_euclid_dist")
-    return exact.clamp(min=LEAST_DISTANCE)
+    within = distances(features_LSD, features_LSD).sum((1, 2)) / (samples * (samples - 1))
+    return (2 * distances(features_LSD, pool_LMD).mean((1, 2)) - within).sum()
