@@ -38,6 +38,7 @@ def superlink(tmp_path):
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_ADDRESS": "local",  # not a cluster that something else left on this machine
         "FED_GSWGAN_SIMULATION": str(tmp_path / "clients"),
     }
     # The bundle is built from a copy: a checkout may lie in a folder whose name Flower refuses.
