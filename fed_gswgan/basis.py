@@ -59,6 +59,6 @@ def to_pixels(values_BCFF: np.ndarray, side: int, dct_frequencies: int) -> np.nd
 def cosines(side: int) -> np.ndarray:
     """Return the orthonormal matrix whose row f is the cosine of frequency f."""
     frequencies, places = np.arange(side)[:, None], np.arange(side)[None, :]
-    cosines = np.cos(np.pi / side * (places + 0.5) * frequencies) * np.sqrt(2 / side)
-    cosines[0] /= np.sqrt(2)
-    return np.asarray(cosines)
+    rows = np.cos(np.pi / side * (places + 0.5) * frequencies) * np.sqrt(2 / side)
+    rows[0] /= np.sqrt(2)
+    return np.asarray(rows)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from fed_gswgan.basis import cosines
 
 POOLED = 4  # a hidden layer's rows and columns
-NETWORK_SHARE = 4.0  # root mean square length of the network's part; that of the frame is about 5
+NETWORK_SHARE = 4.0  # root mean square length of the network's part, over the images of its fit
 AT_ONCE = 1000  # images
 
 
@@ -30,7 +30,7 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, num_classes: int, width: int = 32, hidden: int = 64) -> None:
         super().__init__()
-        self.width, self.num_classes = width, num_classes
+        self.width = width
         self.first = _convolution(1, width, kernel=5, stride=2)
         self.second = _convolution(width, 2 * width, kernel=3, stride=1)
         self.third = _convolution(2 * width, 2 * width, kernel=3, stride=1)
@@ -86,10 +86,10 @@ class NetworkComponents(nn.Module):
     @torch.no_grad()
     def fit(self, images_NCHW: Tensor) -> None:
         """Take the components of these images; N must be at least K."""
-        parts = [torch.cat(layer) for layer in zip(*self._layers(images_NCHW), strict=True)]
-        lengths = [(part - part.mean(0)).square().sum(1).mean().sqrt() for part in parts]
+        layers = self._layers(images_NCHW)
+        lengths = [(layer - layer.mean(0)).square().sum(1).mean().sqrt() for layer in layers]
         self.layer_scales = torch.stack(lengths)
-        activations_NA = self._activations(images_NCHW)
+        activations_NA = self._scaled(layers)
         self.mean_A = activations_NA.mean(0)
         _, _, directions = torch.linalg.svd(activations_NA - self.mean_A, full_matrices=False)
         self.basis_KA = directions[: len(self.basis_KA)]
@@ -98,26 +98,22 @@ class NetworkComponents(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return the components, (N, K)."""
-        projected: Tensor = (self._activations(images_NCHW) - self.mean_A) @ self.basis_KA.T
+        activations_NA = self._scaled(self._layers(images_NCHW))
+        projected: Tensor = (activations_NA - self.mean_A) @ self.basis_KA.T
         return projected / self.scale
 
-    def _activations(self, images_NCHW: Tensor) -> Tensor:
-        return torch.cat(
-            [
-                torch.cat([p / s for p, s in zip(parts, self.layer_scales, strict=True)], 1)
-                for parts in self._layers(images_NCHW)
-            ]
-        )
+    def _scaled(self, layers: list[Tensor]) -> Tensor:
+        """Return both layers side by side, each in units of its length, (N, A)."""
+        pairs = zip(layers, self.layer_scales, strict=True)
+        return torch.cat([layer / scale for layer, scale in pairs], 1)
 
-    def _layers(self, images_NCHW: Tensor) -> list[list[Tensor]]:
-        """Return both layers, pooled and flat, of each batch of the images."""
-        return [
-            [
-                functional.adaptive_avg_pool2d(layer, POOLED).flatten(1)
-                for layer in self.network.hidden_layers(batch)
-            ]
-            for batch in torch.split(images_NCHW, AT_ONCE)
+    def _layers(self, images_NCHW: Tensor) -> list[Tensor]:
+        """Return both layers, pooled and flat, (N, A / 2) each; images go through in batches."""
+        batches = [
+            [functional.adaptive_avg_pool2d(layer, POOLED).flatten(1) for layer in hidden]
+            for hidden in map(self.network.hidden_layers, torch.split(images_NCHW, AT_ONCE))
         ]
+        return [torch.cat(layer) for layer in zip(*batches, strict=True)]
 
 
 class Features(nn.Module):

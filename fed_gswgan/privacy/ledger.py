@@ -514,7 +514,7 @@ class Ledger:
         write_durably(self._folder / HEAD, _head(number, line_hash))
         self._last_number, self._last_hash = number, line_hash
 
-    def _last(self, users: Sequence[str]) -> dict[str, "_Last"]:
+    def _last(self, users: Sequence[str]) -> dict[str, _Last]:
         """Return what the last line about each user says, at a cost that no other line adds to."""
         found = self._ledger.execute(
             "SELECT user, counts, unix_seconds FROM lines WHERE number IN (SELECT "

@@ -29,7 +29,7 @@ def test_the_network_gives_a_logit_a_class_whatever_the_image_size():
 
 
 def test_components_are_those_of_an_independent_program(components):
-    activations = components._activations(IMAGES).numpy()
+    activations = components._scaled(components._layers(IMAGES)).numpy()
     reference = PCA(6, svd_solver="full").fit_transform(activations)
     found = components(IMAGES).numpy()
     assert np.square(found).sum(1).mean() == pytest.approx(1, rel=1e-4)
@@ -38,8 +38,8 @@ def test_components_are_those_of_an_independent_program(components):
 
 
 def test_both_layers_weigh_the_same(components):
-    half = components._activations(IMAGES).shape[1] // 2
-    centred = components._activations(IMAGES) - components.mean_A
+    half = components._scaled(components._layers(IMAGES)).shape[1] // 2
+    centred = components._scaled(components._layers(IMAGES)) - components.mean_A
     lengths = [part.square().sum(1).mean() for part in (centred[:, :half], centred[:, half:])]
     assert lengths == pytest.approx([1.0, 1.0], rel=1e-4)
 
