@@ -29,7 +29,7 @@ NO_OP = Path(__file__).with_name("no-op")
 WARM_UP_ROUNDS = 1  # in which the bundle is fetched
 PATIENCE_SECONDS = 600.0
 SETTINGS: dict[str, Value] = {
-    "classes": "digits", "batch-size": 32, "critic-width": 16, "critic-steps": 2,
+    "classes": "digits", "batch-size": 32, "critic": "mlp", "critic-width": 16, "critic-steps": 2,
     "generator-width": 8, "evaluation-samples": 0, "samples-every": 1000, "max-epsilon": 1e6,
 }  # fmt: skip
 LONG_WORK_SECONDS = 20.0  # of a participation

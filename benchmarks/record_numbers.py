@@ -71,7 +71,7 @@ def record(algorithm: str, folder: Path, follow: Path | None) -> dict[str, Any]:
         return encode(request)
 
     def reported(recorder: RunRecorder, report: Any) -> None:
-        generator = recorder._server.trainer.generator  # type: ignore[attr-defined]
+        generator = getattr(recorder._server, "half", recorder._server).trainer.generator
         arrays[f"{report.server_round}/generator"] = to_state_vector(generator)
         on_round(recorder, report)
 

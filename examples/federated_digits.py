@@ -36,7 +36,7 @@ def main(picture: Path) -> float:
     ]
 
     # The algorithm: its server half holds the generator, its client half the critic.
-    settings = gs_wgan.Settings(batch_size=16, critic_width=64, critic_steps=2)
+    settings = gs_wgan.Settings(critic="mlp", batch_size=16, critic_width=64, critic_steps=2)
     server = gs_wgan.Server(settings, spec, seeds, ROUNDS)
     client = gs_wgan.Client(settings, spec)
 

@@ -15,6 +15,7 @@ import typer
 from fed_gswgan.baselines.registry import METHODS, SEEDS
 from fed_gswgan.commands.device import device, ledger
 from fed_gswgan.commands.output import Json, show
+from fed_gswgan.commands.prior import prior
 from fed_gswgan.commands.privacy import privacy
 from fed_gswgan.privacy.refusals import Refusal
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 compare = typer.Typer(no_args_is_help=True, help="the paper's tables")
 app.add_typer(privacy, name="privacy")
+app.add_typer(prior, name="prior")
 app.add_typer(device, name="device")
 app.add_typer(ledger, name="ledger")
 app.add_typer(compare, name="compare")

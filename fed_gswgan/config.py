@@ -154,6 +154,16 @@ class SharedSettings(DataSettings, CohortSettings, PrivacySettings, RunSettings)
         """H, clients of a cohort whose noise is counted."""
         return math.floor(self.honest_share * self.cohort_size + 1e-9)
 
+    @property
+    def mean_noise(self) -> float:
+        """Standard deviation of one coordinate of a full cohort's mean, in units of the bound."""
+        noise = self.noise_stddev / self.cohort_size
+        if self.trust == "local":
+            return noise * math.sqrt(self.cohort_size)
+        if self.trust == "secure-aggregation":
+            return noise * math.sqrt(self.cohort_size / self.honest)
+        return noise
+
 
 @dataclass(frozen=True)
 class Config:
@@ -199,6 +209,8 @@ class Config:
     def with_noise(self, spec: DataSpec) -> "Config":
         """Return the same run with ``noise-stddev`` in place of ``epsilon``, calibrated.
 
+        What an algorithm lets follow from the noise is set as well.
+
         A user takes part in at most ``max-participations`` rounds if that is set, else in all
         rounds and spare ones; ``max-epsilon`` becomes the target where it is larger. The noise is
         that of the release under local trust and of the sum elsewhere; sampling is not counted on.
@@ -208,7 +220,7 @@ class Config:
         """
         shared, shape = self.shared, self.release(spec)
         if shared.noise_stddev:
-            return self
+            return self._resolved(shared, spec)
         epsilon = shared.epsilon or DEFAULT_EPSILON
         participations = shared.rounds + shared.spare_rounds
         if shared.max_participations:
@@ -225,8 +237,13 @@ class Config:
             )
         update = {"epsilon": 0.0, "noise_stddev": noise}
         update["max_epsilon"] = min(shared.max_epsilon, epsilon)
-        calibrated = shared.model_copy(update=update)
-        return Config(calibrated, self.algorithm, self.own)
+        return self._resolved(shared.model_copy(update=update), spec)
+
+    def _resolved(self, shared: SharedSettings, spec: DataSpec) -> "Config":
+        """Return the run whose noise is known, with what its algorithm lets follow from it."""
+        resolve = getattr(self.algorithm, "resolved", None)
+        own = self.own if resolve is None else resolve(self.own, spec, shared.mean_noise)
+        return Config(shared, self.algorithm, own)
 
     def release(self, spec: DataSpec, server_round: int = 1) -> ReleaseShape:
         """Return the shape of a release."""
@@ -314,7 +331,9 @@ def _tables() -> list[tuple[str, dict[str, tuple[Value, str]]]]:
         ("run", RunSettings),
         ("algorithm", SharedSettings),
     ]
-    groups += [(f"of {name}", find_algorithm(name).Settings) for name in algorithm_names()]
+    # The default's keys first: where two algorithms share one, its default is in the table.
+    names = sorted(algorithm_names(), key=lambda name: name != SharedSettings().algorithm)
+    groups += [(f"of {name}", find_algorithm(name).Settings) for name in names]
     seen: set[str] = set()
     tables = []
     for title, settings in groups:

@@ -59,6 +59,7 @@ def summarize(
         "seconds": round(recorder.seconds, 3),
         "seed": shared.seed,
         "classes": len(source.class_names),
+        "prior": getattr(strategy.config.own, "prior", "none"),
         "privacy": privacy_summary(
             strategy,
             _unit(source.unit, clients),

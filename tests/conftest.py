@@ -27,6 +27,7 @@ SMALL: dict[str, bool | int | float | str] = {
     "max-clients": 4,
     "cohort-size": 3,
     "batch-size": 8,
+    "critic": "mlp",
     "critic-width": 16,
     "critic-steps": 2,
     "generator-width": 8,

@@ -1,8 +1,10 @@
 """Contract of an algorithm: what is asked, what a client computes, what the server learns.
 
 An algorithm is a module of this package, or a class named ``package.module:Class``, with four
-members: ``Settings``, ``keeps_state``, ``Client`` and ``Server``. It never sees a trust model, a
-transport, a ledger, or one client's release.
+members: ``Settings``, ``keeps_state``, ``Client`` and ``Server``. It may define
+``resolved(settings, data_spec, mean_noise)`` as well, which returns the settings with those filled
+in that follow from the noise on one coordinate of the mean, in units of the bound. It never sees a
+trust model, a transport, a ledger, or one client's release.
 
 Shapes: R rows of N numbers, E extra numbers.
 """
@@ -67,7 +69,7 @@ class Request(Protocol):
 
     @property
     def tensors(self) -> Mapping[str, np.ndarray]:
-        """float32 or int64, by name; float32 values are finite."""
+        """float32, float16 or int64, by name; all values are finite."""
 
     @property
     def scalars(self) -> Mapping[str, int | float | str]:
@@ -79,7 +81,7 @@ class Query:
     """What a server sends in a round, and what it keeps for the step.
 
     Attributes:
-        tensors: float32 or int64, by name (lower case, digits, hyphens).
+        tensors: float32, float16 or int64, by name (lower case, digits, hyphens).
         scalars: by name.
         unit_range: names of the float32 tensors in [0, 1]; they may be sent with fewer bits.
         kept: not sent: latents, for instance.

@@ -14,6 +14,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from fed_gswgan.algorithms.base import (
@@ -44,11 +45,12 @@ from fed_gswgan.models.trainer import (
     sampler_of,
     to_tensors,
 )
+from fed_gswgan.priors.prior import PriorSettings, open_prior
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Count, Positive
 
 
-class Settings(CriticSettings, GeneratorSettings):
+class Settings(CriticSettings, GeneratorSettings, PriorSettings):
     """Keys of FedAvg-GAN, beside the shared ones."""
 
     batch_size: Count = 32
@@ -57,6 +59,12 @@ class Settings(CriticSettings, GeneratorSettings):
     """of the server in a round"""
     server_learning_rate: Positive = 1.0
     """on the mean update of the critic"""
+
+    @field_validator("critic", mode="before")
+    @classmethod
+    def _trained(cls, critic: object) -> object:
+        """Take GS-WGAN's default, which a table with every key has, for this algorithm's own."""
+        return "mlp" if critic == "cramer" else critic
 
 
 def keeps_state(settings: Settings) -> bool:
@@ -127,6 +135,9 @@ class Server:
         self._settings, self._spec, self._seeds, self._rounds = settings, spec, seeds, rounds
         generator = build_generator(settings, spec, seeds.torch_seed("generator-weights"))
         self.critic = build_critic(settings, spec, seeds.torch_seed("critic-weights")).eval()
+        if prior := open_prior(settings, spec):
+            prior.start(generator, "generator", settings)
+            prior.start(self.critic, "critic", settings)
         self.trainer = GeneratorTrainer(generator, settings)
 
     def request(self, server_round: int) -> Query:

@@ -1,14 +1,19 @@
 """Federated GS-WGAN: samples out, gradients of local critics at the samples in, a generator step.
 
-Each client trains a critic of its own, on its images and the samples that the server sends, and
-answers with the gradient of the critic at the samples. The guard bounds and noises that gradient.
-The server sends the cohort's mean gradient back through its generator.
+A critic owns what is asked, what is answered and what is learned. Clients of a trained critic
+(``mlp``, ``conv``) train one of their own, on their images and the samples that the server sends,
+and answer with its gradient at the samples, which the server sends back through its generator. The
+``cramer`` critic is solved: clients are asked at points of a public feature space and answer in one
+product of matrices; the server keeps every answer and fits its generator to all of them. Either
+way the guard bounds and noises what leaves.
 
-Shapes: B batch, K critic batches, Z latent, C channels, H and W image, F frequencies of an axis.
+Shapes: B batch, K critic batches, Z latent, C channels, H and W image, F frequencies of an axis,
+L classes, P points of a class, D features.
 
 Source: GS-WGAN, arXiv 2006.08265, with clients of many users in place of disjoint subsets.
 """
 
+import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -19,6 +24,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from fed_gswgan.algorithms import base
 from fed_gswgan.algorithms.base import (
     ClientView,
     Mean,
@@ -31,6 +37,7 @@ from fed_gswgan.algorithms.base import (
     Update,
 )
 from fed_gswgan.basis import release_shape, to_pixels, to_release_basis
+from fed_gswgan.critics.cramer import DIRECTIONS, client_update, field_of
 from fed_gswgan.critics.wgan_gp import (
     CriticSettings,
     critic_optimizer,
@@ -41,20 +48,27 @@ from fed_gswgan.critics.wgan_gp import (
     warm_start,
 )
 from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.field import adapt
+from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
 from fed_gswgan.field.gradient_field import FieldSettings, GradientField
-from fed_gswgan.models.registry import CRITICS, GeneratorSettings, build_critic, build_generator
+from fed_gswgan.models.registry import CRITICS, build_critic, build_generator
 from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents, sampler_of
+from fed_gswgan.priors.prior import open_features, open_prior
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Count, Whole, plug_in
 
 logger = logging.getLogger(__name__)
+CRAMER = "cramer"
+MOST_KEPT = 10_000  # clients whose images' features are kept in memory
 
 
-class Settings(CriticSettings, GeneratorSettings, FieldSettings):
+class Settings(CriticSettings, AdaptationSettings, FieldSettings):
     """Keys of GS-WGAN, beside the shared ones."""
 
+    critic: str = CRAMER
+    """cramer (solved), mlp, conv (the paper's), or package.module:Class; those are trained"""
     batch_size: Count = 32
-    """samples that a release answers"""
+    """samples that a release answers (trained critics)"""
     critic_batches: Whole = 0
     """further batches for the critic's steps; 0: the answered samples serve"""
     clipping: Literal["sample", "message"] = "sample"
@@ -64,9 +78,9 @@ class Settings(CriticSettings, GeneratorSettings, FieldSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.critic not in CRITICS and ":" not in self.critic:
+        if self.critic not in (CRAMER, *CRITICS) and ":" not in self.critic:
             raise ValueError(
-                f"critic={self.critic!r} must be one of {', '.join(CRITICS)}, or "
+                f"critic={self.critic!r} must be one of {CRAMER}, {', '.join(CRITICS)}, or "
                 "package.module:Class"
             )
         if ":" in self.critic:
@@ -76,7 +90,15 @@ class Settings(CriticSettings, GeneratorSettings, FieldSettings):
 
 def keeps_state(settings: Settings) -> bool:
     """Tell whether a client's critic remembers earlier rounds."""
-    return settings.critic_state == "persistent"
+    return settings.critic != CRAMER and settings.critic_state == "persistent"
+
+
+def resolved(settings: Settings, spec: DataSpec, mean_noise: float) -> Settings:
+    """Return the settings with those filled in that follow from the noise of the mean."""
+    if settings.critic != CRAMER:
+        return settings
+    found: Settings = adapt.resolved(settings, spec, mean_noise)
+    return found
 
 
 class TrainedCritic:
@@ -84,6 +106,7 @@ class TrainedCritic:
 
     def __init__(self, settings: Settings, spec: DataSpec) -> None:
         self._settings, self._spec = settings, spec
+        self._prior = open_prior(settings, spec)
 
     def fit(
         self, client: ClientView, samples_KBCHW: Tensor, labels_KB: Tensor, server_round: int
@@ -95,6 +118,8 @@ class TrainedCritic:
         """
         settings, classes = self._settings, self._spec.num_classes
         network = build_critic(settings, self._spec, client.torch_seed("critic-weights"))
+        if self._prior:
+            self._prior.start(network, "critic", settings)
         optimizer = critic_optimizer(network, settings)
         if not self._restore(network, optimizer, client):
             randomness = client.randomness("warm-start")
@@ -121,8 +146,8 @@ class TrainedCritic:
         return True
 
 
-class Client:
-    """Answers with its critic's gradient at the samples."""
+class TrainedAnswers:
+    """Client half of a trained critic: answers with its gradient at the samples."""
 
     def __init__(self, settings: Settings, spec: DataSpec) -> None:
         self._settings, self._spec = settings, spec
@@ -171,12 +196,14 @@ class Client:
         return torch.from_numpy(np.array(request.tensors[name]))  # a copy that may be written to
 
 
-class Server:
-    """Holds the generator; steps it along the cohort's mean gradient."""
+class TrainedQuestions:
+    """Server half of a trained critic: steps the generator along the cohort's mean gradient."""
 
     def __init__(self, settings: Settings, spec: DataSpec, seeds: SeedStream, rounds: int) -> None:
         self._settings, self._spec, self._seeds, self._rounds = settings, spec, seeds, rounds
         generator = build_generator(settings, spec, seeds.torch_seed("generator-weights"))
+        if prior := open_prior(settings, spec):
+            prior.start(generator, "generator", settings)
         self.trainer = GeneratorTrainer(generator, settings)
         self._samples_shape = (settings.batch_size, *spec.image_shape)
         self._row_shape = release_shape(self._samples_shape, settings.dct_frequencies)
@@ -219,14 +246,6 @@ class Server:
         row_norm = float(gradient_BCHW.flatten(1).norm(dim=1).mean())
         return Step({"combined_gradient_norm": row_norm, "generator_gradient_norm": norm})
 
-    def finish(self) -> Metrics:
-        """Do nothing: every release was used in its round."""
-        return {}
-
-    def sampler(self) -> Sampler:
-        """Draw from the generator's moving average."""
-        return sampler_of(self.trainer.ema_generator, self._settings)
-
     def state_dict(self) -> dict[str, Tensor]:
         """Return generator, moving average, optimizer, and the field if there is one."""
         return self.trainer.state_dict() | (self.field.to_tensors() if self.field else {})
@@ -243,3 +262,178 @@ class Server:
         settings = self._settings
         latents_BZ = draw_latents(count, settings.latent_dim, settings.latent_kind, randomness)
         return latents_BZ, draw_labels(count, self._spec.num_classes, randomness)
+
+
+class SolvedAnswers:
+    """Client half of the Cramér critic: answers with its gradient's private half at the points.
+
+    An algorithm that asks for another ``statistic`` of images is a subclass.
+    """
+
+    statistic = DIRECTIONS
+
+    def __init__(self, settings: AdaptationSettings, spec: DataSpec) -> None:
+        self.features = open_features(settings, spec)
+        self.classes, self.points = spec.num_classes, settings.points or 1
+        self.size = self.features.size(spec.image_shape)
+        self._known: dict[bytes, Tensor] = {}
+
+    def release(self, server_round: int) -> ReleaseShape:
+        """Return a row a point and a number of scale a class, bounded as a whole."""
+        return ReleaseShape(
+            self.classes * self.points, self.size, extra=self.classes, bounded="message"
+        )
+
+    def check(self, request: Request) -> None:
+        """Require points and public half of this shape, in the features that this client has."""
+        shape = self.classes, self.points, self.size
+        self.require(request, {"points": shape, "public": shape}, {"features"})
+
+    def require(
+        self, request: Request, shapes: Mapping[str, tuple[int, ...]], scalars: set[str]
+    ) -> None:
+        """Require float16 tensors of these shapes and these scalars, and the client's features.
+
+        Raises:
+            ValueError: naming the tensor or scalar, the rule and the value.
+        """
+        if request.tensors.keys() != shapes.keys() or request.scalars.keys() != scalars:
+            raise ValueError(
+                f"tensors must be {', '.join(shapes)}, scalars {', '.join(sorted(scalars))}"
+            )
+        for name, tensor in request.tensors.items():
+            if tensor.shape != shapes[name] or tensor.dtype != np.float16:
+                raise ValueError(
+                    f"{name} is {tensor.dtype} of {tensor.shape}, must be float16 of {shapes[name]}"
+                )
+        if request.scalars["features"] != self.features.hash():
+            asked = str(request.scalars["features"])[:12]
+            raise ValueError(
+                f"features={asked} are unknown here, must be {self.features.hash()[:12]}"
+            )
+
+    def question(self, request: Request) -> tuple[Tensor, Tensor]:
+        """Return points (L, P, D) and public half (L, P, E), float32."""
+        return tensor_of(request, "points"), tensor_of(request, "public")
+
+    def update(self, request: Request, client: ClientView) -> Update:
+        """Return what the client's images say at the points, less what the public ones do."""
+        points_LPD, public_LPE = self.question(request)
+        labels_N = torch.from_numpy(client.dataset.labels)
+        features_ND = self.features_of(client.dataset.images)
+        rows_LPE, scale_L = client_update(
+            points_LPD, public_LPE, features_ND, labels_N, self.statistic
+        )
+        return Update(rows_LPE.flatten(0, 1).numpy(), scale_L.numpy())
+
+    @torch.no_grad()
+    def features_of(self, images_NCHW: np.ndarray) -> Tensor:
+        """Return the features of a client's images, computed once a run."""
+        key = hashlib.blake2b(images_NCHW.tobytes(), digest_size=16).digest()
+        if key not in self._known:
+            while len(self._known) >= MOST_KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[key] = self.features(torch.from_numpy(images_NCHW))
+        return self._known[key]
+
+
+def tensor_of(request: Request, name: str) -> Tensor:
+    """Return a request's tensor as float32."""
+    return torch.from_numpy(np.array(request.tensors[name], np.float32))
+
+
+class SolvedQuestions:
+    """Server half of the Cramér critic: keeps every release, and fits the generator to all."""
+
+    def __init__(self, adaptation: Adaptation) -> None:
+        self.adaptation, self.trainer = adaptation, adaptation.trainer
+
+    def request(self, server_round: int) -> Query:
+        """Choose the round's points, and compute the public half of the gradient there."""
+        question = self.adaptation.ask(server_round)
+        return Query(
+            tensors={"points": question.points_LPD.numpy(), "public": question.public_LPE.numpy()},
+            scalars={"features": self.adaptation.features_hash},
+            kept=question,
+        )
+
+    def step(self, server_round: int, query: Query, mean: Mean) -> Step:
+        """Read the field out of the mean; weight the pool and fit the generator anew."""
+        points_LPD, public_LPE, latents_LPZ = query.kept
+        points_LPD, public_LPE = points_LPD.float(), public_LPE.float()
+        field = field_of(points_LPD, public_LPE, mean.update_RN, mean.extra_E, mean.noise_stddev)
+        metrics = self.adaptation.learn(server_round, field, latents_LPZ)
+        row_norm = float((field.values_LPE - public_LPE).norm(dim=2).mean())
+        return Step({"combined_gradient_norm": row_norm, **metrics})
+
+    def finish(self) -> Metrics:
+        """Do nothing: every release was used in its round."""
+        return {}
+
+    def sampler(self) -> Sampler:
+        """Draw from the generator's moving average."""
+        return sampler_of(self.trainer.ema_generator, self.adaptation.settings)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return generator, optimizer, fields and weights."""
+        return self.adaptation.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from ``state_dict``."""
+        self.adaptation.load_state_dict(state)
+
+
+class Client:
+    """Client half: what it answers is its critic's."""
+
+    def __init__(self, settings: Settings, spec: DataSpec) -> None:
+        half = SolvedAnswers if settings.critic == CRAMER else TrainedAnswers
+        self.half: base.Client = half(settings, spec)
+
+    def release(self, server_round: int) -> ReleaseShape:
+        """Return the shape of the update."""
+        return self.half.release(server_round)
+
+    def check(self, request: Request) -> None:
+        """Refuse what no server of these settings sends."""
+        self.half.check(request)
+
+    def update(self, request: Request, client: ClientView) -> Update:
+        """Return the critic's answer."""
+        return self.half.update(request, client)
+
+
+class Server:
+    """Server half: what it asks, and learns, is its critic's."""
+
+    def __init__(self, settings: Settings, spec: DataSpec, seeds: SeedStream, rounds: int) -> None:
+        self._settings = settings
+        self.half: SolvedQuestions | TrainedQuestions
+        if settings.critic == CRAMER:
+            self.half = SolvedQuestions(Adaptation(settings, spec, seeds, rounds))
+        else:
+            self.half = TrainedQuestions(settings, spec, seeds, rounds)
+
+    def request(self, server_round: int) -> Query:
+        """Return what the critic asks."""
+        return self.half.request(server_round)
+
+    def step(self, server_round: int, query: Query, mean: Mean) -> Step:
+        """Let the generator learn from the mean answer."""
+        return self.half.step(server_round, query, mean)
+
+    def finish(self) -> Metrics:
+        """Do nothing: every release was used in its round."""
+        return {}
+
+    def sampler(self) -> Sampler:
+        """Draw from the generator's moving average."""
+        return sampler_of(self.half.trainer.ema_generator, self._settings)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything that a resumed run needs."""
+        return self.half.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from ``state_dict``."""
+        self.half.load_state_dict(state)

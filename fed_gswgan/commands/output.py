@@ -3,10 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
@@ -35,3 +38,11 @@ def show(
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
     if not good:
         raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
+    """Show a bar with the time left, on standard error; gives what takes the share that is done."""
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)

@@ -17,12 +17,13 @@ client holds the class and 0 where not. The bound brings every client's vector t
 mean of those numbers tells what it did on average, so that the server can undo it: the field is
 the mean over the holders of a class, each weighted by its scale.
 
-Shapes: L classes, P points of a class, D features, N images.
+Shapes: L classes, P points of a class, D features, N images, E numbers at a point.
 
 Source: energy distance: Székely and Rizzo (2013); Cramér GAN: Bellemare et al., arXiv 1705.10743.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -54,31 +55,60 @@ def distances(first_AD: Tensor, second_BD: Tensor) -> Tensor:
     return exact_AB.clamp(min=LEAST_DISTANCE)
 
 
+def unit_each(points_PD: Tensor, images_ND: Tensor) -> Tensor:
+    """Return u(point - image) of each image at each point, (N, P, D)."""
+    between_NPD = points_PD - images_ND[:, None]
+    lengths_NP1: Tensor = between_NPD.norm(dim=2, keepdim=True).clamp(min=LEAST_DISTANCE)
+    return between_NPD / lengths_NP1
+
+
+class Statistic(NamedTuple):
+    """What images say at points: E numbers at each.
+
+    The critic's is a direction, of D numbers; other algorithms ask for others.
+
+    Attributes:
+        mean: (points (P, D), images (N, D), weights (N,) or None) -> mean over the images, (P, E).
+        each: (points (P, D), images (N, D)) -> of each image, (N, P, E).
+    """
+
+    mean: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    each: Callable[[Tensor, Tensor], Tensor]
+
+
+DIRECTIONS = Statistic(unit_mean, unit_each)
+
+
 def scale_weight(points: int) -> float:
     """Return the number that a client answers beside the rows of a class that it holds."""
     return SCALE_SHARE * math.sqrt(points)
 
 
 def client_update(
-    points_LPD: Tensor, public_LPD: Tensor, features_ND: Tensor, labels_N: Tensor
+    points_LPD: Tensor,
+    public_LPE: Tensor,
+    features_ND: Tensor,
+    labels_N: Tensor,
+    statistic: Statistic = DIRECTIONS,
 ) -> tuple[Tensor, Tensor]:
-    """Return a client's rows (L, P, D) and numbers of scale (L,), longer than every bound.
+    """Return a client's rows (L, P, E) and numbers of scale (L,), longer than every bound.
 
     Args:
         points_LPD: that the server asks about.
-        public_LPD: the public half at each of them.
+        public_LPE: the public half at each of them.
         features_ND: of the client's images; N may be 0.
         labels_N: of the images, in [0, L).
+        statistic: what is asked.
 
     A class that the client does not hold has zeros. A client without images has zeros alone, which
     the noise makes a release like any other.
     """
-    rows_LPD, scale_L = torch.zeros_like(points_LPD), points_LPD.new_zeros(len(points_LPD))
+    rows_LPE, scale_L = torch.zeros_like(public_LPE), points_LPD.new_zeros(len(points_LPD))
     for label in set(labels_N.tolist()):
         mine_ND = features_ND[labels_N == label]
-        rows_LPD[label] = unit_mean(points_LPD[label], mine_ND) - public_LPD[label]
+        rows_LPE[label] = statistic.mean(points_LPD[label], mine_ND, None) - public_LPE[label]
         scale_L[label] = scale_weight(points_LPD.shape[1])
-    return rows_LPD * LONGEST, scale_L * LONGEST
+    return rows_LPE * LONGEST, scale_L * LONGEST
 
 
 class Field(NamedTuple):
@@ -86,19 +116,20 @@ class Field(NamedTuple):
 
     Attributes:
         points_LPD: where.
-        values_LPD: estimates of the mean over holders of the class of u(point - image).
+        values_LPE: estimates of the mean over holders of the class, of u(point - image) for the
+            critic.
         deviation_L: standard deviation of the noise on one coordinate of a class's values, at
             least ``LEAST_DEVIATION``.
     """
 
     points_LPD: Tensor
-    values_LPD: Tensor
+    values_LPE: Tensor
     deviation_L: Tensor
 
 
 def field_of(
     points_LPD: Tensor,
-    public_LPD: Tensor,
+    public_LPE: Tensor,
     update_RN: np.ndarray,
     extra_E: np.ndarray,
     noise_stddev: float,
@@ -107,7 +138,7 @@ def field_of(
 
     Args:
         points_LPD: that were asked about.
-        public_LPD: the public half at each of them.
+        public_LPE: the public half at each of them.
         update_RN: the mean update, a row a point.
         extra_E: the mean numbers of scale, one a class.
         noise_stddev: of one coordinate of both, absolute.
@@ -117,7 +148,7 @@ def field_of(
     """
     scale_L = torch.from_numpy(extra_E) / scale_weight(points_LPD.shape[1])
     scale_L = scale_L.clamp(min=max(noise_stddev, 1e-12))
-    rows_LPD = torch.from_numpy(update_RN).reshape(points_LPD.shape)
-    values_LPD = public_LPD + rows_LPD / scale_L[:, None, None]
+    rows_LPE = torch.from_numpy(update_RN).reshape(public_LPE.shape)
+    values_LPE = public_LPE + rows_LPE / scale_L[:, None, None]
     deviation_L = (noise_stddev / scale_L).clamp(min=LEAST_DEVIATION)
-    return Field(points_LPD, values_LPD.float(), deviation_L.float())
+    return Field(points_LPD, values_LPE.float(), deviation_L.float())

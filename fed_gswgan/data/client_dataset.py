@@ -16,10 +16,17 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Image shape (C, H, W) and number of classes of a data set: what networks are built from."""
+    """What networks are built from.
+
+    Attributes:
+        image_shape: (C, H, W) of every image.
+        num_classes: L.
+        class_names: of the classes, for a public prior; empty: unknown.
+    """
 
     image_shape: tuple[int, int, int]
     num_classes: int
+    class_names: tuple[str, ...] = ()
 
 
 def image_shape_of(images_NCHW: Any) -> tuple[int, int, int]:
@@ -38,7 +45,7 @@ class LabelledImages:
         origin: what an error names: a file, a key in a file, a set.
 
     Raises:
-        ValueError: no image, a wrong shape or dtype, a pixel outside [0, 1], a negative label.
+        ValueError: a wrong shape or dtype, a pixel outside [0, 1], a negative label.
     """
 
     images: Images
@@ -54,7 +61,7 @@ class LabelledImages:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClientDataset:
-    """Images held by one client. All of it is private, the counts too.
+    """Images held by one client, or none. All of it is private, the counts too.
 
     Args:
         writer_ids: the writers of the images, each once.
@@ -64,7 +71,7 @@ class ClientDataset:
     Guarantees: neither ``repr`` nor ``str`` shows pixels, labels, counts or writers.
 
     Raises:
-        ValueError: no or a repeated writer, no image, a wrong shape or dtype, a pixel outside
+        ValueError: no or a repeated writer, a wrong shape or dtype, a pixel outside
             [0, 1] or not finite, a negative label.
     """
 
@@ -97,7 +104,7 @@ class ClientDataset:
 
 
 def check_images(images: NDArray[Any], labels: NDArray[Any], owner: str) -> None:
-    """Require float32 (N, C, H, W) in [0, 1] with int64 (N,) labels from 0, and N > 0.
+    """Require float32 (N, C, H, W) in [0, 1] with int64 (N,) labels from 0; N may be 0.
 
     Raises:
         ValueError: names the owner, the rule and the value.
@@ -111,12 +118,10 @@ def check_images(images: NDArray[Any], labels: NDArray[Any], owner: str) -> None
             f"{owner}: images must be (N, C, H, W) and labels (N,), "
             f"not {images.shape} and {labels.shape}"
         )
-    if not images.size:
-        raise ValueError(f"{owner}: no image; leave out writers without images")
-    low, high = images.min(), images.max()
+    low, high = images.min(initial=0), images.max(initial=0)
     if not (low >= 0 and high <= 1):  # also false where a pixel is not a number
         raise ValueError(f"{owner}: pixels must lie in [0, 1], these reach from {low} to {high}")
-    if labels.min() < 0:
+    if labels.min(initial=0) < 0:
         raise ValueError(f"{owner}: label {labels.min()} must be >= 0")
 
 
@@ -160,4 +165,4 @@ class WriterSource(Protocol):
 
 def spec_of(source: WriterSource) -> DataSpec:
     """Return what a data set states of its images."""
-    return DataSpec(source.image_shape, len(source.class_names))
+    return DataSpec(source.image_shape, len(source.class_names), tuple(source.class_names))

@@ -1,8 +1,8 @@
 """Simulated writers who draw characters: a public federation of any size.
 
-Settings are chosen on it, since it holds no person's images. Each writer has a style. A third of
-the letter forms, tremor, gaps and the thickest pens are in no prior, so that a prior is judged by
-writers that it does not know.
+Settings are chosen on it, since it holds no person's images. Each writer has a style. The letter
+forms that most of them use, tremor, gaps, the thickest pens and the strongest deformations are in
+no prior, so that settings are not chosen for a prior that knows its writers.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from fed_gswgan.data.strokes import Pen, draw, forms_of
 from fed_gswgan.seeding import SeedStream
 
 MEDIAN_IMAGES, IMAGES_SPREAD = 14.0, 0.7  # of a writer, and of their logarithm
+WITHHELD_SHARE = 2 / 3  # of a writer's usual forms are in no prior
 HABIT = 0.85  # how often a writer draws a character in the usual form
 # Spread of a writer's drawings around the writer's style, for properties of a ``Pen``.
 OWN_SPREAD = {
@@ -60,9 +61,8 @@ def _drawings(writer: str, names: tuple[str, ...]) -> LabelledImages:
     labels = randomness.integers(len(names), size=count)
     forms = []
     for label in labels:
-        known = sorted(forms_of(names[label]) + forms_of(names[label], withheld=True))
         place = usual[label] if randomness.random() < HABIT else randomness.random()
-        forms.append(known[int(place * len(known))])
+        forms.append(_form(names[label], place))
     for name, spread in OWN_SPREAD.items():
         around = spread * randomness.standard_normal(count)
         values = getattr(pen, name)
@@ -73,18 +73,27 @@ def _drawings(writer: str, names: tuple[str, ...]) -> LabelledImages:
     return LabelledImages(images, labels.astype(np.int64), f"drawn, {writer}")
 
 
+def _form(character: str, place: float) -> int:
+    """Return the form at a place in [0, 1): first come those that no prior has."""
+    withheld, known = forms_of(character, withheld=True), forms_of(character)
+    share = WITHHELD_SHARE if withheld else 0.0
+    if place < share:
+        return withheld[int(place / share * len(withheld))]
+    return known[int((place - share) / (1 - share) * len(known))]
+
+
 def _style(count: int, randomness: np.random.Generator) -> Pen:
     """Return a writer's style, the same for each of ``count`` drawings."""
     style = dict(
         height=10.3 * np.exp(randomness.normal(0, 0.18)),
-        rotation=randomness.normal(0, 0.05),
-        shear=randomness.normal(-0.2, 0.2),
-        log_aspect=randomness.normal(0, 0.12),
-        wobble=randomness.uniform(0.02, 0.06),
-        width=1.15 * np.exp(randomness.normal(0, 0.3)),
-        edge=randomness.uniform(0.9, 1.4),
+        rotation=randomness.normal(0, 0.08),
+        shear=randomness.normal(-0.25, 0.3),
+        log_aspect=randomness.normal(0, 0.2),
+        wobble=randomness.uniform(0.06, 0.14),
+        width=1.3 * np.exp(randomness.normal(0, 0.4)),
+        edge=randomness.uniform(0.9, 1.8),
         rounding=float(randomness.integers(2)),
-        tremor=randomness.uniform(0.005, 0.02) if randomness.random() < 1 / 3 else 0.0,
+        tremor=randomness.uniform(0.005, 0.03) if randomness.random() < 1 / 3 else 0.0,
         gap=randomness.uniform(0.02, 0.1) if randomness.random() < 1 / 6 else 0.0,
         right=randomness.normal(0, 0.3),
         down=randomness.normal(0, 0.3),

@@ -129,6 +129,11 @@ class SplitSource:
     def held_out(self) -> LabelledImages:
         """Read the images of all held-out writers, by writer."""
         parts = [self.read(writer_id) for writer_id in self.held_out_writers]
+        if not sum(len(part.labels) for part in parts):
+            raise ValueError(
+                f"{self.name}: the held-out writers have no image of these classes; raise "
+                f"min-images-per-writer={self.min_images_per_writer}, or choose other classes"
+            )
         return LabelledImages(
             np.concatenate([part.images for part in parts]),
             np.concatenate([part.labels for part in parts]),

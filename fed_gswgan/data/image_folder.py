@@ -167,6 +167,8 @@ def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
     else:
         path.stat()  # raises if the file is missing
         raise ValueError(f"{path}: must be {OWN_FORMATS}")
+    if not len(images.labels):
+        raise ValueError(f"{path}: no image; must hold at least one")
     if images.labels.max() >= len(class_names):
         raise ValueError(
             f"{path}: label {images.labels.max()} must be 0 .. {len(class_names) - 1}, the "

@@ -34,8 +34,8 @@ class DataSettings(Settings):
     """where it lies; empty: the folder named by FED_GSWGAN_DATA"""
     classes: Literal["digits", "letters", "all", "merged"] = "all"
     """merged: EMNIST's 47"""
-    min_images_per_writer: Count = 1
-    """writers with fewer are left out"""
+    min_images_per_writer: Whole = 1
+    """writers with fewer are left out; 0: none is, and who has no image answers with noise"""
     writers_per_client: Count = 1
     """each of them is charged in the client's ledger"""
     max_clients: Whole = 0

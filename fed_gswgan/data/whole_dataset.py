@@ -56,7 +56,8 @@ class WholeDataset:
     @property
     def spec(self) -> DataSpec:
         """Image shape and number of classes."""
-        return DataSpec(image_shape_of(self.train_images_NCHW), len(self.class_names))
+        names = tuple(self.class_names)
+        return DataSpec(image_shape_of(self.train_images_NCHW), len(names), names)
 
     def to(self, device: torch.device) -> "WholeDataset":
         """Return the same on a device."""

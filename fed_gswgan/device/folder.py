@@ -85,7 +85,7 @@ class DeviceSettings(Settings):
     @property
     def spec(self) -> DataSpec:
         """Image shape and number of classes."""
-        return DataSpec(IMAGE_SHAPE, len(self.class_names))
+        return DataSpec(IMAGE_SHAPE, len(self.class_names), self.class_names)
 
     def config(self) -> Config:
         """Return the settings as a run has them."""

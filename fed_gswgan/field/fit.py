@@ -9,10 +9,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fed_gswgan.critics.cramer import Field, distances, unit_mean
+from fed_gswgan.critics.cramer import DIRECTIONS, Field, Statistic, distances, unit_mean
+
+FORGOTTEN_AT = 3.0  # distance in feature space
 
 
-def field_loss(features_LSD: Tensor, fields: Sequence[Field]) -> Tensor:
+def field_loss(
+    features_LSD: Tensor, fields: Sequence[Field], statistic: Statistic = DIRECTIONS
+) -> Tensor:
     """Return how far samples are from the fields: the mean over points, summed over classes.
 
     At a point the samples' mean direction should be the field. The product of the misses of two
@@ -22,12 +26,13 @@ def field_loss(features_LSD: Tensor, fields: Sequence[Field]) -> Tensor:
     Args:
         features_LSD: of samples, S even.
         fields: of all releases.
+        statistic: what they are fields of; L is a dimension before the others.
     """
     points = sum(field.points_LPD.shape[1] for field in fields)
     total = features_LSD.new_zeros(())
     for field in fields:
         first, second = (
-            unit_mean(field.points_LPD, features_LSD[:, half::2]) - field.values_LPD
+            statistic.mean(field.points_LPD, features_LSD[:, half::2], None) - field.values_LPE
             for half in (0, 1)
         )
         total = total + (first * second).sum()
@@ -46,3 +51,26 @@ def pool_loss(features_LSD: Tensor, pool_LMD: Tensor) -> Tensor:
     samples = features_LSD.shape[1]
     within = distances(features_LSD, features_LSD).sum((1, 2)) / (samples * (samples - 1))
     return (2 * distances(features_LSD, pool_LMD).mean((1, 2)) - within).sum()
+
+
+def sample_loss(
+    now_LPD: Tensor, points_LPD: Tensor, values_LPE: Tensor, samples_LSD: Tensor
+) -> Tensor:
+    """Return a loss whose slope in samples' features is the critic's gradient at them.
+
+    A sample far from every point hardly changes the mean direction there, so that ``field_loss``
+    leaves it where it is. The samples that were asked about are told themselves where to go: along
+    the field less the mean direction from the other samples. What was asked is no longer true of a
+    sample that has moved away, and weighs less.
+
+    Args:
+        now_LPD: features of the samples that were asked about, as they are now.
+        points_LPD: the same as they were asked about.
+        values_LPE: the field there.
+        samples_LSD: features of other samples, without a graph.
+    """
+    toward_LPD = (values_LPE - unit_mean(now_LPD.detach(), samples_LSD)).detach()
+    moved_LP = (now_LPD.detach() - points_LPD).norm(dim=2)
+    weights_LP = (1 - moved_LP / FORGOTTEN_AT).clamp(min=0)
+    loss: Tensor = (weights_LP * (now_LPD * toward_LPD).sum(2)).mean(1).sum()
+    return loss

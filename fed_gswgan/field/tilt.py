@@ -18,12 +18,12 @@ Source: mirror descent with the entropy: Beck and Teboulle (2003); reweighting a
 """
 
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fed_gswgan.critics.cramer import LEAST_DISTANCE, Field
+from fed_gswgan.critics.cramer import DIRECTIONS, Field, Statistic
 
 STEPS = 400
 STYLE_STEPS = 200
@@ -35,21 +35,50 @@ def uniform(classes: int, images: int) -> Tensor:
     return torch.full((classes, images), -math.log(images))
 
 
-def tilted(
-    fields: Sequence[Field], pool_LMD: Tensor, log_base_LM: Tensor, strength: float
-) -> Tensor:
+class Evidence(NamedTuple):
+    """What fields say of the weights w of each class: ``w products w / 2 - wanted w``, least.
+
+    Attributes:
+        products_LMM: of the pool images' directions at all points, each in units of the noise.
+        wanted_LM: products of those directions with the fields.
+    """
+
+    products_LMM: Tensor
+    wanted_LM: Tensor
+
+    def plus(self, other: "Evidence") -> "Evidence":
+        """Return the evidence of both."""
+        return Evidence(self.products_LMM + other.products_LMM, self.wanted_LM + other.wanted_LM)
+
+
+def evidence_of(field: Field, pool_LMD: Tensor, statistic: Statistic = DIRECTIONS) -> Evidence:
+    """Return what one release's field says of the weights of the pool's images.
+
+    Args:
+        field: of the release.
+        pool_LMD: features of the pool's images.
+        statistic: what it is a field of.
+    """
+    products, wanted = [], []
+    for label, pool_MD in enumerate(pool_LMD):
+        said_MPE = statistic.each(field.points_LPD[label], pool_MD)
+        said_MV = said_MPE.flatten(1) / field.deviation_L[label]
+        values_V = (field.values_LPE[label] / field.deviation_L[label]).flatten()
+        products.append(said_MV @ said_MV.T)
+        wanted.append(said_MV @ values_V)
+    return Evidence(torch.stack(products), torch.stack(wanted))
+
+
+def tilted(evidence: Evidence, log_base_LM: Tensor, strength: float) -> Tensor:
     """Return the logarithms (L, M) of the weights that explain the fields.
 
     Args:
-        fields: of all releases.
-        pool_LMD: features of the pool's images.
+        evidence: of all releases.
         log_base_LM: logarithms of the weights to stay near to.
         strength: of the pull to them: the larger, the nearer.
     """
     found = []
-    for label, log_base_M in enumerate(log_base_LM):
-        directions_MV, values_V = _weighted(fields, pool_LMD[label], label)
-        products_MM, wanted_M = directions_MV @ directions_MV.T, directions_MV @ values_V
+    for products_MM, wanted_M, log_base_M in zip(*evidence, log_base_LM, strict=True):
         step = 1 / (strength + float(products_MM.abs().max()))
         log_weights_M = log_base_M
         for _ in range(STEPS):
@@ -60,27 +89,21 @@ def tilted(
     return torch.stack(found)
 
 
-def shared_style(
-    fields: Sequence[Field], pool_LMD: Tensor, style_LMT: Tensor, theta_T: Tensor
-) -> Tensor:
+def shared_style(evidence: Evidence, style_LMT: Tensor, theta_T: Tensor) -> Tensor:
     """Return the style theta (T,) that explains the fields of all classes together.
 
     Args:
-        fields: of all releases.
-        pool_LMD: features of the pool's images.
-        style_LMT: their style, as ``style_of``.
+        evidence: of all releases.
+        style_LMT: of the pool's images, as ``style_of``.
         theta_T: where the search begins: what was found after the last release.
     """
-    explained = [_weighted(fields, pool_MD, label) for label, pool_MD in enumerate(pool_LMD)]
+    products_LMM, wanted_LM = evidence
     theta_T = theta_T.clone().requires_grad_()
     optimizer = torch.optim.Adam([theta_T], lr=STYLE_LEARNING_RATE)
     for _ in range(STYLE_STEPS):
         weights_LM = log_base_of(style_LMT, theta_T).exp()
-        misses = [
-            (weights_M @ directions_MV - values_V).square().sum() / 2
-            for weights_M, (directions_MV, values_V) in zip(weights_LM, explained, strict=True)
-        ]
-        loss = torch.stack(misses).sum() + len(misses) * theta_T.square().sum()
+        explained_LM = (products_LMM @ weights_LM[:, :, None])[:, :, 0] / 2 - wanted_LM
+        loss = (weights_LM * explained_LM).sum() + len(style_LMT) * theta_T.square().sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -119,15 +142,3 @@ def style_of(pool_LMHW: Tensor) -> Tensor:
     deviation_L1T = style_LMT.std(1, keepdim=True).clamp(min=1e-3)
     style_LMT = (style_LMT - style_LMT.mean(1, keepdim=True)) / deviation_L1T
     return torch.cat([style_LMT, style_LMT.square() - 1], 2)
-
-
-def _weighted(fields: Sequence[Field], pool_MD: Tensor, label: int) -> tuple[Tensor, Tensor]:
-    """Return a class's directions (M, V) and field (V,) at all points, in units of the noise."""
-    directions, values = [], []
-    for field in fields:
-        deviation = field.deviation_L[label]
-        between_MPD = field.points_LPD[label] - pool_MD[:, None]
-        lengths_MP1 = between_MPD.norm(dim=2, keepdim=True).clamp(min=LEAST_DISTANCE)
-        directions.append((between_MPD / lengths_MP1 / deviation).flatten(1))
-        values.append((field.values_LPD[label] / deviation).flatten())
-    return torch.cat(directions, 1), torch.cat(values)

@@ -59,6 +59,22 @@ class PixelNorm(nn.Module):
         return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + EPSILON)
 
 
+def _doubled(features_BCHW: Tensor) -> Tensor:
+    return functional.interpolate(features_BCHW, scale_factor=2.0, mode="nearest")
+
+
+def _doubled_and_convolved(features_BCHW: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Return the 3x3 convolution of the up-sampled features, as one of the features themselves.
+
+    A 3x3 window over doubled pixels meets 2x2 different ones. With the weights that meet the same
+    pixel added up first, it is a transposed convolution of stride 2: 16 products for a pixel of the
+    features and a pair of channels, in place of 36.
+    """
+    around = functional.pad(layer.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
+    kernel = functional.avg_pool2d(around, 2, stride=1, divisor_override=1)  # sums, 4x4 of them
+    return functional.conv_transpose2d(features_BCHW, kernel, layer.bias, stride=2, padding=1)
+
+
 class SlimGenerator(nn.Module):
     """Features of a quarter of the image's size, upsampled twice, pixel norm after every layer.
 
@@ -83,15 +99,14 @@ class SlimGenerator(nn.Module):
         self.to_image = nn.Conv2d(width // 2, image_shape[0], 3, padding=1)
         self.norm = PixelNorm()
         self.activation = nn.LeakyReLU(0.2)
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, latents_BZ: Tensor, labels_B: Tensor) -> Tensor:
         """Return samples_BCHW, float32 in [0, 1], ink 1, of the classes asked for."""
         condition = torch.cat([latents_BZ, self.class_embedding(labels_B)], dim=1)
         features = self.to_quarter(condition).unflatten(1, (-1, *self.quarter))
         features = self.norm(self.activation(features))
-        features = self.norm(self.activation(self.to_half(self.upsample(features))))
-        features = self.norm(self.activation(self.to_whole(self.upsample(features))))
+        for layer in (self.to_half, self.to_whole):
+            features = self.norm(self.activation(_doubled_and_convolved(features, layer)))
         return torch.sigmoid(self.to_image(features))
 
 
@@ -248,22 +263,6 @@ class _UpsamplingBlock(nn.Module):
         # A 1x1 convolution commutes with nearest up-sampling, and costs a quarter before it.
         upsampled_BCHW: Tensor = _doubled(self.shortcut(features_BCHW)) + residual
         return upsampled_BCHW
-
-
-def _doubled(features_BCHW: Tensor) -> Tensor:
-    return functional.interpolate(features_BCHW, scale_factor=2.0, mode="nearest")
-
-
-def _doubled_and_convolved(features_BCHW: Tensor, layer: nn.Conv2d) -> Tensor:
-    """Return the 3x3 convolution of the up-sampled features, as one of the features themselves.
-
-    A 3x3 window over doubled pixels meets 2x2 different ones. With the weights that meet the same
-    pixel added up first, it is a transposed convolution of stride 2: 16 products for a pixel of the
-    features and a pair of channels, in place of 36.
-    """
-    around = functional.pad(layer.weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
-    kernel = functional.avg_pool2d(around, 2, stride=1, divisor_override=1)  # sums, 4x4 of them
-    return functional.conv_transpose2d(features_BCHW, kernel, layer.bias, stride=2, padding=1)
 
 
 def _normed(layer: Layer) -> Layer:

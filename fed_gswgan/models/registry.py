@@ -33,9 +33,9 @@ class GeneratorSettings(AdamSettings):
     """slim, dcgan or resnet (the paper's)"""
     generator_width: Annotated[int, Field(ge=2)] = 32
     """channels"""
-    latent_dim: Count = 10
-    latent_kind: Literal["bernoulli", "normal"] = "bernoulli"
-    """bernoulli (the paper's zeros and ones) or normal"""
+    latent_dim: Count = 32
+    latent_kind: Literal["bernoulli", "normal"] = "normal"
+    """normal, or bernoulli (the paper's zeros and ones)"""
     generator_learning_rate: Positive = 2e-3
     generator_learning_rate_end_factor: Share = 1.0
     """of it at the last round, falling from the middle one on"""

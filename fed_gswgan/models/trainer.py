@@ -72,8 +72,22 @@ class GeneratorTrainer:
             L2 norm of the generator's parameter gradient.
         """
         samples_BCHW = self.generator(latents_BZ, labels_B)
+        pulled = (samples_BCHW * (gradient_BCHW / len(gradient_BCHW))).sum()
+        return self.descend(pulled, latents_BZ[:1], labels_B[:1])
+
+    def descend(self, loss: Tensor, latents_BZ: Tensor, labels_B: Tensor) -> float:
+        """Take one optimizer step down a loss of the generator's samples.
+
+        Args:
+            loss: has a graph to the generator.
+            latents_BZ: any latents, at least one.
+            labels_B: their labels.
+
+        Returns:
+            L2 norm of the generator's parameter gradient.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        samples_BCHW.backward(gradient_BCHW / len(gradient_BCHW))
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self.generator.parameters() if p.grad is not None]
         )

@@ -256,7 +256,8 @@ def config_of_run(path: Path) -> dict[str, Value]:
 def read_run(path: Path) -> RunFolder:
     """Return the run in a folder; raises as ``config_of_run``."""
     record, config = _record(path), Config.from_table(config_of_run(path))
-    spec = DataSpec(tuple(record["image_shape"]), record["num_classes"])
+    names = tuple(record.get("class_names", ()))
+    spec = DataSpec(tuple(record["image_shape"]), record["num_classes"], names)
     return RunFolder(path, record["experiment_id"], config, record["shards"], spec)
 
 
@@ -306,6 +307,7 @@ def _enter(config: Config, path: Path, shards: int, spec: DataSpec) -> RunFolder
         "shards": shards,
         "image_shape": list(spec.image_shape),
         "num_classes": spec.num_classes,
+        "class_names": list(spec.class_names),
         "versions": {name: version(name) for name in ("fed-gswgan", "flwr", "torch", "numpy")},
         "process": os.getpid(),
     }

@@ -35,6 +35,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     median = privacy["epsilon_median"]
     return [
         ("clients, cohort", f"{summary['clients']}, {summary['cohort_size']}"),
+        ("public prior", summary["prior"]),
         ("seconds of training", f"{summary['seconds']:.0f}"),
         *((name.replace("_", " "), _metric(metrics[name])) for name in METRICS),
         ("epsilon of the worst user", f"{privacy['epsilon_max']:.5g}"),

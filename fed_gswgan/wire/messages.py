@@ -40,7 +40,7 @@ LONGEST_LIMIT = 200  # characters; escaped, they fit in a refusal
 Word = Annotated[str, Field(max_length=64, pattern=r"^[ -~]*$")]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+$")]
 Scalar = Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Word
-DTYPES = {"float32": np.float32, "int64": np.int64}
+DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int64}
 RELEASED, REFUSED = b"\x00", b"\x01"
 
 
@@ -108,7 +108,7 @@ class Request:
             checkpoint. Clients keep their replies and states from there on.
         algorithm: its name.
         event: the release that is asked for, with its cost.
-        tensors: float32 or int64, by name.
+        tensors: float32, float16 or int64, by name.
         scalars: finite numbers, or at most 64 printable characters, by name.
         uplink_bits: of each number of the release.
         modulus_bits: under secure aggregation releases are sent modulo 2^modulus_bits; else 0.
@@ -210,7 +210,7 @@ def _tensor(name: str, data: np.ndarray, written: _Written) -> np.ndarray:
         raise ValueError(f"{name} {error}") from error
     if str(data.dtype) not in DTYPES or data.shape != shape:
         raise ValueError(f"{name} is {data.dtype} of shape {data.shape}, must be {shape}")
-    if data.dtype == np.float32 and not np.isfinite(data).all():
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise ValueError(f"{name} holds a number that is not finite")
     return np.asarray(data)
 

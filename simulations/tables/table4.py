@@ -57,7 +57,7 @@ FEDAVG: Mapping[str, Mapping[str, Value]] = {
     # the critic, 5e-4, is for the published critic; this one is tuned.
     "small": {
         **_PUBLISHED_FEDAVG,
-        "rounds": 307,
+        "rounds": 595,
         "critic-learning-rate": 2e-2,
         "ema-halflife-steps": 20.0,
     },

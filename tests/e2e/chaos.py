@@ -40,7 +40,7 @@ SHORTEST_ROUND_SECONDS = 5.0
 REPLY_TIMEOUT_SECONDS = 20.0  # a round need not wait until Flower misses a node, a minute
 # Small networks and few samples, so that processes are what takes the time.
 SETTINGS: dict[str, Value] = {
-    "classes": "digits", "batch-size": 8, "critic-width": 16, "critic-steps": 2,
+    "classes": "digits", "batch-size": 8, "critic": "mlp", "critic-width": 16, "critic-steps": 2,
     "generator-width": 8, "evaluation-samples": 0, "samples-every": 1000, "max-epsilon": 1e6,
     "noise-stddev": 2.14, "reply-timeout-seconds": 60.0,
 }  # fmt: skip

@@ -13,7 +13,8 @@ from simulations.run import simulate
 
 TINY = {
     "rounds": 2, "cohort-size": 3, "max-clients": 3, "noise-stddev": 2.14, "noise-source": "seeded",
-    "evaluation-samples": 0, "batch-size": 4, "generator-width": 4, "critic-width": 4,
+    "evaluation-samples": 0, "batch-size": 4, "critic": "mlp",
+    "generator-width": 4, "critic-width": 4,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fed_gswgan.config import DEFAULT_EPSILON, Config, defaults, flower_table
 from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.field.adapt import AdaptationSettings, resolved
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
 from fed_gswgan.privacy.refusals import BudgetExhausted
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 # One value outside the range of every setting that has one.
 OUT_OF_RANGE = {
-    "classes": "some", "min-images-per-writer": 0, "writers-per-client": 0, "max-clients": -1,
+    "classes": "some", "min-images-per-writer": -1, "writers-per-client": 0, "max-clients": -1,
     "virtual-clients": -1, "drawn-writers": 0, "swapped-share": 1.5, "cohort-size": 0,
     "sampling-method": "revealed",
     "min-replies": 0, "reply-timeout-seconds": 0.0, "neighboring-relation": "add-or-remove-one",
@@ -36,17 +37,23 @@ OUT_OF_RANGE = {
     "release-use": "momentum", "field-rounds": 0, "field-steps": 0, "field-width": 0,
     "field-learning-rate": 0.0, "field-batch-size": 0, "generator-steps-per-release": 0,
     "field-unit": 0.0, "critic-batches": -1, "clipping": "row", "dct-frequencies": -1,
-    "algorithm": "fedavg",
+    "algorithm": "fedavg", "feature-frequencies": -1, "feature-components": -1, "points": -1,
+    "fit-steps": -1,
 }  # fmt: skip
-OF_FEDAVG_GAN = {"generator-steps": 0, "server-learning-rate": 0.0}
+OF_OTHERS = {  # of another algorithm than the default
+    "generator-steps": (0, "fedavg-gan"), "server-learning-rate": (0.0, "fedavg-gan"),
+    "cells": (0, "private-evolution"),
+}  # fmt: skip
 CHECKED_WHEN_USED = {
     "dataset", "data-dir", "writers-file", "output-dir", "resume", "algorithm-settings",
+    "prior", "features",
 }  # fmt: skip
 
 
 def calibrated(spec=SPEC, **table):
-    """Return the configuration of a table, its noise known."""
-    return Config.from_table({k.replace("_", "-"): v for k, v in table.items()}).with_noise(spec)
+    """Return the configuration of a table, its critic trained, its noise known."""
+    table = {"critic": "mlp"} | {k.replace("_", "-"): v for k, v in table.items()}
+    return Config.from_table(table).with_noise(spec)
 
 
 def test_a_table_without_keys_gives_the_defaults():
@@ -63,13 +70,13 @@ def test_the_table_of_a_config_builds_that_config(algorithm):
 
 
 def test_every_setting_with_a_range_stands_in_the_table_above():
-    assert OUT_OF_RANGE.keys() | OF_FEDAVG_GAN.keys() | CHECKED_WHEN_USED == defaults().keys()
+    assert OUT_OF_RANGE.keys() | OF_OTHERS.keys() | CHECKED_WHEN_USED == defaults().keys()
 
 
 @pytest.mark.parametrize(
     ("key", "value", "algorithm"),
     [(*item, "gs-wgan") for item in OUT_OF_RANGE.items()]
-    + [(*item, "fedavg-gan") for item in OF_FEDAVG_GAN.items()],
+    + [(key, *given) for key, given in OF_OTHERS.items()],
 )
 def test_a_value_out_of_range_is_named_with_its_setting(key, value, algorithm):
     with pytest.raises(ValueError, match=rf"^{key}={value!r} must |^{key}={value} must "):
@@ -78,7 +85,7 @@ def test_a_value_out_of_range_is_named_with_its_setting(key, value, algorithm):
 
 @pytest.mark.parametrize(("key", "default"), defaults().items())
 def test_a_value_of_another_type_is_refused_by_name(key, default):
-    algorithm = "fedavg-gan" if key in OF_FEDAVG_GAN else "gs-wgan"
+    _, algorithm = OF_OTHERS.get(key, (0, "gs-wgan"))
     wrong = {bool: [1], int: [1.5, "1"], float: ["1", math.nan], str: [1]}[type(default)]
     for value in wrong:
         with pytest.raises(ValueError, match=key):
@@ -186,7 +193,7 @@ def test_noise_follows_by_hand():
 )  # fmt: skip
 def test_noise_is_for_as_many_releases_as_a_user_can_make(table, participations):
     once = calibrated(rounds=1).shared.noise_stddev
-    noise = Config.from_table(table).with_noise(SPEC).shared.noise_stddev
+    noise = calibrated(**table).shared.noise_stddev
     assert noise / once == pytest.approx(math.sqrt(participations))
 
 
@@ -198,6 +205,23 @@ def test_the_share_of_noise_is_that_of_the_promised_honest_clients():
     assert (event.honest, event.noise_stddev) == (7, 2 / math.sqrt(7))
     relation = NeighboringRelation.ZERO_OUT
     assert event.mu(relation) == pytest.approx(math.sqrt(32) / 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "noise"),
+    [
+        ({"trust": "local"}, 3 / math.sqrt(100)),
+        ({"trust": "secure-aggregation", "honest_share": 0.64}, 3 * math.sqrt(100 / 64) / 100),
+        ({"trust": "central"}, 3 / 100),
+    ],
+)
+def test_the_noise_of_the_mean_decides_what_is_asked(table, noise):
+    config = calibrated(critic="cramer", cohort_size=100, noise_stddev=3.0, **table)
+    assert config.shared.mean_noise == pytest.approx(noise)
+    expected = resolved(AdaptationSettings(), SPEC, noise)
+    assert (config.own.points, config.own.fit_steps) == (expected.points, expected.fit_steps)
+    assert config.release(SPEC).rows == 10 * config.own.points
+    assert config.with_noise(SPEC) == config
 
 
 def test_a_target_becomes_the_limit_of_every_user():

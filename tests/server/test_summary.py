@@ -40,7 +40,7 @@ def test_it_is_that_of_so_many_sampled_rounds(sampling, relation, mu, epsilon_of
 @pytest.mark.parametrize(
     ("changed", "why_not"),
     [
-        ({"algorithm": "gs-wgan"}, "clients remember earlier rounds"),
+        ({"algorithm": "gs-wgan", "critic": "mlp"}, "clients remember earlier rounds"),
         ({"lines": [*LINES[1:], LINES[0] | {"left_out": 1}]}, "left out of the draw"),
         ({"lines": [*LINES[1:], LINES[0] | {"failed": 1}]}, "left out of the draw"),
         ({"lines": [*LINES[1:], LINES[0] | {"population": 9}]}, "the population changed"),

@@ -70,7 +70,7 @@ def test_the_app_runs_from_its_bundle_and_writes_a_summary(superlink, tmp_path):
     app, environment = superlink
     output = tmp_path / "run"
     settings = {
-        "classes": "digits", "max-clients": 3, "cohort-size": 3, "rounds": 2, "batch-size": 8,
+        "classes": "digits", "max-clients": 3, "cohort-size": 3, "rounds": 2, "fit-steps": 4,
         "evaluation-samples": 0, "output-dir": str(output),
     }  # fmt: skip
     run_config = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())

@@ -13,7 +13,8 @@ from fed_gswgan.seeding import SeedStream
 
 TINY = {
     "batch-size": 4, "critic-width": 6, "critic-steps": 3, "critic-learning-rate": 0.05,
-    "generator-width": 4, "latent-dim": 3, "server-learning-rate": 0.5, "generator-steps": 2,
+    "generator-width": 4, "latent-dim": 3, "latent-kind": "bernoulli",
+    "server-learning-rate": 0.5, "generator-steps": 2,
 }  # fmt: skip
 SETTINGS = Settings.from_table(TINY)
 SEEDS = SeedStream(0)

@@ -8,14 +8,16 @@ import pytest
 import torch
 from scipy.fft import dctn
 
-from fed_gswgan.algorithms.base import Mean, ReleaseShape
-from fed_gswgan.algorithms.gs_wgan import Client, Server, Settings
+from fed_gswgan.algorithms.base import ClientView, Mean, ReleaseShape
+from fed_gswgan.algorithms.gs_wgan import Client, Server, Settings, keeps_state
+from fed_gswgan.data.client_dataset import ClientDataset
+from fed_gswgan.field import adapt
 from fed_gswgan.models.registry import build_critic, build_generator
 from fed_gswgan.seeding import SeedStream
 
 TINY = {
-    "batch-size": 4, "critic-width": 6, "critic-steps": 3, "generator-width": 4, "latent-dim": 3,
-    "field-width": 8,
+    "critic": "mlp", "batch-size": 4, "critic-width": 6, "critic-steps": 3, "generator-width": 4,
+    "latent-dim": 3, "field-width": 8,
 }  # fmt: skip
 SEEDS = SeedStream(0)
 
@@ -179,9 +181,9 @@ def test_the_step_is_adam_on_the_mean_gradient(spec, adam):
     weights = list(generator.parameters())
     gradients = torch.autograd.grad(loss, weights)
     step = server.step(1, query, mean)
-    averaged = server.trainer.ema_generator.parameters()
+    averaged = server.half.trainer.ema_generator.parameters()
     for weight, gradient, found, ema in zip(
-        weights, gradients, server.trainer.generator.parameters(), averaged, strict=True
+        weights, gradients, server.half.trainer.generator.parameters(), averaged, strict=True
     ):
         expected, _ = adam(weight, gradient, (0.0, 0.0), 1, rate=2e-3)
         assert torch.allclose(found, expected, atol=1e-5)
@@ -225,3 +227,106 @@ def test_a_critic_of_another_package_is_asked_instead(spec, view, asked):
     assert np.array_equal(client.update(request, view()).rows_RN, ours.update(request, view())[0])
     with pytest.raises(ValueError, match="has no fit, sample_gradient"):
         both(spec, critic="tests.plug_ins:Ratio")
+
+
+SOLVED = {"critic": "cramer", "features": "dct", "feature-frequencies": 3, "points": 2,
+          "generator-width": 4, "latent-dim": 3}  # fmt: skip
+
+
+def solved(spec, **changed):
+    settings = Settings.from_table(SOLVED | {k.replace("_", "-"): v for k, v in changed.items()})
+    return Client(settings, spec), Server(settings, spec, SEEDS, rounds=2)
+
+
+def test_the_solved_critic_remembers_nothing_and_a_trained_one_may(spec):
+    assert not keeps_state(Settings())
+    assert keeps_state(Settings(critic="mlp"))
+    assert not keeps_state(Settings(critic="mlp", critic_state="snapshot"))
+
+
+def test_a_solved_answer_is_the_mean_direction_less_the_public_one(spec, view, asked):
+    client, server = solved(spec)
+    request = asked(server.request(1))
+    client.check(request)
+    assert client.release(1) == ReleaseShape(6, 9, 3, "message")
+    update = client.update(request, view())
+    dataset = view().dataset
+    coefficients = dctn(dataset.images[:, 0].astype(float), axes=(1, 2), norm="ortho")[:, :3, :3]
+    points, public = (request.tensors[n].astype(float) for n in ("points", "public"))
+    expected = np.empty((3, 2, 9))
+    for label in range(3):
+        mine = coefficients[dataset.labels == label].reshape(-1, 9)
+        for place in range(2):
+            between = points[label, place] - mine
+            directions = between / np.linalg.norm(between, axis=1, keepdims=True)
+            expected[label, place] = directions.mean(0) - public[label, place]
+    scale = update.extra_E[0]
+    assert update.extra_E == pytest.approx([scale] * 3)  # it holds all three
+    found = update.rows_RN / (scale / (0.7 * math.sqrt(2)))
+    assert found == pytest.approx(expected.reshape(6, 9), abs=1e-4)
+    assert update.state is None
+
+
+def test_a_client_without_images_has_zeros_alone(spec, asked):
+    client, server = solved(spec)
+    nothing = ClientDataset(("ann",), np.empty((0, 1, 8, 8), np.float32), np.empty(0, np.int64))
+    update = client.update(
+        asked(server.request(1)), ClientView("ann", ("ann",), lambda: nothing, SEEDS)
+    )
+    assert (np.abs(update.rows_RN).max(), np.abs(update.extra_E).max()) == (0, 0)
+    assert (update.rows_RN.shape, update.extra_E.shape) == ((6, 9), (3,))
+
+
+def test_features_of_images_are_computed_once(spec, view, asked, monkeypatch):
+    client, server = solved(spec)
+    first, second = asked(server.request(1)), asked(server.request(2), 2)
+    client.update(first, view())
+    monkeypatch.setattr(client.half, "features", None)
+    client.update(second, view())
+    other = view()
+    other.dataset.images[0] += 0.1  # other images, of the same client
+    with pytest.raises(TypeError):
+        client.update(second, other)
+
+
+def test_what_no_server_sends_to_a_solved_critic_is_refused(spec, asked):
+    client, server = solved(spec)
+    good = server.request(1)
+    points, public = good.tensors["points"], good.tensors["public"]
+
+    def request(scalars=good.scalars, **tensors):
+        return SimpleNamespace(server_round=1, tensors=tensors, scalars=scalars)
+
+    client.check(request(points=points, public=public))
+    wrong = [
+        request(points=points), request(points=points, public=public[:2]),
+        request(points=points.astype("f4"), public=public), request(samples=points, public=public),
+    ]  # fmt: skip
+    for one in wrong:
+        with pytest.raises(ValueError, match="must"):
+            client.check(one)
+    other = solved(spec, feature_frequencies=4)[1].request(1).scalars
+    known = client.half.features.hash()[:12]
+    with pytest.raises(ValueError, match=f"are unknown here, must be {known}"):
+        client.check(request(other, points=points, public=public))
+
+
+def test_a_solved_step_reads_the_field_and_fits_the_generator(spec, view, asked, monkeypatch):
+    monkeypatch.setattr(adapt, "SAMPLES", 12)
+    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 4)
+    client, server = solved(spec, fit_steps=8)
+    query = server.request(1)
+    update = client.update(asked(query), view())
+    length = math.sqrt((update.rows_RN**2).sum() + (update.extra_E**2).sum())
+    mean = Mean(update.rows_RN / length, update.extra_E / length, clients=1, noise_stddev=0.0)
+    before = server.sampler()(torch.arange(3), 0)
+    step = server.step(1, query, mean)
+    assert all(math.isfinite(value) for value in step.metrics.values())
+    (field,) = server.half.adaptation.fields
+    scale = update.extra_E[0] / (0.7 * math.sqrt(2))
+    expected = update.rows_RN.reshape(3, 2, 9) / scale + query.tensors["public"]
+    assert field.values_LPE.numpy() == pytest.approx(expected, abs=1e-4)
+    assert not torch.equal(server.sampler()(torch.arange(3), 0), before)
+    other = solved(spec)[1]
+    other.load_state_dict(server.state_dict())
+    assert torch.equal(other.sampler()(torch.arange(3), 0), server.sampler()(torch.arange(3), 0))

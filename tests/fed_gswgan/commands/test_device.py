@@ -30,6 +30,7 @@ RUN = """
 rounds = 7
 noise-stddev = 3.0
 batch-size = 4
+critic = "mlp"
 critic-width = 8
 critic-steps = 1
 """
@@ -72,7 +73,7 @@ class TestDevice:
     def test_init_takes_the_algorithms_settings_and_makes_it_once(self, device, tmp_path, capsys):
         made = read_settings(device / "device.toml")
         assert (made.client_id, made.classes) == ("alice", "digits")
-        own = {"batch-size": 4, "critic-width": 8, "critic-steps": 1}
+        own = {"critic": "mlp", "batch-size": 4, "critic-width": 8, "critic-steps": 1}
         assert {k: v for k, v in made.training.items() if k != "seed"} == own
         assert read_policy(device / "policy.toml").max_participations == 20
         again = ["device", "init", device, "--client-id", "bob", "--data", "/x"]

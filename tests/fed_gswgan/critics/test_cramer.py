@@ -77,11 +77,11 @@ def test_the_field_is_the_holders_mixture_and_not_the_pooled_one(clipping_bound)
             w * own[client][label]
             for w, client in zip(weights / weights.sum(), holders, strict=True)
         )
-        torch.testing.assert_close(field.values_LPD[label].double(), mixture, atol=1e-6, rtol=0)
+        torch.testing.assert_close(field.values_LPE[label].double(), mixture, atol=1e-6, rtol=0)
         everything = [data_of(client) for client in holders]
         pooled = torch.cat([f[y == label] for f, y in everything])
         assert (unit_mean(POINTS[label], pooled) - mixture).abs().max() > 0.01
-    torch.testing.assert_close(field.values_LPD[2].double(), PUBLIC[2], atol=1e-6, rtol=0)
+    torch.testing.assert_close(field.values_LPE[2].double(), PUBLIC[2], atol=1e-6, rtol=0)
     assert field.deviation_L.tolist() == pytest.approx([LEAST_DEVIATION] * 3)
 
 
@@ -107,7 +107,7 @@ def test_by_hand_clients_of_two_classes_each_have_equal_weight():
     field = field_of(points, public, mean[:6].reshape(3, 2), mean[6:], 0.0)
     # u(0 - y) = -y / |y|. Class 0: (-1, 0) and (0, -1); pooled it were (-3, -1) / 4.
     expected = rows((-0.5, -0.5), (0.0, 0.0), (0.2, -0.4))
-    torch.testing.assert_close(field.values_LPD[:, 0].double(), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(field.values_LPE[:, 0].double(), expected, atol=1e-6, rtol=0)
 
 
 def test_a_client_without_images_answers_with_zeros():
@@ -120,4 +120,4 @@ def test_noise_is_scaled_as_the_values_are_and_a_class_of_noise_alone_says_so():
     extra = np.array([scale_weight(2) * 0.5, scale_weight(2) * 0.01, -1.0])
     field = field_of(POINTS, PUBLIC, mean, extra, noise_stddev=0.1)
     assert field.deviation_L.tolist() == pytest.approx([0.2, 1.0, 1.0])
-    assert torch.isfinite(field.values_LPD).all()
+    assert torch.isfinite(field.values_LPE).all()

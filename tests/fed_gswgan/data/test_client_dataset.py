@@ -25,7 +25,6 @@ def test_text_shows_neither_writer_nor_count_nor_pixel(text):
         (images(), labels().astype(np.int32), "int64"),
         (images()[:, 0], labels(), r"\(N, C, H, W\).*\(2, 4, 6\)"),
         (images(), labels(1, 2, 3), r"\(3,\)"),
-        (images(0), labels()[:0], "no image"),
         (images(value=1.5), labels(), r"\[0, 1\].*1.5"),
         (images(value=-0.5), labels(), r"\[0, 1\].*-0.5"),
         (images(value=np.nan), labels(), "nan"),
@@ -37,6 +36,12 @@ def test_wrong_content_is_refused_with_the_writer_and_the_rule(pixels, numbers, 
         ClientDataset(("f0001_41",), pixels, numbers)
     with pytest.raises(ValueError, match=f"some file: .*{rule}"):
         LabelledImages(pixels, numbers, "some file")
+
+
+def test_a_client_may_hold_no_image_at_all():
+    empty = ClientDataset(("f0001_41",), images(0), labels()[:0])
+    assert empty.images.shape == (0, *images().shape[1:])
+    assert ClientDataset.merge([empty, ClientDataset(("b",), images(), labels())]).labels.size
 
 
 def test_merge_keeps_writers_and_images_in_order():

@@ -86,3 +86,25 @@ def test_writers_without_a_shard_are_refused_with_the_reason():
         source.shard("99")
     with pytest.raises(ValueError, match="min-images-per-writer=3"):
         open_writers(minimum=3)
+
+
+def test_with_a_minimum_of_0_a_writer_without_images_has_an_empty_shard():
+    counts = {**writers(30, 1), "empty": 0}
+
+    def read(writer):
+        count = counts[writer]
+        return LabelledImages(np.zeros((count, 1, 4, 4), np.float32), np.zeros(count, np.int64))
+
+    def source(counts, minimum):
+        return SplitSource(
+            name="some", unit="one writer", image_shape=(1, 4, 4), class_names=("0",),
+            image_counts=counts, min_images_per_writer=minimum, read=read,
+        )  # fmt: skip
+
+    roster = source(counts, 0)
+    assert "empty" in roster.writer_ids
+    assert roster.shard("empty").images.shape == (0, 1, 4, 4)
+    assert "empty" not in source(counts, 1).writer_ids
+    counts = dict.fromkeys(writers(30), 0)
+    with pytest.raises(ValueError, match="raise min-images-per-writer=0, or choose other classes"):
+        source(counts, 0).held_out()

@@ -31,7 +31,7 @@ def folder_of_classes(root, count):
 
 def test_a_label_is_a_byte_so_256_classes_are_the_most(tmp_path):
     source = open_source(folder_of_classes(tmp_path / "most", 256))
-    assert spec_of(source) == DataSpec((1, 28, 28), 256)
+    assert spec_of(source) == DataSpec((1, 28, 28), 256, source.class_names)
     with pytest.raises(ValueError, match="dataset=folder has 257 classes, must be <= 256"):
         open_source(folder_of_classes(tmp_path / "more", 257))
 

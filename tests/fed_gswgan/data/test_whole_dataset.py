@@ -70,7 +70,7 @@ def test_wrong_labels_are_refused_with_the_file(folder, labels, rule):
 def test_the_folder_comes_from_setting_or_environment(monkeypatch, folder):
     monkeypatch.setenv("FED_GSWGAN_DATA", str(folder))
     data = open_whole_dataset("mnist", None)
-    assert data.spec == DataSpec((1, 28, 28), 10)
+    assert data.spec == DataSpec((1, 28, 28), 10, tuple("0123456789"))
     assert repr(data) == "WholeDataset('mnist')"
     monkeypatch.delenv("FED_GSWGAN_DATA")
     with pytest.raises(FileNotFoundError, match=r"mnist: no folder .* FED_GSWGAN_DATA must name"):

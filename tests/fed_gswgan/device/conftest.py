@@ -9,7 +9,7 @@ from fed_gswgan.device.folder import DeviceSettings, create_device
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.messages import Request
 
-TRAINING = {"seed": 3, "batch-size": 4, "critic-width": 8, "critic-steps": 1}
+TRAINING = {"seed": 3, "critic": "mlp", "batch-size": 4, "critic-width": 8, "critic-steps": 1}
 
 
 @pytest.fixture

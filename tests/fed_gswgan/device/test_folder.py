@@ -88,7 +88,7 @@ def test_a_device_gets_a_careful_policy_and_a_seed_of_its_own(tmp_path):
 
 
 def test_a_device_whose_policy_refuses_what_it_trains_for_is_not_made(tmp_path):
-    settings = DeviceSettings(**SETTINGS, training={"clipping": "sample"})
+    settings = DeviceSettings(**SETTINGS, training={"critic": "mlp", "clipping": "sample"})
     with pytest.raises(ValueError, match=r"refuses every request of .* clipping=sample must be"):
         create_device(tmp_path / "device", settings, None)
     assert not (tmp_path / "device").exists()

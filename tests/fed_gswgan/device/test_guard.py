@@ -352,7 +352,9 @@ class TestFailures:
 
 BATCH = 4
 SPEC = DataSpec((1, 28, 28), 10)
-GS_WGAN = Config.from_table({"batch-size": BATCH, "critic-width": 8, "critic-steps": 1})
+GS_WGAN = Config.from_table(
+    {"critic": "mlp", "batch-size": BATCH, "critic-width": 8, "critic-steps": 1}
+)
 GS_EVENT = Event(rows=BATCH, numbers=784, clipping_bound=1.0, noise_stddev=2.14)
 GS_POLICY = Policy(max_epsilon=100.0)
 

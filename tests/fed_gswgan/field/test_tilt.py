@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fed_gswgan.critics.cramer import LEAST_DEVIATION, Field, unit_mean
-from fed_gswgan.field.tilt import log_base_of, shared_style, style_of, tilted, uniform
+from fed_gswgan.field.tilt import evidence_of, log_base_of, shared_style, style_of, tilted, uniform
 
 CLASSES, IMAGES, POINTS, FEATURES = 3, 40, 5, 6
 
@@ -31,7 +31,7 @@ def heavier(share):
 
 def test_weights_that_made_the_field_are_found():
     field = field_of_weights(heavier(0.7), 0.1)
-    found = tilted([field], POOL, uniform(CLASSES, IMAGES), strength=1.0).exp()
+    found = tilted(evidence_of(field, POOL), uniform(CLASSES, IMAGES), strength=1.0).exp()
     assert found.sum(1) == pytest.approx([1.0] * CLASSES)
     assert found[:, :10].sum(1).min() > 0.5  # of 0.7; the base has 0.25
 
@@ -39,7 +39,7 @@ def test_weights_that_made_the_field_are_found():
 def test_the_more_noise_or_strength_the_nearer_to_the_base():
     base = uniform(CLASSES, IMAGES)
     near = [
-        tilted([field_of_weights(heavier(0.7), deviation)], POOL, base, strength)
+        tilted(evidence_of(field_of_weights(heavier(0.7), deviation), POOL), base, strength)
         .exp()[:, :10]
         .sum(1)
         for deviation, strength in ((0.02, 1.0), (0.2, 1.0), (0.2, 20.0), (50.0, 20.0))
@@ -53,11 +53,11 @@ def test_the_weights_are_the_minimum():
     """Where the slope of the objective is the same for every image, no other weights are better."""
     field = field_of_weights(heavier(0.7), 0.3)
     strength, base = 5.0, uniform(CLASSES, IMAGES)
-    log_weights = tilted([field], POOL, base, strength)
+    log_weights = tilted(evidence_of(field, POOL), base, strength)
     for label in range(CLASSES):
         between = QUERIES[label] - POOL[label][:, None]
         rows = (between / between.norm(dim=2, keepdim=True)).flatten(1)
-        miss = (log_weights[label].exp() @ rows - field.values_LPD[label].flatten()) / 0.3**2
+        miss = (log_weights[label].exp() @ rows - field.values_LPE[label].flatten()) / 0.3**2
         slope = rows @ miss + strength * (log_weights[label] - base[label])
         assert slope.std() < 1e-3
 
@@ -68,9 +68,8 @@ def test_two_releases_say_more_than_one():
     values = [unit_mean(q, p, w) for q, p, w in zip(others, POOL, heavier(0.7), strict=True)]
     second = Field(others, torch.stack(values), first.deviation_L)
     base = uniform(CLASSES, IMAGES)
-    shares = [
-        tilted(fields, POOL, base, 5.0).exp()[:, :10].sum() for fields in ([first], [first, second])
-    ]
+    one, other = evidence_of(first, POOL), evidence_of(second, POOL)
+    shares = [tilted(known, base, 5.0).exp()[:, :10].sum() for known in (one, one.plus(other))]
     assert shares[1] > shares[0]
 
 
@@ -78,7 +77,7 @@ def test_a_shared_style_reaches_the_class_of_which_nothing_is_known():
     style = drawn(CLASSES, IMAGES, 2, seed=3)
     weights = log_base_of(style, torch.tensor([1.0, 0.0])).exp()
     field = field_of_weights(weights, 0.1)._replace(deviation_L=torch.tensor([0.1, 0.1, 100.0]))
-    theta = shared_style([field], POOL, style, torch.zeros(2))
+    theta = shared_style(evidence_of(field, POOL), style, torch.zeros(2))
     assert theta[0] > 0.5
     assert abs(theta[1]) < 0.3
     found = log_base_of(style, theta).exp()[2]

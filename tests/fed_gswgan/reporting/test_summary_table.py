@@ -14,6 +14,7 @@ def summary():
         "clients": 40,
         "cohort_size": 14,
         "rounds": 240,
+        "prior": "strokes",
         "seconds": 12.4,
         "privacy": {
             "epsilon_max": 1234.5,

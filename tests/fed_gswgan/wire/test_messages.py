@@ -206,7 +206,7 @@ VALUES = {
     ),
 }  # fmt: skip
 DTYPES = {
-    "F64": 64, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F4": 4, "I32": 32, "I16": 16,
+    "F64": 64, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F4": 4, "I32": 32, "I16": 16,
     "I8": 8, "U8": 8, "U16": 16, "U32": 32, "U64": 64, "BOOL": 8, "C64": 64, "X9": 8,
 }  # fmt: skip
 HOSTILE = {
@@ -238,6 +238,10 @@ HOSTILE = {
     # tensors
     **{kind: by_hand("samples", "labels", dtype=kind, bits=bits) for kind, bits in DTYPES.items()},
     **{f"number {i}": written(tensors={"tensor/samples": bad}) for i, bad in enumerate(SPOILED)},
+    **{
+        f"half {i}": written(tensors={"tensor/samples": bad.astype("f2")})
+        for i, bad in enumerate(SPOILED)
+    },
     "another shape": written(tensors={"tensor/samples": SAMPLES[:2]}),
     "a missing tensor": written(tensors={"tensor/labels": GONE}),
     "duplicates": by_hand("samples", "labels", "again"),

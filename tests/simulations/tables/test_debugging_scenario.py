@@ -32,7 +32,7 @@ def test_the_two_generators_show_which_writers_are_swapped(tmp_path, monkeypatch
     config.write_text(
         'dataset = "digits"\nclasses = "digits"\nswapped-share = 0.5\nrounds = 25\n'
         "cohort-size = 7\nbatch-size = 32\ngenerator-width = 8\nlatent-dim = 8\n"
-        'critic-width = 64\nnoise-source = "seeded"\nsamples-every = 100\n'
+        'critic = "mlp"\ncritic-width = 64\nnoise-source = "seeded"\nsamples-every = 100\n'
         "noise-stddev = 2.14\ngenerator-learning-rate = 5e-3\nevaluation-samples = 0\n"
     )
 

@@ -17,6 +17,7 @@ classes = "digits"
 max-clients = 4
 cohort-size = 3
 batch-size = 8
+critic = "mlp"
 critic-width = 16
 critic-steps = 2
 generator-width = 8

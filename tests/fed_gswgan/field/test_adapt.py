@@ -1,0 +1,157 @@
+"""Adaptation of a pool and a generator to fields of clients that a test makes up."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from fed_gswgan.critics.cramer import Field, unit_mean
+from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.field import adapt
+from fed_gswgan.field.adapt import Adaptation, AdaptationSettings, rule
+from fed_gswgan.priors import prior
+from fed_gswgan.seeding import SeedStream
+
+CLASSES = ("1", "7")
+SPEC = DataSpec((1, 28, 28), 2, CLASSES)
+ROUNDS = 2
+SETTINGS = {"prior": "strokes", "features": "dct", "points": 3, "fit_steps": 6}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Make pool, steps and batches small."""
+    monkeypatch.setattr(prior, "MOST_IMAGES", 60)
+    monkeypatch.setattr(adapt, "SAMPLES", 16)
+    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 4)
+    monkeypatch.setattr(adapt, "CENTRE", 20)
+    prior.drawn_pool.cache_clear()
+    yield
+    prior.drawn_pool.cache_clear()
+
+
+def adaptation(**changed):
+    settings = AdaptationSettings(**(SETTINGS | changed))
+    return Adaptation(settings, SPEC, SeedStream(1), ROUNDS)
+
+
+def answered(found, server_round, deviation=0.05):
+    """Ask, and let clients answer who hold tall drawings alone."""
+    question = found.ask(server_round)
+    drawings = prior.drawn_pool(CLASSES, 0)
+    heights = (drawings.amax(3) > 0.2).sum(2)
+    points = question.points_LPD.float()
+    values = [
+        unit_mean(q, found.features(images[height > height.float().median()][:, None]))
+        for q, images, height in zip(points, drawings, heights, strict=True)
+    ]
+    field = Field(points, torch.stack(values), torch.full((2,), deviation))
+    return question, field, heights
+
+
+def test_questions_are_images_of_the_pool_with_the_pools_mean_direction():
+    found = adaptation()
+    question = found.ask(1)
+    assert question.points_LPD.shape == (2, 3, 49)
+    assert question.points_LPD.dtype == question.public_LPE.dtype == torch.float16
+    nearest = torch.cdist(question.points_LPD.float(), found.pool.features_LMD).amin(2)
+    assert nearest.max() < 0.2
+    expected = unit_mean(question.points_LPD.float(), found.pool.features_LMD)
+    assert question.public_LPE.float() == pytest.approx(expected, abs=2e-3)
+    again = adaptation().ask(1)
+    assert all(torch.equal(*pair) for pair in zip(question, again, strict=True))
+    assert not torch.equal(question.points_LPD, found.ask(2).points_LPD)
+
+
+def test_weights_and_generator_move_to_what_clients_hold():
+    found = adaptation(fit_steps=60)
+    labels = torch.arange(2).repeat_interleave(50)
+    latents = torch.randn(100, 32, generator=torch.Generator().manual_seed(0))
+
+    def height():
+        samples = found.trainer.samples(latents, labels)
+        return (samples.amax(3) > 0.2).sum(2).float().mean()
+
+    before = height()
+    question, field, heights = answered(found, 1)
+    metrics = found.learn(1, field, question.latents_LPZ)
+    weights = found.log_weights_LM.exp()
+    assert weights.sum(1) == pytest.approx(torch.ones(2))
+    tall = heights > heights.float().median(1, keepdim=True).values
+    assert (weights * tall).sum(1).min() > 0.8
+    assert metrics["pool_images_in_use"] < 50
+    assert height() > before + 1
+
+
+@pytest.mark.parametrize("name", ["strokes", "none"])
+def test_it_goes_on_from_its_state_to_the_bit(name):
+    found = adaptation(prior=name)
+    question, field, _ = answered(found, 1)
+    found.learn(1, field, question.latents_LPZ)
+    resumed = adaptation(prior=name)
+    resumed.load_state_dict(found.state_dict())
+    for one in (found, resumed):
+        question, field, _ = answered(one, 2)
+        one.learn(2, field, question.latents_LPZ)
+    first, second = found.state_dict(), resumed.state_dict()
+    assert first.keys() == second.keys()
+    assert len([key for key in first if key.startswith("field/")]) == 2 * 4
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_without_a_prior_it_asks_at_samples_and_follows_the_field():
+    found = adaptation(prior="none")
+    question, field, _ = answered(found, 1)
+    assert question.latents_LPZ.shape == (2, 3, 32)
+    features = found.samples_features(question.latents_LPZ)
+    assert question.points_LPD.float() == pytest.approx(features.detach(), abs=2e-2)
+    before = {n: t.clone() for n, t in found.trainer.generator.state_dict().items()}
+    found.learn(1, field, question.latents_LPZ)
+    after = found.trainer.generator.state_dict()
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    assert found.pool is None
+
+
+def test_the_steps_of_all_rounds_together_are_those_of_the_fit():
+    found = adaptation()
+    taken = [found._steps_until(r) - found._steps_until(r - 1) for r in range(1, ROUNDS + 3)]
+    assert (sum(taken), taken[ROUNDS:]) == (6, [0, 0])
+
+
+def test_only_so_many_points_are_kept(monkeypatch):
+    monkeypatch.setattr(adapt, "MOST_POINTS", 7)
+    found = adaptation()
+    for server_round in (1, 2, 3):
+        question, field, _ = answered(found, server_round)
+        found.learn(server_round, field, question.latents_LPZ)
+    assert len(found.fields) == len(found.latents) == 2
+    assert torch.equal(found.fields[-1].points_LPD, field.points_LPD)
+
+
+def test_the_less_is_known_the_more_the_pool_is_trusted():
+    rules = [
+        rule([Field(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5), torch.full((3,), deviation))])
+        for deviation in (0.02, 0.1, 0.3, 1.0)
+    ]
+    assert rules[1].precision == pytest.approx(4 / 0.1**2)
+    for known, less in pairwise(rules):
+        assert known.precision > less.precision
+        assert known.strength <= less.strength
+        assert known.pool_share <= less.pool_share
+    assert (rules[0].style, rules[-1].style) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("noise", "classes", "expected"),
+    [
+        (0.03, 10, (1, 4, 24, 300)), (0.01, 10, (4, 7, 64, 300)), (0.001, 10, (16, 7, 64, 900)),
+        (0.01, 62, (2, 7, 64, 300)), (0.001, 62, (4, 7, 64, 900)),
+    ],
+)  # fmt: skip
+def test_the_noise_decides_how_much_is_asked(noise, classes, expected):
+    found = adapt.resolved(AdaptationSettings(), DataSpec((1, 28, 28), classes), noise)
+    keys = ("points", "feature_frequencies", "feature_components", "fit_steps")
+    assert tuple(getattr(found, key) for key in keys) == expected
+    given = AdaptationSettings(points=5, feature_components=3)
+    found = adapt.resolved(given, DataSpec((1, 28, 28), classes), noise)
+    assert (found.points, found.feature_components, found.fit_steps) == (5, 3, expected[3])
