@@ -51,8 +51,8 @@ def run(
         ValueError: this is no checkout of the project.
         RuntimeError: the run failed or was interrupted; what it printed says why.
 
-    >>> settings = load_settings(rounds=1, cohort_size=2, max_clients=2, critic_width=8,
-    ...     batch_size=4, generator_width=4, noise_stddev=2.14, evaluation_samples=0)
+    >>> settings = load_settings(rounds=1, cohort_size=2, max_clients=2, fit_steps=2,
+    ...     generator_width=4, noise_stddev=2.14, evaluation_samples=0)
     >>> sorted(path.name for path in run(settings, FOLDER, quiet=True).glob("*.json"))
     ['run.json', 'summary.json']
     """
@@ -116,7 +116,7 @@ def epsilon_of_run(run: str | Path) -> float:
     """Return epsilon of the user who spent most, by the clients' ledgers in a run's folder.
 
     >>> round(epsilon_of_run(FOLDER), 2)
-    9.2
+    4.05
     """
     from fed_gswgan.reporting.explanation import worst_user
     from fed_gswgan.reporting.run_folder import CLIENTS, read_run
