@@ -288,6 +288,34 @@ def table4(
     _show_table(table.run(), folder, as_json)
 
 
+@compare.command()
+def ablation(
+    rows: Annotated[str, typer.Option(help="with commas between; empty: all")] = "",
+    epsilon: Annotated[str, typer.Option(help="of every row")] = "1,10",
+    axis: Annotated[bool, typer.Option(help="further epsilons for the curves")] = True,
+    seeds: Annotated[int, typer.Option(help="runs of each row")] = 1,
+    dataset: Annotated[str, typer.Option(help="fed-emnist or drawn")] = "fed-emnist",
+    runtime: Runtime = "ray",
+    data_dir: Annotated[str, typer.Option(help="default: FED_GSWGAN_DATA")] = "",
+    output: Output = None,
+    as_json: Json = False,
+) -> None:
+    """Change one part of the method at a time (docs/method.md)."""
+    folder = output or Path("results") / f"ablation-{dataset}"
+    module = simulations("tables.ablation")
+    table = module.Ablation(
+        rows=tuple(name.strip() for name in _names(rows)) or tuple(module.ROWS),
+        epsilons=tuple(float(number) for number in epsilon.split(",")),
+        axis=axis,
+        seeds=seeds,
+        dataset=dataset,
+        runtime=runtime,
+        folder=folder,
+        data_dir=data_dir,
+    )
+    _show_table(table.run(), folder, as_json)
+
+
 def _names(methods: str) -> tuple[str, ...]:
     return tuple(name for name in methods.split(",") if name)
 

@@ -117,6 +117,7 @@ def privacy_summary(
         "clipping": event.bounded,
         "clipping_bound": shared.clipping_bound,
         "rows_per_release": event.rows,
+        "numbers_per_release": event.size,
         "max_epsilon": None if math.isinf(shared.max_epsilon) else shared.max_epsilon,
         "participations_max": participations,
         "mu": mu,

@@ -82,6 +82,8 @@ class EvaluationReport:
     downstream_accuracy: float  # 0 to 1, on all held-out images: use of samples as training data
     judge_accuracy: float  # 0 to 1: as downstream_accuracy, trained on half the real images
     judge_balanced_accuracy: float  # 0 to 1: mean over classes, as label_agreement
+    within_class_variance: float  # of a pixel, mean over pixels and classes: variety, not realism
+    real_within_class_variance: float  # of the held-out images
     held_out_images: int
     sample_count: int  # of each of the two draws: uniform and proportional labels
     classes: int  # that occur in the held-out images; samples are asked for these only
@@ -147,6 +149,8 @@ def evaluate(
         ),
         judge_accuracy=on_unseen.accuracy,
         judge_balanced_accuracy=on_unseen.balanced_accuracy,
+        within_class_variance=within_class_variance(samples, uniform),
+        real_within_class_variance=within_class_variance(images, labels),
         held_out_images=len(images),
         sample_count=sample_count,
         classes=classes,
@@ -157,6 +161,16 @@ def evaluate(
         ),
         seconds=time.perf_counter() - started,
     )
+
+
+def within_class_variance(images_NCHW: Tensor, labels_N: Tensor) -> float:
+    """Return the variance of a pixel over the images of a class, mean over pixels and classes.
+
+    A generator whose classes collapsed to a shape each has nearly none.
+    """
+    classes = torch.unique(labels_N)
+    of_class = [images_NCHW[labels_N == label].var(0, correction=0).mean() for label in classes]
+    return float(torch.stack(of_class).mean())
 
 
 def _require_labelled_images(images: Tensor, labels: Tensor, num_classes: int) -> None:

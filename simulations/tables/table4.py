@@ -22,7 +22,7 @@ from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.device.doctor import trial_update
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, config_of_run
+from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, config_of_run, read_run
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES, simulate
@@ -220,7 +220,10 @@ def finished_run(settings: Mapping[str, Value], folder: Path, runtime: str) -> d
         RuntimeError: the run failed or was interrupted.
     """
     started = (folder / RUN).exists()
-    if started and (changed := changed_setting(Config.from_table(settings), folder, PLACES)):
+    config = Config.from_table(settings)
+    if started:
+        config = config.with_noise(read_run(folder).spec)
+    if started and (changed := changed_setting(config, folder, PLACES)):
         key, asked, kept = changed
         raise ValueError(
             f"{key}={asked} must be {kept}, as in the run in {folder}: name another output folder"

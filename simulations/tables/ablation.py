@@ -1,0 +1,166 @@
+"""What each part of the method is worth: ``fed-gswgan compare ablation``.
+
+One thing at a time is changed from the settings of ``fed-emnist-digits-secure.toml``, at two
+epsilons; and the method, the method without its prior, and the algorithms that it is compared with
+run along the whole axis of epsilon. Everything else is the same: writers, noise, prior, features,
+steps of the fit, judge.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fed_gswgan.settings import Value
+from fed_gswgan.validation import at_least, one_of
+from simulations.run import RUNTIMES
+from simulations.tables.pictures import drawn_samples, save_curves, save_side_by_side
+from simulations.tables.results import Column, ResultsFolder, write_tables
+from simulations.tables.table4 import CONFIGS, finished_run
+
+CONFIG = CONFIGS / "fed-emnist-digits-secure.toml"
+METRICS = (
+    "frechet_distance", "label_agreement", "downstream_accuracy", "within_class_variance",
+)  # fmt: skip
+EPSILONS = (1.0, 10.0)  # of every row
+AXIS = (0.2, 0.5, 2.0, 5.0)  # further ones, of the rows of ``CURVES``
+DRAWN: Mapping[str, Value] = {"dataset": "drawn", "min-images-per-writer": 1, "cohort-size": 1172}
+
+NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "fit-steps": 900}
+ROWS: Mapping[str, Mapping[str, Value]] = {
+    "default": {},
+    "no prior": NO_PRIOR,
+    "mean embedding": {"algorithm": "mean-embedding"},
+    "mean embedding without prior": {"algorithm": "mean-embedding", **NO_PRIOR},
+    "private evolution": {"algorithm": "private-evolution", "rounds": 1},
+    "features dct": {"features": "dct"},
+    "features random": {"features": "random"},
+    "no prior and dct": {"features": "dct", **NO_PRIOR},
+    "no prior and random": {"features": "random", **NO_PRIOR},
+    "2 points": {"points": 2},
+    "1 release": {"rounds": 1},
+    "6 releases": {"rounds": 6},
+}
+CURVES = ("default", "no prior", "mean embedding", "private evolution")
+
+COLUMNS: tuple[Column, ...] = (
+    ("what", "what", None),
+    ("epsilon", "epsilon", None),
+    ("Fréchet", "frechet_distance", 2),
+    ("label agreement", "label_agreement", 3),
+    ("downstream acc.", "downstream_accuracy", 3),
+    ("within-class variance", "within_class_variance", 4),
+    ("numbers a release", "numbers", None),
+    ("releases", "rounds", None),
+    ("kB of a user", "kilobytes", 1),
+    ("seeds", "seeds", None),
+    ("s to train", "seconds", 0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """Rows of the ablation, and the folder that keeps their runs.
+
+    ``rows`` are keys of ``ROWS``, each at ``epsilons`` (those of ``CURVES`` along ``AXIS`` too if
+    ``axis``), for seeds 1 to ``seeds``. ``dataset`` is fed-emnist, or drawn, where settings come
+    from.
+    """
+
+    rows: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    axis: bool
+    seeds: int
+    dataset: str
+    runtime: str
+    folder: Path
+    data_dir: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.rows:
+            one_of(ROWS, rows=name)
+        one_of(("fed-emnist", "drawn"), dataset=self.dataset)
+        one_of(RUNTIMES, runtime=self.runtime)
+        at_least(1, seeds=self.seeds)
+
+    def run(self) -> dict[str, Any]:
+        """Run what is not finished, write the tables after each run, and return the rows.
+
+        Raises:
+            ValueError: the folder holds another comparison, or runs of other settings.
+            RuntimeError: a run failed or was interrupted.
+        """
+        found: dict[str, Any] = {"table": "ablation", "dataset": self.dataset}
+        ResultsFolder(self.folder).open(found)
+        runs: dict[tuple[str, float], list[dict[str, Any]]] = {}
+        places: dict[str, Path] = {}
+        for seed in range(1, self.seeds + 1):
+            for name in self.rows:
+                further = AXIS if self.axis and name in CURVES else ()
+                for epsilon in sorted({*self.epsilons, *further}):
+                    folder = self._folder(name, epsilon, seed)
+                    settings = self.settings(name, epsilon, seed)
+                    run = finished_run(settings, folder, self.runtime)
+                    runs.setdefault((name, epsilon), []).append(run)
+                    if seed == 1 and epsilon in self.epsilons:
+                        places[f"{name}, epsilon {epsilon:g}"] = folder
+                    found |= {"rows": [_row(*key, of) for key, of in runs.items()]}
+                    found["notes"] = _notes(run)
+                    write_tables(found, self.folder, COLUMNS, f"ablation, {self.dataset}")
+        self._save_pictures(found["rows"], places)
+        return found
+
+    def settings(self, name: str, epsilon: float, seed: int) -> dict[str, Value]:
+        """Return the settings of a row's run."""
+        settings: dict[str, Value] = tomllib.loads(CONFIG.read_text())
+        settings |= {"epsilon": epsilon, "seed": seed}
+        if self.dataset == "drawn":
+            settings |= dict(DRAWN)
+        if self.data_dir:
+            settings["data-dir"] = self.data_dir
+        return settings | dict(ROWS[name])
+
+    def _folder(self, name: str, epsilon: float, seed: int) -> Path:
+        word = name.replace(" ", "-")
+        return self.folder / "runs" / f"{word}-{epsilon:g}-{seed}"
+
+    def _save_pictures(self, rows: list[dict[str, Any]], places: Mapping[str, Path]) -> None:
+        """Draw samples of every row side by side, and quality against epsilon."""
+        save_side_by_side(drawn_samples(places), self.folder / "samples.png")
+        for metric in ("frechet_distance", "downstream_accuracy"):
+            curves = {}
+            for name in CURVES:
+                drawn = sorted((r["epsilon"], r[metric]) for r in rows if r["what"] == name)
+                if drawn:
+                    curves[name] = [x for x, _ in drawn], [y for _, y in drawn]
+            path = self.folder / f"{metric.replace('_', '-')}-against-epsilon.png"
+            save_curves(path, curves, "epsilon of every user", metric.replace("_", " "))
+
+
+def _row(name: str, epsilon: float, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians over seeds."""
+    first = runs[0]
+    sent = first["bytes"]["uplink_per_reply"] + first["bytes"]["downlink_per_request"]
+    return {
+        "what": name,
+        "epsilon": epsilon,
+        **{metric: median(run["metrics"][metric] for run in runs) for metric in METRICS},
+        "numbers": first["privacy"]["numbers_per_release"],
+        "rounds": first["rounds"],
+        "kilobytes": sent * first["rounds"] / 1e3,
+        "seeds": len(runs),
+        "seconds": median(run["seconds"] for run in runs),
+    }
+
+
+def _notes(run: Mapping[str, Any]) -> list[str]:
+    """Return the sentences below the table."""
+    privacy, metrics = run["privacy"], run["metrics"]
+    return [
+        f"{run['clients']} clients, all asked in each round; secure aggregation in its ideal form, "
+        f"delta {privacy['delta']:g}, {privacy['neighboring_relation']}; medians over seeds",
+        f"within-class variance of real images: {metrics['real_within_class_variance']:.4f}",
+        f"metrics: {metrics.get('judge_note', 'none')}",
+    ]
