@@ -243,7 +243,15 @@ class Config:
         """Return the run whose noise is known, with what its algorithm lets follow from it."""
         resolve = getattr(self.algorithm, "resolved", None)
         own = self.own if resolve is None else resolve(self.own, spec, shared.mean_noise)
-        return Config(shared, self.algorithm, own)
+        found = Config(shared, self.algorithm, own)
+        if shared.dataset == "devices" and found.release(spec) != self.release(spec):
+            decided = {k: v for k, v in own.to_table().items() if v != self.own.to_table()[k]}
+            words = ", ".join(f"{key}={value}" for key, value in decided.items())
+            raise ValueError(
+                "dataset=devices: what a device releases cannot follow from a noise that it does "
+                f"not know; set here and on every device what does now: {words}"
+            )
+        return found
 
     def release(self, spec: DataSpec, server_round: int = 1) -> ReleaseShape:
         """Return the shape of a release."""

@@ -44,7 +44,7 @@ def train(
     from fed_gswgan.data.characters import emnist_class_set
     from fed_gswgan.models.registry import CriticNetworkSettings
     from fed_gswgan.priors import training
-    from fed_gswgan.priors.prior import STROKES, write_prior
+    from fed_gswgan.priors.prior import STROKES, pool_images, write_prior
     from fed_gswgan.priors.strokes import draw_pool
     from fed_gswgan.seeding import SeedStream
 
@@ -55,7 +55,9 @@ def train(
             done(1.0)
     else:
         names, pool = _pool_of(images)
-    shown, pool, seeds = pool, pool.to(device), SeedStream(seed)
+    seeds = SeedStream(seed)
+    kept = seeds.generator("kept").permutation(pool.shape[1])[: pool_images(len(names))]
+    shown, pool = pool[:, kept], pool.to(device)
     # The networks that both algorithms have unless a run says otherwise.
     settings = Settings()
     with progress_bar("generator") as done:

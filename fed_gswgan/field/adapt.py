@@ -59,6 +59,7 @@ FIT_STEPS = 300
 SAMPLES, LEAST_SAMPLES = 320, 10  # of a step of the fit: all classes together, each class
 VERY_NOISY, NOISY = 0.02, 0.004  # of the mean, in units of the bound
 MANY_CLASSES = 20
+LEAST_CHANCE = 1e-9  # of an image of the pool to be drawn
 SMALL_GENERATOR = 50_000  # parameters
 FIT = {
     "generator_learning_rate": 1e-3,
@@ -255,10 +256,10 @@ class Adaptation:
         if self.pool is None:
             latents_LPZ = self.latents_of(count, randomness)
             return self.samples_features(latents_LPZ).half(), latents_LPZ
-        weights_LM = self.log_weights_LM.double().exp().numpy()
+        chances_LM = self._chances()
         points = [
-            of_class[randomness.choice(len(w), count, replace=False, p=w / w.sum())]
-            for of_class, w in zip(self.pool.features_LMD, weights_LM, strict=True)
+            of_class[randomness.choice(len(p), count, replace=False, p=p)]
+            for of_class, p in zip(self.pool.features_LMD, chances_LM, strict=True)
         ]
         points_LPD = torch.stack(points)
         spread = randomness.standard_normal(points_LPD.shape, dtype=np.float32)
@@ -349,12 +350,17 @@ class Adaptation:
         now_LPD = self.samples_features(latents_LPZ[:, rows])
         return sample_loss(now_LPD, points_LPD[:, rows], values_LPE[:, rows], phi_LSD)
 
+    def _chances(self) -> np.ndarray:
+        """Return the weights as chances, (L, M); none is 0, so that enough images can be drawn."""
+        weights_LM = self.log_weights_LM.double().exp().numpy() + LEAST_CHANCE
+        return np.asarray(weights_LM / weights_LM.sum(1, keepdims=True))
+
     def _drawn(self, samples: int, randomness: np.random.Generator) -> Tensor:
         assert self.pool is not None
-        weights_LM = self.log_weights_LM.double().exp().numpy()
+        chances_LM = self._chances()
         drawn = [
-            of_class[torch.from_numpy(randomness.choice(len(w), samples, p=w / w.sum()))]
-            for of_class, w in zip(self.pool.rich_LMR, weights_LM, strict=True)
+            of_class[torch.from_numpy(randomness.choice(len(p), samples, p=p))]
+            for of_class, p in zip(self.pool.rich_LMR, chances_LM, strict=True)
         ]
         return torch.stack(drawn)
 

@@ -171,8 +171,12 @@ def shipped(class_names: Sequence[str]) -> Path:
 @lru_cache(maxsize=2)
 def drawn_pool(class_names: tuple[str, ...], seed: int) -> Tensor:
     """Return the pool of the prior of drawn characters, (L, M, H, W)."""
-    images = min(LARGEST_POOL // len(class_names), MOST_IMAGES)
-    return draw_pool(class_names, images, SeedStream(seed))
+    return draw_pool(class_names, pool_images(len(class_names)), SeedStream(seed))
+
+
+def pool_images(classes: int) -> int:
+    """Return how many images of a class a pool has, at most."""
+    return min(LARGEST_POOL // classes, MOST_IMAGES)
 
 
 def write_prior(

@@ -77,7 +77,7 @@ class Policy(Budget):
     Attributes:
         max_epsilon: finite in an owner's file.
         trust: trust models that the owner accepts.
-        max_rows: rows of a release.
+        max_rows: rows of a release in which each is bounded; where the whole is, rows cost nothing.
         clipping: ``message`` allows that alone; ``sample``, the looser, allows both.
         max_clipping_bound: the largest C.
         min_noise_stddev: the smallest noise on one coordinate, in units of C; under secure
@@ -124,7 +124,7 @@ class Policy(Budget):
             raise RequestExceedsPolicy(
                 f"trust={event.trust} must be one of {', '.join(self.trust)}"
             )
-        if event.rows > self.max_rows:
+        if event.bounded == "sample" and event.rows > self.max_rows:
             raise RequestExceedsPolicy(f"rows={event.rows} must be <= max-rows={self.max_rows}")
         if event.bounded == "sample" and self.clipping == "message":
             raise RequestExceedsPolicy("clipping=sample must be message")

@@ -224,6 +224,17 @@ def test_the_noise_of_the_mean_decides_what_is_asked(table, noise):
     assert config.with_noise(SPEC) == config
 
 
+def test_devices_are_told_what_follows_from_the_noise():
+    """A device knows its own settings alone, and would refuse a release of another shape."""
+    remote = {"dataset": "devices", "max_clients": 3, "evaluation_samples": 0}
+    with pytest.raises(ValueError, match=r"on every device .*: feature-frequencies=4, .*points=1"):
+        calibrated(critic="cramer", noise_stddev=3.0, **remote)
+    told = calibrated(critic="cramer", noise_stddev=3.0, points=1, feature_frequencies=4,
+                      feature_components=24, **remote)  # fmt: skip
+    assert told.own.points == 1
+    assert calibrated(noise_stddev=3.0, **remote).own.critic == "mlp"
+
+
 def test_a_target_becomes_the_limit_of_every_user():
     assert calibrated(epsilon=3.0).shared.max_epsilon == 3
     assert calibrated(epsilon=3.0, max_epsilon=2.0).shared.max_epsilon == 2

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +62,18 @@ def test_questions_are_images_of_the_pool_with_the_pools_mean_direction():
     again = adaptation().ask(1)
     assert all(torch.equal(*pair) for pair in zip(question, again, strict=True))
     assert not torch.equal(question.points_LPD, found.ask(2).points_LPD)
+
+
+def test_points_can_be_drawn_where_one_image_has_all_the_weight():
+    found = adaptation()
+    one = torch.full((2, 60), -torch.inf)
+    one[:, 7] = 0.0
+    found.weigh(one)
+    points = found.ask(1).points_LPD.float()
+    nearest = torch.cdist(points, found.pool.features_LMD).argmin(2)
+    assert (nearest == 7).any(1).all()
+    assert torch.isfinite(found.ask(1).public_LPE).all()
+    assert found._drawn(5, np.random.default_rng(0)).shape[:2] == (2, 5)
 
 
 def test_weights_and_generator_move_to_what_clients_hold():

@@ -30,7 +30,7 @@ class TestCharge:
     def test_what_is_within_the_limits_is_charged_as_it_is(self):
         for less in (
             {}, {"rows": 1}, {"numbers": 1}, {"clipping_bound": 1e-6}, {"noise_stddev": 1e6},
-            {"bounded": "message"}, {"extra": 5},
+            {"bounded": "message"}, {"bounded": "message", "rows": 9000}, {"extra": 5},
         ):  # fmt: skip
             event = replace(EVENT, **less)
             assert Policy().charge(event) == event
