@@ -1,7 +1,7 @@
 """A whole small run in this process, for every test that needs one."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # One thread a process, before anything loads OpenMP: more of them spin against each other.
@@ -18,6 +18,7 @@ from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.evaluation import classifier
+from fed_gswgan.priors import prior
 from server.app import run_server
 from simulations.in_process import InProcessGrid
 
@@ -81,6 +82,14 @@ def small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallRun:
         return run_server(grid(inner), config, clients, shards, "in-process", interrupted, console)
 
     return run
+
+
+@pytest.fixture
+def few_drawings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Return a function that sets how many images of a class a pool of drawings has."""
+    prior.drawn_pool.cache_clear()
+    yield lambda count: monkeypatch.setattr(prior, "MOST_IMAGES", count)
+    prior.drawn_pool.cache_clear()
 
 
 @pytest.fixture

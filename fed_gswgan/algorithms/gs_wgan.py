@@ -97,8 +97,7 @@ def resolved(settings: Settings, spec: DataSpec, mean_noise: float) -> Settings:
     """Return the settings with those filled in that follow from the noise of the mean."""
     if settings.critic != CRAMER:
         return settings
-    found: Settings = adapt.resolved(settings, spec, mean_noise)
-    return found
+    return adapt.resolved(settings, spec, mean_noise)
 
 
 class TrainedCritic:
@@ -353,7 +352,7 @@ class SolvedQuestions:
         question = self.adaptation.ask(server_round)
         return Query(
             tensors={"points": question.points_LPD.numpy(), "public": question.public_LPE.numpy()},
-            scalars={"features": self.adaptation.features_hash},
+            scalars={"features": self.adaptation.features.hash()},
             kept=question,
         )
 

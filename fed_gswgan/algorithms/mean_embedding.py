@@ -42,10 +42,7 @@ def keeps_state(settings: Settings) -> bool:
     return False
 
 
-def resolved(settings: Settings, spec: DataSpec, mean_noise: float) -> Settings:
-    """Return the settings with those filled in that follow from the noise of the mean."""
-    found: Settings = adapt.resolved(settings, spec, mean_noise)
-    return found
+resolved = adapt.resolved
 
 
 def waves_of_each(frequencies_PD: Tensor, images_ND: Tensor) -> Tensor:
@@ -63,6 +60,11 @@ def mean_waves(frequencies_PD: Tensor, images_ND: Tensor, weights_N: Tensor | No
 
 
 WAVES = Statistic(mean_waves, waves_of_each)
+
+
+def count_of(points: int, size: int) -> int:
+    """Return P: so many frequencies, of two numbers, are as many numbers as the points' rows."""
+    return max(points * size // 2, 1)
 
 
 def frequencies_of(seed: int, width: float, shape: tuple[int, int, int]) -> Tensor:
@@ -86,7 +88,7 @@ class Client(SolvedAnswers):
 
     def __init__(self, settings: Settings, spec: DataSpec) -> None:
         super().__init__(settings, spec)
-        self.frequencies = max(self.points * self.size // 2, 1)
+        self.frequencies = count_of(self.points, self.size)
 
     def release(self, server_round: int) -> ReleaseShape:
         """Return a row a frequency and a number of scale a class, bounded as a whole."""
@@ -122,7 +124,7 @@ class Embedding(Adaptation):
         self.seed = int(randomness.integers(2**62))
         self.width = self._width()
         size = self.features.size(self.spec.image_shape)
-        shape = self.spec.num_classes, max(self.points * size // 2, 1), size
+        shape = self.spec.num_classes, count_of(self.points, size), size
         return frequencies_of(self.seed, self.width, shape), torch.zeros(*shape[:2], 0)
 
     def _width(self) -> float:
@@ -147,7 +149,7 @@ class Server(SolvedQuestions):
         embedding = cast(Embedding, self.adaptation)
         question = embedding.ask(server_round)
         scalars: dict[str, int | float | str] = {
-            "features": embedding.features_hash,
+            "features": embedding.features.hash(),
             "seed": embedding.seed,
             "width": embedding.width,
         }

@@ -21,20 +21,17 @@ from torch import Tensor
 from fed_gswgan.algorithms.base import (
     ClientView,
     Mean,
-    Metrics,
     Query,
     ReleaseShape,
     Request,
-    Sampler,
     Step,
     Update,
 )
-from fed_gswgan.algorithms.gs_wgan import SolvedAnswers, tensor_of
+from fed_gswgan.algorithms.gs_wgan import SolvedAnswers, SolvedQuestions, tensor_of
 from fed_gswgan.critics.cramer import LONGEST
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.field import adapt
 from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
-from fed_gswgan.models.trainer import sampler_of
 from fed_gswgan.priors.prior import NONE
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Count
@@ -54,10 +51,7 @@ def keeps_state(settings: Settings) -> bool:
     return False
 
 
-def resolved(settings: Settings, spec: DataSpec, mean_noise: float) -> Settings:
-    """Return the settings with those filled in that follow from the noise of the mean."""
-    found: Settings = adapt.resolved(settings, spec, mean_noise)
-    return found
+resolved = adapt.resolved
 
 
 class Client(SolvedAnswers):
@@ -78,10 +72,8 @@ class Client(SolvedAnswers):
     def update(self, request: Request, client: ClientView) -> Update:
         """Count the client's images in each cell; longer than every bound, which normalises it."""
         centres_LVD = tensor_of(request, "centres")
-        features_ND, votes_LV = (
-            self.features_of(client.dataset.images),
-            np.zeros((self.classes, self._cells)),
-        )
+        features_ND = self.features_of(client.dataset.images)
+        votes_LV = np.zeros((self.classes, self._cells))
         for label, features_D in zip(client.dataset.labels, features_ND, strict=True):
             nearest = (centres_LVD[label] - features_D).square().sum(1).argmin()
             votes_LV[label, int(nearest)] += 1
@@ -96,7 +88,7 @@ class Cells(NamedTuple):
     shares_LV: Tensor
 
 
-class Server:
+class Server(SolvedQuestions):
     """Weights the pool by the votes, and fits the generator to it."""
 
     def __init__(self, settings: Settings, spec: DataSpec, seeds: SeedStream, rounds: int) -> None:
@@ -105,7 +97,7 @@ class Server:
                 f"prior={NONE} must be a prior under algorithm=private-evolution: clients vote for "
                 "its images; set prior=strokes or folder:PATH"
             )
-        self.adaptation = Adaptation(settings, spec, seeds, rounds)
+        super().__init__(Adaptation(settings, spec, seeds, rounds))
         self._settings, self._seeds = settings, seeds
         self._votes_LV = torch.zeros(spec.num_classes, settings.cells, dtype=torch.float64)
         self._variance = torch.zeros((), dtype=torch.float64)
@@ -115,9 +107,8 @@ class Server:
         """The pool's images in cells, by k-means of their features."""
         from sklearn.cluster import KMeans
 
-        assert self.adaptation.pool is not None
         centres, cells = [], []
-        for label, features_MD in enumerate(self.adaptation.pool.features_LMD):
+        for label, features_MD in enumerate(self.adaptation.public_pool.features_LMD):
             seed = self._seeds.torch_seed("cells", client_id=str(label)) % 2**32
             means = KMeans(self._settings.cells, n_init=1, random_state=seed)
             cells.append(torch.from_numpy(means.fit_predict(features_MD.numpy())).long())
@@ -130,7 +121,7 @@ class Server:
         """Send the cells' centres."""
         return Query(
             tensors={"centres": self.cells.centres_LVD.numpy()},
-            scalars={"features": self.adaptation.features_hash},
+            scalars={"features": self.adaptation.features.hash()},
         )
 
     def step(self, server_round: int, query: Query, mean: Mean) -> Step:
@@ -149,23 +140,15 @@ class Server:
         weights_LM = each_LV.gather(1, cell_of_LM)
         self.adaptation.weigh((weights_LM / weights_LM.sum(1, keepdim=True)).log().float())
         norm = self.adaptation.fit(server_round, 1.0)
-        in_use = float((1 / weights_LM.square().sum(1)).mean())
+        in_use = self.adaptation.images_in_use
         return Step({"generator_gradient_norm": norm, "pool_images_in_use": in_use})
-
-    def finish(self) -> Metrics:
-        """Do nothing: every release was used in its round."""
-        return {}
-
-    def sampler(self) -> Sampler:
-        """Draw from the generator's moving average."""
-        return sampler_of(self.adaptation.trainer.ema_generator, self._settings)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return generator, optimizer, weights and votes."""
         votes = {"votes/sum": self._votes_LV, "votes/variance": self._variance}
-        return self.adaptation.state_dict() | {n: t.clone() for n, t in votes.items()}
+        return super().state_dict() | {n: t.clone() for n, t in votes.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from ``state_dict``."""
-        self.adaptation.load_state_dict(state)
+        super().load_state_dict(state)
         self._votes_LV, self._variance = state["votes/sum"], state["votes/variance"]

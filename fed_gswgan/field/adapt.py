@@ -7,7 +7,7 @@ generator takes its share of the steps of the fit.
 
 How far the pool is trusted beside the fields follows from what the fields are worth: the precision
 of a class is the sum over its points of 1 / sigma^2, sigma the noise on one coordinate, and the
-lower it is the more the pool decides. ``rule`` prints it.
+lower it is the more the pool decides (``rule``). The metrics of every round tell it.
 
 Shapes: L classes, M pool images of a class, P points of a class, S samples of a class, D features,
 Z latent, C channels, H and W image.
@@ -17,8 +17,8 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, NamedTuple, cast
+from functools import cached_property, reduce
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -109,8 +109,11 @@ class AdaptationSettings(PriorSettings, GeneratorSettings):
     """of the generator, of all releases together (critic cramer); 0: follows from the noise"""
 
 
-def resolved(settings: Any, spec: DataSpec, mean_noise: float) -> Any:
-    """Return ``AdaptationSettings`` whose zeros are filled in by the noise of the mean.
+Of = TypeVar("Of", bound=AdaptationSettings)
+
+
+def resolved(settings: Of, spec: DataSpec, mean_noise: float) -> Of:
+    """Return settings whose zeros are filled in by the noise of the mean.
 
     The noisier, the fewer numbers: clients spend their bound on all of them together.
 
@@ -211,10 +214,16 @@ class Adaptation:
         style = style_of(images_LMHW)
         return Pool(images_LMHW, _by_class(phi, shape), _by_class(rich, shape), style)
 
-    @cached_property
-    def features_hash(self) -> str:
-        """Identifies the features in a request."""
-        return self.features.hash()
+    @property
+    def public_pool(self) -> Pool:
+        """The pool.
+
+        Raises:
+            ValueError: there is no prior.
+        """
+        if self.pool is None:
+            raise ValueError("prior=none has no images to weight; set prior=strokes or folder:PATH")
+        return self.pool
 
     @cached_property
     def _rich(self) -> Features:
@@ -231,10 +240,14 @@ class Adaptation:
     @property
     def log_weights_LM(self) -> Tensor:
         """Logarithms of the weights of the pool's images."""
-        assert self.pool is not None
         if self._log_weights_LM is None:
-            self._log_weights_LM = uniform(*self.pool.images_LMHW.shape[:2])
+            self._log_weights_LM = uniform(*self.public_pool.images_LMHW.shape[:2])
         return self._log_weights_LM
+
+    @property
+    def images_in_use(self) -> float:
+        """How many images of a class have weight: as many equal weights have the same squares."""
+        return float((1 / (2 * self.log_weights_LM).exp().sum(1)).mean())
 
     @torch.no_grad()
     def ask(self, server_round: int) -> Question:
@@ -272,11 +285,11 @@ class Adaptation:
         self.latents.append(latents_LPZ)
         self._drop_oldest()
         found = rule(self.fields)
-        metrics = {"field_precision": found.precision, "pool_share": 1.0}
+        metrics = {"field_precision": found.precision}
         if self.pool is not None:
             self._tilt(found)
-            squares = (2 * self.log_weights_LM).exp().sum(1)
-            metrics["pool_images_in_use"] = float((1 / squares).mean())
+            metrics["pool_share"] = found.pool_share
+            metrics["pool_images_in_use"] = self.images_in_use
         metrics["generator_gradient_norm"] = self.fit(server_round, found.pool_share)
         return metrics
 
@@ -290,16 +303,15 @@ class Adaptation:
             self._evidence = None
 
     def _tilt(self, found: Rule) -> None:
-        assert self.pool is not None
-        for field in self.fields if self._evidence is None else self.fields[-1:]:
-            more = evidence_of(field, self.pool.features_LMD, self.statistic)
-            self._evidence = more if self._evidence is None else self._evidence.plus(more)
-        evidence = self._evidence
-        assert evidence is not None
-        base = uniform(*self.pool.images_LMHW.shape[:2])
+        pool = self.public_pool
+        unread = self.fields if self._evidence is None else self.fields[-1:]
+        known = [] if self._evidence is None else [self._evidence]
+        known += [evidence_of(field, pool.features_LMD, self.statistic) for field in unread]
+        self._evidence = evidence = reduce(Evidence.plus, known)
+        base = uniform(*pool.images_LMHW.shape[:2])
         if found.style:
-            self._theta_T = shared_style(evidence, self.pool.style_LMT, self._theta_T)
-            base = log_base_of(self.pool.style_LMT, self._theta_T)
+            self._theta_T = shared_style(evidence, pool.style_LMT, self._theta_T)
+            base = log_base_of(pool.style_LMT, self._theta_T)
         self._log_weights_LM = tilted(evidence, base, found.strength)
 
     def weigh(self, log_weights_LM: Tensor) -> None:
@@ -356,11 +368,10 @@ class Adaptation:
         return np.asarray(weights_LM / weights_LM.sum(1, keepdims=True))
 
     def _drawn(self, samples: int, randomness: np.random.Generator) -> Tensor:
-        assert self.pool is not None
         chances_LM = self._chances()
         drawn = [
             of_class[torch.from_numpy(randomness.choice(len(p), samples, p=p))]
-            for of_class, p in zip(self.pool.rich_LMR, chances_LM, strict=True)
+            for of_class, p in zip(self.public_pool.rich_LMR, chances_LM, strict=True)
         ]
         return torch.stack(drawn)
 

@@ -8,6 +8,7 @@ Shapes: N images, C channels, H and W image, F frequencies of an axis, K compone
 """
 
 import hashlib
+from functools import cached_property
 
 import torch
 from safetensors.torch import save
@@ -171,7 +172,11 @@ class Features(nn.Module):
         return torch.cat(parts, 1)
 
     def hash(self) -> str:
-        """Return the SHA-256 of all weights and numbers that decide the features."""
+        """Return the SHA-256 of all weights and numbers that decide the features, computed once."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         state = {name: t.contiguous().cpu() for name, t in self.state_dict().items()}
         state["settings"] = torch.tensor([self.frequencies, self.count, self.share])
         return hashlib.sha256(save(dict(sorted(state.items())))).hexdigest()

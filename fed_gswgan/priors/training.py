@@ -56,7 +56,7 @@ def train_feature_network(
     seeds: SeedStream,
     progress: Progress = lambda share: None,
 ) -> FeatureNetwork:
-    """Train a classifier of the pool, whose hidden layers are features.
+    """Train a classifier of the pool, strongly distorted, whose hidden layers are features.
 
     Args:
         pool_LMHW: the images, L at least 2.
@@ -68,18 +68,9 @@ def train_feature_network(
     Returns:
         The network in eval mode.
     """
-    classes = len(pool_LMHW)
-    with initial_weights_from(seeds.torch_seed("feature-network")):
-        network = FeatureNetwork(classes, width)
-    train_reader(network.to(pool_LMHW.device), pool_LMHW, steps, seeds, progress)
-    return network.eval()
-
-
-def train_reader(
-    network: nn.Module, pool_LMHW: Tensor, steps: int, seeds: SeedStream, progress: Progress
-) -> None:
-    """Train a classifier of the pool's images, strongly distorted, in place."""
     classes, images = pool_LMHW.shape[:2]
+    with initial_weights_from(seeds.torch_seed("feature-network")):
+        network = FeatureNetwork(classes, width).to(pool_LMHW.device)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
     randomness = seeds.generator("feature-network-batches")
@@ -97,6 +88,7 @@ def train_reader(
         optimizer.step()
         schedule.step()
         progress((step + 1) / steps)
+    return network.eval()
 
 
 def components_of(network: FeatureNetwork, pool_LMHW: Tensor, components: int) -> NetworkComponents:

@@ -8,7 +8,6 @@ from fed_gswgan.algorithms.base import ClientView, Mean, ReleaseShape
 from fed_gswgan.algorithms.private_evolution import Client, Server, Settings, keeps_state
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.field import adapt
-from fed_gswgan.priors import prior
 from fed_gswgan.seeding import SeedStream
 
 CLASSES = ("1", "7")
@@ -17,13 +16,10 @@ TINY = Settings(prior="strokes", features="dct", cells=4, points=1, fit_steps=4)
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(prior, "MOST_IMAGES", 60)
+def small(monkeypatch, few_drawings):
+    few_drawings(60)
     monkeypatch.setattr(adapt, "SAMPLES", 12)
     monkeypatch.setattr(adapt, "LEAST_SAMPLES", 4)
-    prior.drawn_pool.cache_clear()
-    yield
-    prior.drawn_pool.cache_clear()
 
 
 def holder_of(images, labels):

@@ -8,23 +8,20 @@ from PIL import Image
 
 from fed_gswgan.cli import main
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.priors import prior, training
+from fed_gswgan.priors import training
 from fed_gswgan.priors.prior import PriorSettings, open_features, open_prior
 
 STEPS = ["--generator-steps", "10", "--critic-steps", "10", "--feature-steps", "10"]
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, few_drawings):
     from fed_gswgan.commands import prior as command
 
     monkeypatch.setattr(command, "MOST_A_CLASS", 6)
-    monkeypatch.setattr(prior, "MOST_IMAGES", 12)
+    few_drawings(12)
     monkeypatch.setattr(training, "BATCH_SIZE", 4)
     monkeypatch.setattr(training, "READING_BATCH_SIZE", 8)
-    prior.drawn_pool.cache_clear()
-    yield
-    prior.drawn_pool.cache_clear()
 
 
 def test_drawn_digits_make_a_prior(tmp_path, capsys):

@@ -20,15 +20,12 @@ SETTINGS = {"prior": "strokes", "features": "dct", "points": 3, "fit_steps": 6}
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, few_drawings):
     """Make pool, steps and batches small."""
-    monkeypatch.setattr(prior, "MOST_IMAGES", 60)
+    few_drawings(60)
     monkeypatch.setattr(adapt, "SAMPLES", 16)
     monkeypatch.setattr(adapt, "LEAST_SAMPLES", 4)
     monkeypatch.setattr(adapt, "CENTRE", 20)
-    prior.drawn_pool.cache_clear()
-    yield
-    prior.drawn_pool.cache_clear()
 
 
 def adaptation(**changed):

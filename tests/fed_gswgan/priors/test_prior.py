@@ -27,11 +27,8 @@ PETS = DataSpec(SHAPE, 2, ("cat", "dog"))
 
 
 @pytest.fixture
-def few_drawings(monkeypatch):
-    monkeypatch.setattr(prior, "MOST_IMAGES", 5)
-    prior.drawn_pool.cache_clear()
-    yield
-    prior.drawn_pool.cache_clear()
+def five_drawings(few_drawings):
+    few_drawings(5)
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def folder(tmp_path):
     return tmp_path / "pets"
 
 
-def test_the_shipped_priors_are_small_and_draw_their_classes(few_drawings):
+def test_the_shipped_priors_are_small_and_draw_their_classes(five_drawings):
     files = [path for name in (DIGITS, CHARACTERS) for path in prior.shipped(name).iterdir()]
     assert sum(path.stat().st_size for path in files) < 6e6
     for names in (DIGITS, ("7", "b", "Q")):
@@ -70,7 +67,7 @@ def test_the_shipped_priors_are_small_and_draw_their_classes(few_drawings):
         assert 0.5 < slopes.mean() < 2
 
 
-def test_a_subset_of_all_characters_has_their_rows(few_drawings):
+def test_a_subset_of_all_characters_has_their_rows(five_drawings):
     some = open_prior(PriorSettings(prior="strokes"), DataSpec(SHAPE, 2, ("b", "7")))
     every = open_prior(PriorSettings(prior="strokes"), DataSpec(SHAPE, 62, CHARACTERS))
     key = "generator/class_embedding.weight"
@@ -148,7 +145,7 @@ def test_features_that_do_not_suit_the_images_are_refused(changed, shape, said):
         open_features(PriorSettings(**changed), DataSpec(shape, 2))
 
 
-def test_features_by_name_are_the_same_in_every_process_and_unlike_each_other(few_drawings):
+def test_features_by_name_are_the_same_in_every_process_and_unlike_each_other(five_drawings):
     found = [
         open_features(PriorSettings(features=name, feature_components=5), DIGITS_SPEC)
         for name in ("dct", "strokes", "random")

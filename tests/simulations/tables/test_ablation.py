@@ -8,7 +8,6 @@ from fed_gswgan.cli import main
 from fed_gswgan.config import Config
 from fed_gswgan.evaluation import classifier
 from fed_gswgan.field import adapt
-from fed_gswgan.priors import prior
 from simulations import run
 from simulations.tables import ablation
 from simulations.tables.ablation import CURVES, ROWS, Ablation
@@ -32,17 +31,16 @@ evaluation-samples = 100
 
 
 @pytest.fixture
-def make(tmp_path, monkeypatch):
+def make(tmp_path, monkeypatch, few_drawings):
     tiny = tmp_path / "tiny.toml"
     tiny.write_text(TINY)
     monkeypatch.setattr(run, "available_cores", lambda: 1)  # no worker processes
     monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 1)  # of every metric's classifier
     monkeypatch.setattr(ablation, "CONFIG", tiny)
     monkeypatch.setattr(ablation, "AXIS", (5.0,))
-    monkeypatch.setattr(prior, "MOST_IMAGES", 25)
+    few_drawings(25)
     monkeypatch.setattr(adapt, "SAMPLES", 20)
     monkeypatch.setattr(adapt, "LEAST_SAMPLES", 2)
-    prior.drawn_pool.cache_clear()
 
     def of(*rows, **changed):
         given = {"epsilons": (1.0,), "axis": True, "seeds": 1} | changed
@@ -54,8 +52,7 @@ def make(tmp_path, monkeypatch):
             **given,
         )
 
-    yield of
-    prior.drawn_pool.cache_clear()
+    return of
 
 
 def test_rows_are_medians_and_go_on_where_they_stopped(make, tmp_path, monkeypatch):
