@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import click
 import typer
 
-from fed_gswgan.baselines.registry import METHODS, SEEDS
+from fed_gswgan.baselines.registry import SEEDS, methods_for
 from fed_gswgan.commands.device import device, ledger
 from fed_gswgan.commands.output import Json, show
 from fed_gswgan.commands.prior import prior
@@ -235,8 +235,8 @@ def table1(
     dataset: Annotated[str, typer.Option(help="mnist or fashion-mnist")],
     preset: Preset = "small",
     methods: Annotated[
-        str, typer.Option(help="with commas between; empty: real images alone")
-    ] = ",".join(METHODS),
+        str, typer.Option(help="with commas between; all; empty: real images alone")
+    ] = "all",
     epsilon: Annotated[str, typer.Option(help="of a record; several make curves")] = "10",
     delta: float = 1e-5,
     seeds: Annotated[int, typer.Option(help="runs of each method")] = SEEDS,
@@ -253,7 +253,7 @@ def table1(
         dataset=dataset,
         data_dir=data_dir,
         preset=preset,
-        methods=_names(methods),
+        methods=methods_for(dataset) if methods == "all" else _names(methods),
         epsilons=tuple(float(number) for number in epsilon.split(",")),
         delta=delta,
         seeds=seeds,

@@ -210,11 +210,14 @@ class Algorithm(Protocol):
         """Tell whether a client remembers, which forbids amplification by sampling."""
 
 
+SHARED = ("base", "solved")  # modules that several algorithms are built on
+
+
 def algorithm_names() -> list[str]:
     """Return the names of the algorithms in this package."""
     package = importlib.import_module(__package__ or "")
     found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name.replace("_", "-") for name in found if name != "base")
+    return sorted(name.replace("_", "-") for name in found if name not in SHARED)
 
 
 def find_algorithm(name: str) -> Algorithm:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.algorithms.base import Query, ReleaseShape, Request
-from fed_gswgan.algorithms.gs_wgan import SolvedAnswers, SolvedQuestions, tensor_of
+from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions, tensor_of
 from fed_gswgan.critics.cramer import Statistic
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.field import adapt
@@ -56,7 +56,8 @@ def mean_waves(frequencies_PD: Tensor, images_ND: Tensor, weights_N: Tensor | No
     waves_NP2 = waves_of_each(frequencies_PD, images_ND)
     if weights_N is None:
         return waves_NP2.mean(-3)
-    return torch.einsum("n,npe->pe", weights_N, waves_NP2)
+    weights_PN = weights_N.expand(len(frequencies_PD), -1)
+    return torch.einsum("pn,npe->pe", weights_PN, waves_NP2)
 
 
 WAVES = Statistic(mean_waves, waves_of_each)

@@ -27,7 +27,7 @@ from fed_gswgan.algorithms.base import (
     Step,
     Update,
 )
-from fed_gswgan.algorithms.gs_wgan import SolvedAnswers, SolvedQuestions, tensor_of
+from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions, tensor_of
 from fed_gswgan.critics.cramer import LONGEST
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.field import adapt

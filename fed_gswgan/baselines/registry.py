@@ -17,11 +17,15 @@ class Method:
         title: in a table.
         module: under ``fed_gswgan.baselines``; has ``train`` and settings named SMALL and FULL.
         variant: what follows SMALL and FULL, where a module has several methods.
+        dataset: the only one that it is for; empty: any.
+        private: whether it sees the data; one that does not runs at one epsilon, 0.
     """
 
     title: str
     module: str
     variant: str = ""
+    dataset: str = ""
+    private: bool = True
 
     def train(self, preset: str, **arguments: Any) -> Any:
         """Train with a preset's settings; returns a ``TrainedBaseline``.
@@ -54,6 +58,24 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "gs-wgan": Method(title="GS-WGAN", module="centralized_gswgan"),
+    "gs-wgan-cramer": Method(title="GS-WGAN, Cramér critic, frequencies", module="solved"),
+    "gs-wgan-cramer-strokes": Method(
+        title="GS-WGAN, Cramér critic, features of drawn characters",
+        module="solved",
+        variant="_FEATURES",
+    ),
+    "gs-wgan-cramer-prior": Method(
+        title="GS-WGAN, Cramér critic, from the prior",
+        module="solved",
+        variant="_PRIOR",
+        dataset="mnist",
+    ),
+    "dp-merf-prior": Method(
+        title="DP-MERF from the prior", module="solved", variant="_EMBEDDING", dataset="mnist"
+    ),
+    "prior": Method(
+        title="the prior alone", module="solved", variant="_ALONE", dataset="mnist", private=False
+    ),
     "dpsgd-gan": Method(title="DP-SGD GAN", module="dpsgd_gan", variant="_PAPER_ERA"),
     "dpsgd-gan-revisited": Method(
         title="DP-SGD GAN, revisited", module="dpsgd_gan", variant="_REVISITED"
@@ -62,3 +84,8 @@ METHODS: Mapping[str, Method] = {
     "dp-merf": Method(title="DP-MERF", module="dp_merf"),
     "dp-merf-ae": Method(title="DP-MERF AE", module="dp_merf_autoencoder"),
 }
+
+
+def methods_for(dataset: str) -> tuple[str, ...]:
+    """Return the names of the methods that a data set can be compared with."""
+    return tuple(name for name, method in METHODS.items() if method.dataset in ("", dataset))

@@ -1,5 +1,6 @@
 """``fed-gswgan prior``: make a public prior, and look at one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -45,14 +46,11 @@ def train(
     from fed_gswgan.models.registry import CriticNetworkSettings
     from fed_gswgan.priors import training
     from fed_gswgan.priors.prior import STROKES, pool_images, write_prior
-    from fed_gswgan.priors.strokes import draw_pool
     from fed_gswgan.seeding import SeedStream
 
     if images is None:
         names = emnist_class_set(classes).names
-        with progress_bar("drawing") as done:
-            pool = draw_pool(names, min(TRAINED_ON // len(names), MOST_A_CLASS), SeedStream(seed))
-            done(1.0)
+        pool = _drawn(names, seed)
     else:
         names, pool = _pool_of(images)
     seeds = SeedStream(seed)
@@ -90,6 +88,36 @@ def train(
     networks = {"generator": generator, "critic": critic}
     write_prior(output, about, networks, features, None if images is None else shown)
     show({"output": str(output), "prior": f"folder:{output}", **about}, as_json)
+
+
+@prior.command()
+def judge(
+    output: Annotated[Path, typer.Option(help="folder to write")],
+    steps: Steps = 3000,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train the second judge, which only metrics use, on drawings of all classes."""
+    if output.exists():
+        raise ValueError(f"output={output} exists; name a new folder")
+    from fed_gswgan.data.characters import CHARACTERS
+    from fed_gswgan.priors.prior import STROKES, write_judge
+    from fed_gswgan.priors.training import train_judge
+    from fed_gswgan.seeding import SeedStream
+
+    pool = _drawn(CHARACTERS, seed).to(device)
+    with progress_bar("judge") as done:
+        trained = train_judge(pool, steps, SeedStream(seed), done)
+    about = {
+        "source": STROKES,
+        "class-names": CHARACTERS,
+        "seed": seed,
+        "steps": steps,
+        "trained-on": device,
+    }
+    write_judge(output, about, trained)
+    show({"output": str(output), **about}, as_json)
 
 
 @prior.command(name="show")
@@ -134,6 +162,17 @@ def show_(
     rows = torch.cat([drawn, samples.view(len(names), COLUMNS, *IMAGE_SHAPE)], 1).flatten(0, 1)
     save_grid(make_grid(1 - rows, nrow=2 * COLUMNS, padding=2, pad_value=1.0), output)
     show({"output": str(output), "prior": name, "classes": len(names)}, as_json)
+
+
+def _drawn(names: Sequence[str], seed: int) -> "Tensor":
+    """Return the drawings that networks are trained on."""
+    from fed_gswgan.priors.strokes import draw_pool
+    from fed_gswgan.seeding import SeedStream
+
+    with progress_bar("drawing") as done:
+        pool = draw_pool(names, min(TRAINED_ON // len(names), MOST_A_CLASS), SeedStream(seed))
+        done(1.0)
+    return pool
 
 
 def _pool_of(folder: Path) -> tuple[tuple[str, ...], "Tensor"]:

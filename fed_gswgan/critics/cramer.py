@@ -42,7 +42,7 @@ def unit_mean(points_PD: Tensor, images_ND: Tensor, weights_N: Tensor | None = N
     Args:
         points_PD: floating; both may have dimensions before these, of classes for instance.
         images_ND: of the same dtype; N > 0.
-        weights_N: of the mean, with sum 1; None: equal ones.
+        weights_N: of the mean, with sum 1, or of the mean at each point, (P, N); None: equal ones.
     """
     inverse_PN = 1 / distances(points_PD, images_ND)
     inverse_PN = inverse_PN / images_ND.shape[-2] if weights_N is None else inverse_PN * weights_N
@@ -68,7 +68,8 @@ class Statistic(NamedTuple):
     The critic's is a direction, of D numbers; other algorithms ask for others.
 
     Attributes:
-        mean: (points (P, D), images (N, D), weights (N,) or None) -> mean over the images, (P, E).
+        mean: (points (P, D), images (N, D), weights (N,), (P, N) or None) -> mean over the images,
+            (P, E).
         each: (points (P, D), images (N, D)) -> of each image, (N, P, E).
     """
 
@@ -103,12 +104,17 @@ def client_update(
     A class that the client does not hold has zeros. A client without images has zeros alone, which
     the noise makes a release like any other.
     """
-    rows_LPE, scale_L = torch.zeros_like(public_LPE), points_LPD.new_zeros(len(points_LPD))
-    for label in set(labels_N.tolist()):
-        mine_ND = features_ND[labels_N == label]
-        rows_LPE[label] = statistic.mean(points_LPD[label], mine_ND, None) - public_LPE[label]
-        scale_L[label] = scale_weight(points_LPD.shape[1])
-    return rows_LPE * LONGEST, scale_L * LONGEST
+    classes, points = points_LPD.shape[:2]
+    mine_LN = labels_N == torch.arange(classes)[:, None]
+    held_L = mine_LN.any(1)
+    if not held_L.any():
+        return torch.zeros_like(public_LPE), public_LPE.new_zeros(classes)
+    # One product for all classes: an image's weight is 0 at the points of another class.
+    weights_LN = LONGEST * mine_LN / mine_LN.sum(1, keepdim=True).clamp(min=1)
+    weights_RN = weights_LN.repeat_interleave(points, 0)
+    mean_RE = statistic.mean(points_LPD.flatten(0, 1), features_ND, weights_RN)
+    rows_LPE = mean_RE.view_as(public_LPE).sub_(public_LPE, alpha=LONGEST)
+    return rows_LPE * held_L[:, None, None], LONGEST * scale_weight(points) * held_L
 
 
 class Field(NamedTuple):

@@ -55,10 +55,11 @@ logger = logging.getLogger(__name__)
 POINT_SPREAD = 0.01  # of points around the features of pool images
 CENTRE = 400  # samples of a class whose mean direction is the public half without a pool
 RICH_FREQUENCIES, RICH_SHARE = 12, 6.0  # of the features in which samples are compared to the pool
-FIT_STEPS = 300
-SAMPLES, LEAST_SAMPLES = 320, 10  # of a step of the fit: all classes together, each class
+FIT_STEPS, LONG_FIT_STEPS = 400, 900  # the long one where the fields are precise
+SAMPLES, LEAST_SAMPLES = 160, 10  # of a step of the fit: all classes together, each class
 VERY_NOISY, NOISY = 0.02, 0.004  # of the mean, in units of the bound
 MANY_CLASSES = 20
+ASKED_BELOW = 0.05  # of the pool in the loss: then the generator's own samples are the points
 LEAST_CHANCE = 1e-9  # of an image of the pool to be drawn
 SMALL_GENERATOR = 50_000  # parameters
 FIT = {
@@ -67,7 +68,7 @@ FIT = {
     "ema_halflife_steps": 80.0,
 }
 BLANK_BIAS = -3.0  # of a generator without a prior: it begins with blank paper
-FOLLOWED_POINTS = 32  # of a class and step, at which the sample gradient is followed
+FOLLOWED_POINTS = 16  # of a class and step, at which the sample gradient is followed
 FOLLOWED_SHARE = 0.3  # of the sample gradient in the loss
 MOST_POINTS = 512  # of a class that are kept; the oldest go first
 
@@ -123,12 +124,13 @@ def resolved(settings: Of, spec: DataSpec, mean_noise: float) -> Of:
         mean_noise: standard deviation of one coordinate of the mean, in units of the bound.
     """
     many = spec.num_classes > MANY_CLASSES
+    frequencies, components, steps = FREQUENCIES, COMPONENTS, FIT_STEPS
     if mean_noise > VERY_NOISY:
-        points, frequencies, components, steps = 1, 4, 24, 300
+        points, frequencies, components = 1, 4, 24
     elif mean_noise > NOISY:
-        points, frequencies, components, steps = 2 if many else 4, FREQUENCIES, COMPONENTS, 300
+        points = 2 if many else 4
     else:
-        points, frequencies, components, steps = 4 if many else 16, FREQUENCIES, COMPONENTS, 900
+        points, steps = 4 if many else 16, LONG_FIT_STEPS
     frequencies = min(frequencies, *spec.image_shape[1:])
     found = {
         "points": settings.points or points,
@@ -249,12 +251,17 @@ class Adaptation:
         """How many images of a class have weight: as many equal weights have the same squares."""
         return float((1 / (2 * self.log_weights_LM).exp().sum(1)).mean())
 
+    @property
+    def samples_are_asked(self) -> bool:
+        """Whether the points are the generator's samples: the fields tell more than the pool."""
+        return bool(self.fields) and rule(self.fields).pool_share < ASKED_BELOW
+
     @torch.no_grad()
     def ask(self, server_round: int) -> Question:
         """Return the points of a round, and the public half of what is asked there."""
         randomness = self.seeds.generator("points", server_round)
         points_LPD, latents_LPZ = self.choose(randomness)
-        if self.pool is not None:
+        if self.pool is not None and not self.samples_are_asked:
             sources_LND, weights = self.pool.features_LMD, list(self.log_weights_LM.exp())
         else:
             sources_LND = self.samples_features(self.latents_of(CENTRE, randomness))
@@ -266,7 +273,7 @@ class Adaptation:
     def choose(self, randomness: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return points (L, P, D), and the latents (L, P, Z) of samples that they are."""
         count = self.points
-        if self.pool is None:
+        if self.pool is None or self.samples_are_asked:
             latents_LPZ = self.latents_of(count, randomness)
             return self.samples_features(latents_LPZ).half(), latents_LPZ
         chances_LM = self._chances()
@@ -287,7 +294,7 @@ class Adaptation:
         found = rule(self.fields)
         metrics = {"field_precision": found.precision}
         if self.pool is not None:
-            self._tilt(found)
+            self.tilt(found)
             metrics["pool_share"] = found.pool_share
             metrics["pool_images_in_use"] = self.images_in_use
         metrics["generator_gradient_norm"] = self.fit(server_round, found.pool_share)
@@ -302,7 +309,8 @@ class Adaptation:
             del self.fields[0], self.latents[0]
             self._evidence = None
 
-    def _tilt(self, found: Rule) -> None:
+    def tilt(self, found: Rule) -> None:
+        """Weight the pool anew, by the evidence of all fields."""
         pool = self.public_pool
         unread = self.fields if self._evidence is None else self.fields[-1:]
         known = [] if self._evidence is None else [self._evidence]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from fed_gswgan.data.characters import CHARACTERS, DIGITS, IMAGE_SHAPE
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.features import Features, HiddenLayers, NetworkComponents
+from fed_gswgan.models.judge import StrokeJudge
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.priors.strokes import draw_pool
 from fed_gswgan.seeding import SeedStream
@@ -29,12 +30,16 @@ from fed_gswgan.settings import Settings, Whole
 
 ABOUT, WEIGHTS = "prior.json", "prior.safetensors"
 POOL, FEATURES = "pool.safetensors", "features.safetensors"
+JUDGE = "judge.safetensors"
 STROKES = "strokes"
 NONE = "none"
 LARGEST_POOL = 30_000  # drawings of all classes together
 MOST_IMAGES = 1000  # of a class
 FREQUENCIES, COMPONENTS = 7, 64
 RANDOM_NETWORK = 32, 64  # width, components
+
+
+SHIPPED = Path(str(files("fed_gswgan_data")))
 
 
 class PriorSettings(Settings):
@@ -165,7 +170,7 @@ def open_features(settings: PriorSettings, spec: DataSpec) -> Features:
 def shipped(class_names: Sequence[str]) -> Path:
     """Return the folder of the prior of drawn characters that has these classes."""
     name = "digits" if tuple(class_names) == DIGITS else "all"
-    return Path(str(files("fed_gswgan_data"))) / f"prior-{name}"
+    return SHIPPED / f"prior-{name}"
 
 
 @lru_cache(maxsize=2)
@@ -195,7 +200,6 @@ def write_prior(
         features: None: not written.
         pool_LMHW: None: drawn anew whenever it is needed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     written = {
         f"{part}/{name}": tensor
         for part, network in networks.items()
@@ -206,6 +210,16 @@ def write_prior(
         blobs[FEATURES] = _halved(features.state_dict())
     if pool_LMHW is not None:
         blobs[POOL] = save({"pool": (255 * pool_LMHW).round().byte().cpu().contiguous()})
+    _write(folder, about, blobs)
+
+
+def write_judge(folder: Path, about: Mapping[str, Any], judge: StrokeJudge) -> None:
+    """Write the second judge, numbers in float16, with its checksum."""
+    _write(folder, about, {JUDGE: _halved(judge.state_dict())})
+
+
+def _write(folder: Path, about: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     checksums = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     for name, blob in blobs.items():
         (folder / name).write_bytes(blob)
@@ -230,11 +244,23 @@ def _components(file: Path) -> NetworkComponents:
     """Return the network and components in a file, checked against the note beside it."""
     about = json.loads((file.parent / ABOUT).read_text())
     state = load(_checked(file.parent, file.name, about))
-    found = NetworkComponents(
-        HiddenLayers(len(state["hidden.first.0.weight"])), len(state["basis_KA"])
-    )
+    width, components = len(state["hidden.first.0.weight"]), len(state["basis_KA"])
+    with initial_weights_from(0):  # which leaves global randomness alone
+        found = NetworkComponents(HiddenLayers(width), components)
     found.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
-    return found.eval()
+    return found.eval().to(memory_format=torch.channels_last)  # quicker on a CPU
+
+
+@lru_cache(maxsize=1)
+def open_judge() -> StrokeJudge:
+    """Return the second judge, in eval mode."""
+    folder = SHIPPED / "judge"
+    about = json.loads((folder / ABOUT).read_text())
+    with initial_weights_from(0):  # which leaves global randomness alone
+        judge = StrokeJudge(len(about["class-names"]))
+    state = load(_checked(folder, JUDGE, about))
+    judge.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+    return judge.eval()
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ Shapes: L classes, M images of a class, N images, B batch, H and W image.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from fed_gswgan.critics.wgan_gp import (
 )
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.features import FeatureNetwork, NetworkComponents
+from fed_gswgan.models.judge import StrokeJudge
 from fed_gswgan.models.registry import (
     GeneratorSettings,
     build_critic,
@@ -45,6 +47,7 @@ GENERATOR_RATE = {
     "ema_halflife_steps": 140.0,
 }
 
+Reader = TypeVar("Reader", FeatureNetwork, StrokeJudge)
 Progress = Callable[[float], None]
 """Takes the share of the work that is done."""
 
@@ -68,12 +71,33 @@ def train_feature_network(
     Returns:
         The network in eval mode.
     """
-    classes, images = pool_LMHW.shape[:2]
     with initial_weights_from(seeds.torch_seed("feature-network")):
-        network = FeatureNetwork(classes, width).to(pool_LMHW.device)
+        network = FeatureNetwork(len(pool_LMHW), width)
+    return _taught_to_read(network, pool_LMHW, steps, seeds, "feature-network-batches", progress)
+
+
+def train_judge(
+    pool_LMHW: Tensor, steps: int, seeds: SeedStream, progress: Progress = lambda share: None
+) -> StrokeJudge:
+    """Train the second judge as ``train_feature_network`` trains its own, from other randomness."""
+    with initial_weights_from(seeds.torch_seed("judge")):
+        judge = StrokeJudge(len(pool_LMHW))
+    return _taught_to_read(judge, pool_LMHW, steps, seeds, "judge-batches", progress)
+
+
+def _taught_to_read(
+    network: Reader,
+    pool_LMHW: Tensor,
+    steps: int,
+    seeds: SeedStream,
+    purpose: str,
+    progress: Progress,
+) -> Reader:
+    classes, images = pool_LMHW.shape[:2]
+    network.to(pool_LMHW.device)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
-    randomness = seeds.generator("feature-network-batches")
+    randomness = seeds.generator(purpose)
     for step in range(steps):
         labels = randomness.integers(classes, size=READING_BATCH_SIZE)
         chosen = pool_LMHW[labels, randomness.integers(images, size=READING_BATCH_SIZE)]

@@ -6,6 +6,7 @@ run along the whole axis of epsilon. Everything else is the same: writers, noise
 steps of the fit, judge.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
+from fed_gswgan.algorithms import gs_wgan
+from fed_gswgan.algorithms.base import ClientView, Mean, Query, ReleaseShape, Request, Step, Update
+from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions
+from fed_gswgan.critics.cramer import LEAST_DEVIATION, LONGEST, Field
+from fed_gswgan.field.adapt import Adaptation, Rule
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES
 from simulations.tables.pictures import drawn_samples, save_curves, save_side_by_side
 from simulations.tables.results import Column, ResultsFolder, write_tables
-from simulations.tables.table4 import CONFIGS, finished_run
+from simulations.tables.table4 import CONFIGS, NO_PRIOR, finished_run
 
 CONFIG = CONFIGS / "fed-emnist-digits-secure.toml"
 METRICS = (
@@ -28,13 +36,15 @@ EPSILONS = (1.0, 10.0)  # of every row
 AXIS = (0.2, 0.5, 2.0, 5.0)  # further ones, of the rows of ``CURVES``
 DRAWN: Mapping[str, Value] = {"dataset": "drawn", "min-images-per-writer": 1, "cohort-size": 1172}
 
-NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "fit-steps": 900}
 ROWS: Mapping[str, Mapping[str, Value]] = {
     "default": {},
     "no prior": NO_PRIOR,
     "mean embedding": {"algorithm": "mean-embedding"},
     "mean embedding without prior": {"algorithm": "mean-embedding", **NO_PRIOR},
     "private evolution": {"algorithm": "private-evolution", "rounds": 1},
+    "no tilt": {"algorithm": f"{__name__}:WithoutTilt"},
+    # The bound at which a vector of clipped directions did best in a prototype, 0.3 a row.
+    "no scale": {"algorithm": f"{__name__}:WithoutScale", "clipping-bound": 0.3 * 40**0.5},
     "features dct": {"features": "dct"},
     "features random": {"features": "random"},
     "no prior and dct": {"features": "dct", **NO_PRIOR},
@@ -58,6 +68,55 @@ COLUMNS: tuple[Column, ...] = (
     ("seeds", "seeds", None),
     ("s to train", "seconds", 0),
 )
+
+
+class UniformPool(Adaptation):
+    """Leaves the pool's weights as they are."""
+
+    def tilt(self, found: Rule) -> None:
+        """Do nothing."""
+
+
+class WithoutTilt:
+    """GS-WGAN whose server weights no image of the pool."""
+
+    Settings, Client = gs_wgan.Settings, SolvedAnswers
+    keeps_state, resolved = staticmethod(gs_wgan.keeps_state), staticmethod(gs_wgan.resolved)
+
+    Server = staticmethod(lambda *given: SolvedQuestions(UniformPool(*given)))
+
+
+class RowsAlone(SolvedAnswers):
+    """Answers without numbers of scale; the guard clips the rows."""
+
+    def release(self, server_round: int) -> ReleaseShape:
+        """Return a row a point."""
+        return ReleaseShape(self.classes * self.points, self.size, bounded="message")
+
+    def update(self, request: Request, client: ClientView) -> Update:
+        """Return the rows at their own length."""
+        return Update(super().update(request, client).rows_RN / LONGEST)
+
+
+class MeanIsField(SolvedQuestions):
+    """Takes the clients' mean for the field."""
+
+    def step(self, server_round: int, query: Query, mean: Mean) -> Step:
+        """Keep the public half and the mean rows, whatever the clients were scaled by."""
+        points_LPD, public_LPE, latents_LPZ = query.kept
+        rows_LPE = torch.from_numpy(mean.update_RN).reshape(public_LPE.shape)
+        deviation_L = torch.full((len(points_LPD),), max(mean.noise_stddev, LEAST_DEVIATION))
+        field = Field(points_LPD.float(), (public_LPE + rows_LPE).float(), deviation_L)
+        return Step(self.adaptation.learn(server_round, field, latents_LPZ))
+
+
+class WithoutScale:
+    """GS-WGAN whose releases do not carry their scale."""
+
+    Settings, Client = gs_wgan.Settings, RowsAlone
+    keeps_state, resolved = staticmethod(gs_wgan.keeps_state), staticmethod(gs_wgan.resolved)
+
+    Server = staticmethod(lambda *given: MeanIsField(Adaptation(*given)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +179,12 @@ class Ablation:
             settings |= dict(DRAWN)
         if self.data_dir:
             settings["data-dir"] = self.data_dir
-        return settings | dict(ROWS[name])
+        settings |= dict(ROWS[name])
+        if ":" not in str(settings.get("algorithm", "")):
+            return settings
+        keys = set(gs_wgan.Settings.keys()) & settings.keys()
+        own = [f"{key} = {json.dumps(settings.pop(key))}" for key in sorted(keys)]
+        return settings | {"algorithm-settings": "\n".join(own)}
 
     def _folder(self, name: str, epsilon: float, seed: int) -> Path:
         word = name.replace(" ", "-")

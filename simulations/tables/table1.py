@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import load, save
@@ -93,6 +94,11 @@ class Table1:
         at_least(1, workers=self.workers)
         for name in self.methods:
             one_of(METHODS, methods=name)
+            if METHODS[name].dataset not in ("", self.dataset):
+                raise ValueError(
+                    f"methods={name} must be left out for dataset={self.dataset}: its prior has "
+                    f"the classes of {METHODS[name].dataset}"
+                )
             with needs_extra("compare", f"methods={name}"):
                 METHODS[name].imported()  # now, not after the first cell
         for values in (self.methods, self.epsilons):
@@ -122,8 +128,9 @@ class Table1:
         return [Cell(self)] + [
             Cell(self, name, epsilon, seed)
             for seed in range(self.seeds)
-            for epsilon in self.epsilons
+            for epsilon in (0.0, *self.epsilons)
             for name in self.methods
+            if METHODS[name].private == (epsilon > 0)
         ]
 
     def _write(self) -> dict[str, Any]:
@@ -135,7 +142,8 @@ class Table1:
             if cell.finished:
                 rows.setdefault((cell.method, cell.epsilon), []).append(results.read(cell.name))
                 samples = results.samples(cell.name)
-                if samples is not None and (cell.epsilon, cell.seed) == (self.epsilons[-1], 0):
+                drawn = cell.epsilon in (0.0, self.epsilons[-1]) and cell.seed == 0
+                if samples is not None and drawn:
                     pictures[f"{_title(cell.method)}, epsilon {cell.epsilon:g}"] = samples
         found = {
             **self._settings(),
@@ -174,7 +182,8 @@ class Cell:
         preset = self.table.preset
         found: dict[str, Any] = {"metric_size": asdict(metric_size(preset, DEVICE))}
         if self.method != REAL:
-            found["method"] = asdict(METHODS[self.method].settings(preset))
+            settings = METHODS[self.method].settings(preset)
+            found["method"] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
         return found
 
 
@@ -214,9 +223,9 @@ def _measure(cell: Cell, results: ResultsFolder, log: Callable[[str], None]) -> 
     drawn = drawn_for_picture(trained.sampler, len(data.class_names), DEVICE)
     results.keep_samples(cell.name, drawn)
     return {
-        "epsilon": epsilon_of(trained.releases, table.delta),
+        "epsilon": epsilon_of(trained.releases, table.delta) if trained.releases else 0.0,
         "delta": table.delta,
-        "neighboring_relation": str(trained.releases[0].relation),
+        "neighboring_relation": str(trained.releases[0].relation) if trained.releases else "none",
         "releases": [release.to_dict() for release in trained.releases],
         "published_epsilon": trained.published_epsilon,
         "published_accounting": trained.published_accounting,

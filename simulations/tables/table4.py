@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
@@ -70,11 +70,40 @@ FEDAVG: Mapping[str, Mapping[str, Value]] = {
     },
 }
 MATCHED = "fedavg-gan-matched"
+# Both start from the prior's generator and critic, whose settings these are.
+WITH_PRIOR: Mapping[str, Value] = {
+    "prior": "strokes", "latent-dim": 32, "critic-width": 256, "class-embedding-stddev": 0.05,
+}  # fmt: skip
+NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "fit-steps": 1200}
+# The Cramér critic on the writers of the small preset, all of them asked in each round.
+CRAMER_CONFIG = CONFIGS / "fed-emnist-digits-secure.toml"
+SAME_WRITERS: Mapping[str, Value] = {"min-images-per-writer": 40, "cohort-size": 411}
+CRAMER: Mapping[str, Mapping[str, Value]] = {
+    "cramer-1": {"epsilon": 1.0},
+    "cramer-10": {"epsilon": 10.0},
+    "cramer-no-prior-1": {"epsilon": 1.0, **NO_PRIOR},
+    "cramer-no-prior-10": {"epsilon": 10.0, **NO_PRIOR},
+}
 TITLES: Mapping[str, str] = {
     "gs-wgan": "GS-WGAN",
     "fedavg-gan": "FedAvg-GAN",
     MATCHED: "FedAvg-GAN, matched epsilon",
+    "fedavg-gan-prior": "FedAvg-GAN from the prior",
+    "cramer-1": "GS-WGAN, Cramér critic, from the prior, epsilon 1",
+    "cramer-10": "GS-WGAN, Cramér critic, from the prior, epsilon 10",
+    "cramer-no-prior-1": "GS-WGAN, Cramér critic, no prior, epsilon 1",
+    "cramer-no-prior-10": "GS-WGAN, Cramér critic, no prior, epsilon 10",
 }
+# Rows whose ratio of Fréchet distances is printed: neither with the prior, and both.
+RIVALS = (
+    ("gs-wgan", "fedavg-gan"),
+    ("gs-wgan", MATCHED),
+    ("cramer-no-prior-1", "fedavg-gan"),
+    ("cramer-no-prior-10", "fedavg-gan"),
+    ("cramer-1", "fedavg-gan-prior"),
+    ("cramer-10", "fedavg-gan-prior"),
+)
+PAPERS = ("gs-wgan", "fedavg-gan", MATCHED)
 
 COLUMNS: tuple[Column, ...] = (
     ("method", "method", None),
@@ -89,15 +118,30 @@ COLUMNS: tuple[Column, ...] = (
     ("kB up", "uplink_kilobytes", 1),
     ("kB down", "downlink_kilobytes", 1),
     ("client TFLOP", "client_teraflops", 2),
+    ("delta", "delta", None),
     ("seeds", "seeds", None),
     ("s to train", "training_seconds", 0),
 )
 
 
 def settings_of(method: str, preset: str) -> dict[str, Value]:
-    """Return the settings of a row's runs; of a matched row, before its noise is matched."""
+    """Return the settings of a row's runs; of a matched row, before its noise is matched.
+
+    Raises:
+        ValueError: a row of the Cramér critic, or of the prior, in the full preset.
+    """
+    if method not in PAPERS and preset != "small":
+        raise ValueError(
+            f"methods={method} must be one of {', '.join(PAPERS)} in preset={preset}: its settings "
+            "are for the digits of the small preset's writers"
+        )
+    if method in CRAMER:
+        return {**tomllib.loads(CRAMER_CONFIG.read_text()), **SAME_WRITERS, **CRAMER[method]}
     settings = tomllib.loads(GSWGAN[preset].read_text())
-    return settings if method == "gs-wgan" else {**settings, **FEDAVG[preset]}
+    if method == "gs-wgan":
+        return settings
+    start = WITH_PRIOR if method == "fedavg-gan-prior" else {}
+    return {**settings, **FEDAVG[preset], **start}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +165,7 @@ class Table4:
         one_of(RUNTIMES, runtime=self.runtime)
         for place, name in enumerate(self.methods):
             one_of(TITLES, methods=name)
+            settings_of(name, self.preset)
             for needed in ("gs-wgan", "fedavg-gan") if name == MATCHED else ():
                 if needed not in self.methods[:place]:
                     raise ValueError(f"methods must name {needed} before {name}")
@@ -167,6 +212,7 @@ class Table4:
             "method": TITLES[name],
             "seeds": len(runs),
             **spreads(COLUMNS, runs),
+            **_medians(runs, "frechet_distance"),
             "published": PUBLISHED_TABLE4.get(name, {}),
             "trust_model": privacy[0]["trust_model"],
             "mu": mu,
@@ -242,21 +288,27 @@ def finished_run(settings: Mapping[str, Value], folder: Path, runtime: str) -> d
 def participation_flops(config: Config, num_classes: int) -> int:
     """Return the floating point operations of one participation, products of matrices alone.
 
-    It is counted on blank images, since pixels do not matter, and without a warm start.
+    It is counted on blank images, since pixels do not matter, and from no start, warm or prior.
     """
     spec = DataSpec((1, 28, 28), num_classes)  # of Fed-EMNIST
-    own = config.own.model_copy(update={"warm_start_steps": 0})
+    own = config.own.model_copy(update={"warm_start_steps": 0, "prior": "none"})
     with FlopCounterMode(display=False) as counter:
         counter.mod_tracker.__exit__()  # its hooks refuse torch.autograd.grad; the total needs none
         trial_update(Config(config.shared, config.algorithm, own), spec, counter.flop_counts.clear)
     return int(counter.get_total_flops())
 
 
+def _medians(runs: list[dict[str, Any]], *names: str) -> dict[str, float]:
+    """Return the medians over seeds of the metrics that every run has."""
+    found = {name: [run["metrics"].get(name) for run in runs] for name in names}
+    return {f"{name}_median": median(v) for name, v in found.items() if None not in v}
+
+
 def _notes(run: Row, rows: list[dict[str, Any]]) -> list[str]:
     """Return the sentences below the table, with the ratios that the paper prints."""
     published = published_bytes()
     notes = [
-        f"{run['clients']} writers, a client each; delta {run['privacy']['delta']:g}; every "
+        f"{run['clients']} writers, a client each; every "
         "epsilon is that of the user with most replies, by the clients' own ledgers",
         "local: nobody but the device is trusted; central: the server is trusted to add the "
         "noise, and against the server itself FedAvg-GAN has no protection at all",
@@ -268,10 +320,13 @@ def _notes(run: Row, rows: list[dict[str, Any]]) -> list[str]:
         f"FedAvg-GAN at its published size: {published.downlink / 1e6:.1f} MB down and "
         f"{published.uplink / 1e6:.1f} MB up a participation",
     ]
-    ours = next((row for row in rows if row["name"] == "gs-wgan"), None)
-    for row in rows:
-        if ours and row is not ours:
-            notes += _ratios(ours, row)
+    by_name = {row["name"]: row for row in rows}
+    for name in PAPERS[1:]:
+        if "gs-wgan" in by_name and name in by_name:
+            notes += _ratios(by_name["gs-wgan"], by_name[name])
+    for ours, theirs in RIVALS:
+        if ours in by_name and theirs in by_name:
+            notes += _distances(by_name[ours], by_name[theirs])
     return notes
 
 
@@ -280,7 +335,7 @@ def _ratios(ours: Row, theirs: Row) -> list[str]:
     sent, slim = (
         1e3 * (row["uplink_kilobytes"] + row["downlink_kilobytes"]) for row in (ours, theirs)
     )
-    pair = " over ".join(f"{row['method']} ({row['trust_model']} trust)" for row in (ours, theirs))
+    pair = _pair(ours, theirs)
     lines = [
         f"bytes a participation, both ways, {pair}: 1/{sum(published_bytes()) / sent:.0f} at the "
         f"published size of FedAvg-GAN's networks, {sent / slim:.3f} at the size run here; the "
@@ -292,10 +347,19 @@ def _ratios(ours: Row, theirs: Row) -> list[str]:
         "ratio, not tight: 1/16,700"
         for relation in ("replace_one", "zero_out")
     ]
-    if "frechet_distance" in ours and "frechet_distance" in theirs:
-        distances = ours["frechet_distance"], theirs["frechet_distance"]
-        lines.append(
-            f"Fréchet distance, {pair}: {distances[0]:.2f} / {distances[1]:.2f} = "
-            f"{distances[0] / distances[1]:.2f}; the paper's ratio: 0.28"
-        )
     return lines
+
+
+def _distances(ours: Row, theirs: Row) -> list[str]:
+    """Return the ratio of the medians over seeds of Fréchet distances, if both rows have one."""
+    if "frechet_distance" not in ours or "frechet_distance" not in theirs:
+        return []
+    first, second = (row["frechet_distance_median"] for row in (ours, theirs))
+    return [
+        f"Fréchet distance, median of seeds, {_pair(ours, theirs)}: {first:.2f} / {second:.2f} = "
+        f"{first / second:.2f}; the paper's ratio: 0.28"
+    ]
+
+
+def _pair(ours: Row, theirs: Row) -> str:
+    return " over ".join(f"{row['method']} ({row['trust_model']} trust)" for row in (ours, theirs))

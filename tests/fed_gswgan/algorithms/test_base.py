@@ -6,6 +6,8 @@ import pytest
 
 from fed_gswgan.algorithms import base, fedavg_gan, gs_wgan
 from fed_gswgan.algorithms.base import ClientView, algorithm_names, find_algorithm
+from fed_gswgan.data.characters import DIGITS
+from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings
 from tests.plug_ins import Ratio
@@ -15,7 +17,9 @@ class WithoutServer:
     Settings, Client = Settings, object
 
 
-def test_every_module_of_the_package_is_an_algorithm_of_its_name():
+def test_every_module_of_the_package_is_an_algorithm_of_its_name(few_drawings):
+    few_drawings(25)
+    spec = DataSpec((1, 28, 28), 10, DIGITS)
     assert {"gs-wgan", "fedavg-gan", "mean-embedding", "private-evolution"} == set(
         algorithm_names()
     )
@@ -25,7 +29,11 @@ def test_every_module_of_the_package_is_an_algorithm_of_its_name():
         algorithm = find_algorithm(name)
         assert issubclass(algorithm.Settings, Settings)
         assert callable(algorithm.keeps_state)
-        for half, members in ((algorithm.Client, base.Client), (algorithm.Server, base.Server)):
+        priors = {"prior": "strokes"} if "prior" in algorithm.Settings.model_fields else {}
+        settings = algorithm.Settings(**priors)
+        client = algorithm.Client(settings, spec)
+        server = algorithm.Server(settings, spec, SeedStream(0), 1)
+        for half, members in ((client, base.Client), (server, base.Server)):
             promised = {m for m in vars(members) if not m.startswith("_")}
             assert promised <= {m for m in dir(half) if not m.startswith("_")}
 

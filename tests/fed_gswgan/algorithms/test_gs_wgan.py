@@ -181,9 +181,9 @@ def test_the_step_is_adam_on_the_mean_gradient(spec, adam):
     weights = list(generator.parameters())
     gradients = torch.autograd.grad(loss, weights)
     step = server.step(1, query, mean)
-    averaged = server.half.trainer.ema_generator.parameters()
+    averaged = server.trainer.ema_generator.parameters()
     for weight, gradient, found, ema in zip(
-        weights, gradients, server.half.trainer.generator.parameters(), averaged, strict=True
+        weights, gradients, server.trainer.generator.parameters(), averaged, strict=True
     ):
         expected, _ = adam(weight, gradient, (0.0, 0.0), 1, rate=2e-3)
         assert torch.allclose(found, expected, atol=1e-5)
@@ -281,7 +281,7 @@ def test_features_of_images_are_computed_once(spec, view, asked, monkeypatch):
     client, server = solved(spec)
     first, second = asked(server.request(1)), asked(server.request(2), 2)
     client.update(first, view())
-    monkeypatch.setattr(client.half, "features", None)
+    monkeypatch.setattr(client, "features", None)
     client.update(second, view())
     other = view()
     other.dataset.images[0] += 0.1  # other images, of the same client
@@ -306,7 +306,7 @@ def test_what_no_server_sends_to_a_solved_critic_is_refused(spec, asked):
         with pytest.raises(ValueError, match="must"):
             client.check(one)
     other = solved(spec, feature_frequencies=4)[1].request(1).scalars
-    known = client.half.features.hash()[:12]
+    known = client.features.hash()[:12]
     with pytest.raises(ValueError, match=f"are unknown here, must be {known}"):
         client.check(request(other, points=points, public=public))
 
@@ -322,7 +322,7 @@ def test_a_solved_step_reads_the_field_and_fits_the_generator(spec, view, asked,
     before = server.sampler()(torch.arange(3), 0)
     step = server.step(1, query, mean)
     assert all(math.isfinite(value) for value in step.metrics.values())
-    (field,) = server.half.adaptation.fields
+    (field,) = server.adaptation.fields
     scale = update.extra_E[0] / (0.7 * math.sqrt(2))
     expected = update.rows_RN.reshape(3, 2, 9) / scale + query.tensors["public"]
     assert field.values_LPE.numpy() == pytest.approx(expected, abs=1e-4)

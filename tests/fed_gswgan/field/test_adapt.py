@@ -122,6 +122,21 @@ def test_without_a_prior_it_asks_at_samples_and_follows_the_field():
     assert found.pool is None
 
 
+def test_precise_fields_are_asked_at_samples_and_vague_ones_at_the_pool():
+    for deviation, asked_at_samples in ((0.02, False), (0.002, True)):
+        found = adaptation()
+        question, field, _ = answered(found, 1, deviation)
+        assert question.latents_LPZ.shape[2] == 0
+        found.learn(1, field, question.latents_LPZ)
+        assert found.samples_are_asked == asked_at_samples
+        again = found.ask(2)
+        assert again.latents_LPZ.shape == (2, 3, 32 if asked_at_samples else 0)
+        if asked_at_samples:
+            features = found.samples_features(again.latents_LPZ)
+            assert again.points_LPD.float() == pytest.approx(features.detach(), abs=2e-2)
+            found.learn(2, field._replace(points_LPD=again.points_LPD.float()), again.latents_LPZ)
+
+
 def test_the_steps_of_all_rounds_together_are_those_of_the_fit():
     found = adaptation()
     taken = [found._steps_until(r) - found._steps_until(r - 1) for r in range(1, ROUNDS + 3)]
@@ -154,8 +169,8 @@ def test_the_less_is_known_the_more_the_pool_is_trusted():
 @pytest.mark.parametrize(
     ("noise", "classes", "expected"),
     [
-        (0.03, 10, (1, 4, 24, 300)), (0.01, 10, (4, 7, 64, 300)), (0.001, 10, (16, 7, 64, 900)),
-        (0.01, 62, (2, 7, 64, 300)), (0.001, 62, (4, 7, 64, 900)),
+        (0.03, 10, (1, 4, 24, 400)), (0.01, 10, (4, 7, 64, 400)), (0.001, 10, (16, 7, 64, 900)),
+        (0.01, 62, (2, 7, 64, 400)), (0.001, 62, (4, 7, 64, 900)),
     ],
 )  # fmt: skip
 def test_the_noise_decides_how_much_is_asked(noise, classes, expected):

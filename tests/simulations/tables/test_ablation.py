@@ -1,6 +1,7 @@
 """The ablation on the built-in digits, with fits of two steps."""
 
 import json
+import tomllib
 
 import pytest
 
@@ -57,16 +58,18 @@ def make(tmp_path, monkeypatch, few_drawings):
 
 def test_rows_are_medians_and_go_on_where_they_stopped(make, tmp_path, monkeypatch):
     folder = tmp_path / "found"
-    found = make("default", "private evolution", "features dct").run()
+    found = make("default", "private evolution", "features dct", "no tilt", "no scale").run()
     rows = [(row["what"], row["epsilon"]) for row in found["rows"]]
     assert rows == [
         ("default", 1.0), ("default", 5.0), ("private evolution", 1.0), ("private evolution", 5.0),
-        ("features dct", 1.0),
+        ("features dct", 1.0), ("no tilt", 1.0), ("no scale", 1.0),
     ]  # fmt: skip
     by_row = dict(zip(rows, found["rows"], strict=True))
     assert by_row["default", 1.0]["numbers"] == 10 * (49 + 64) + 10
     assert by_row["private evolution", 1.0]["numbers"] == 10 * 20
     assert by_row["features dct", 1.0]["numbers"] == 10 * 49 + 10
+    assert by_row["no tilt", 1.0]["numbers"] == 10 * (49 + 64) + 10
+    assert by_row["no scale", 1.0]["numbers"] == 10 * (49 + 64)
     assert all(row["frechet_distance"] > 0 and row["seeds"] == 1 for row in found["rows"])
     assert "within-class variance of real images: 0.0" in "\n".join(found["notes"])
     assert {path.name for path in folder.glob("*.png")} == {
@@ -75,7 +78,7 @@ def test_rows_are_medians_and_go_on_where_they_stopped(make, tmp_path, monkeypat
     }  # fmt: skip
     with monkeypatch.context() as patch:
         patch.setattr("simulations.tables.table4.simulate", None)  # what is finished stays
-        again = make("default", "private evolution", "features dct").run()
+        again = make("default", "private evolution", "features dct", "no tilt", "no scale").run()
     assert again == json.loads((folder / "table.json").read_text()) == found
 
 
@@ -88,7 +91,9 @@ def test_every_row_has_valid_settings_and_one_thing_changed():
     assert tables["default"]["dataset"] == "drawn"
     for name, table in tables.items():
         changed = {k for k, v in table.items() if tables["default"].get(k, v) != v}
-        assert changed <= set(ROWS[name])
+        assert changed <= {*ROWS[name], "algorithm-settings"}
+        own = tomllib.loads(str(table["algorithm-settings"]))
+        assert own.items() <= tables["default"].items()
     assert set(CURVES) <= set(ROWS)
 
 

@@ -1,6 +1,7 @@
 """The first table on images of 4 classes and a method that copies them."""
 
 import io
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 
 from fed_gswgan.accounting.trust import DeclaredRelease
+from fed_gswgan.baselines.registry import METHODS, methods_for
 from fed_gswgan.baselines.training import TrainedBaseline
 from fed_gswgan.data.whole_dataset import WholeDataset
 from fed_gswgan.evaluation.distances import SMALL, inception_score
@@ -63,7 +65,7 @@ class Settings:
 class Copying:
     """A method whose samples are what real images are."""
 
-    title = "copying"
+    title, dataset, private = "copying", "", True
 
     def settings(self, preset: str) -> Settings:
         return Settings()
@@ -194,3 +196,22 @@ def test_a_cell_that_fails_is_named_with_its_error(tmp_path):
     with pytest.raises(RuntimeError, match=message):
         run_cells(run_cell, [failing], 1, quiet(), lambda: finished.append(1))
     assert not finished
+
+
+def test_the_settings_of_every_method_can_be_kept(tmp_path):
+    asked = table(tmp_path, methods=tuple(METHODS), epsilons=(1.0, 10.0), seeds=1)
+    cells = asked._cells()
+    assert [cell.method for cell in cells if cell.epsilon == 0] == ["real", "prior"]
+    assert len(cells) == 2 + 2 * (len(METHODS) - 1)
+    for cell in cells:
+        assert json.loads(json.dumps(cell.settings())) == cell.settings()
+
+
+def test_a_prior_of_digits_is_refused_for_garments(tmp_path):
+    with pytest.raises(
+        ValueError, match="methods=prior must be left out for dataset=fashion-mnist"
+    ):
+        table(tmp_path, dataset="fashion-mnist", methods=("prior",))
+    every = methods_for("fashion-mnist")
+    assert {"gs-wgan", "gs-wgan-cramer"} < set(every)
+    assert table(tmp_path, dataset="fashion-mnist", methods=every).methods == every

@@ -7,9 +7,19 @@ import pytest
 from fed_gswgan.cli import main
 from fed_gswgan.config import Config
 from fed_gswgan.evaluation import classifier
+from fed_gswgan.field import adapt
 from simulations import run
 from simulations.tables import table4
-from simulations.tables.table4 import GSWGAN, TITLES, Table4, participation_flops, settings_of
+from simulations.tables.table4 import (
+    CRAMER,
+    GSWGAN,
+    PAPERS,
+    RIVALS,
+    TITLES,
+    Table4,
+    participation_flops,
+    settings_of,
+)  # fmt: skip
 
 TINY = """
 dataset = "digits"
@@ -27,6 +37,20 @@ noise-source = "seeded"
 samples-every = 100
 evaluation-samples = 200
 delta = 1e-3
+"""
+SECURE = """
+dataset = "digits"
+classes = "digits"
+max-clients = 4
+cohort-size = 4
+trust = "secure-aggregation"
+rounds = 1
+prior = "strokes"
+fit-steps = 2
+points = 1
+noise-source = "seeded"
+samples-every = 100
+evaluation-samples = 200
 """
 FEDAVG = {
     "algorithm": "fedavg-gan", "trust": "central", "clipping-bound": 0.1, "noise-stddev": 0.01,
@@ -54,7 +78,7 @@ def test_every_method_runs_once_and_has_a_row_with_epsilons_bytes_and_trust(
     table, tmp_path, monkeypatch, capfd
 ):
     folder = tmp_path / "table4"
-    found = table(*TITLES).run()
+    found = table(*PAPERS).run()
     ours, theirs, matched = found["rows"]
     assert [row["trust_model"] for row in found["rows"]] == ["local", "central", "central"]
     assert ours["epsilon_zero_out"] < ours["epsilon_replace_one"] < theirs["epsilon_replace_one"]
@@ -76,7 +100,7 @@ def test_every_method_runs_once_and_has_a_row_with_epsilons_bytes_and_trust(
 
     with monkeypatch.context() as patch:
         patch.setattr(table4, "simulate", None)  # what is finished does not run again
-        assert table(*TITLES).run() == json.loads((folder / "table.json").read_text()) == found
+        assert table(*PAPERS).run() == json.loads((folder / "table.json").read_text()) == found
         capfd.readouterr()
         words = ["compare", "table4", "--methods", "gs-wgan", "--output", str(folder)]
         assert main(words) == 0
@@ -101,7 +125,7 @@ def test_an_unknown_method_is_named(capfd):
 
 def test_the_small_preset_gives_the_clients_of_each_method_as_much_to_compute():
     flops = []
-    for method in TITLES:
+    for method in PAPERS:
         config = Config.from_table(settings_of(method, "small"))
         assert config.own.warm_start_steps == 0  # which would not be counted
         participations = config.shared.rounds * config.shared.cohort_size
@@ -111,7 +135,45 @@ def test_the_small_preset_gives_the_clients_of_each_method_as_much_to_compute():
 
 @pytest.mark.parametrize("preset", GSWGAN)
 def test_every_row_has_valid_settings(preset):
-    for method in TITLES:
+    for method in PAPERS:
         shared = Config.from_table(settings_of(method, preset)).shared
         assert (shared.dataset, shared.neighboring_relation) == ("fed-emnist", "replace-one")
         assert shared.trust == ("local" if method == "gs-wgan" else "central")
+
+
+def test_rows_of_the_critic_that_is_solved_have_the_same_writers_and_their_own_epsilon():
+    paper = Config.from_table(settings_of("gs-wgan", "small")).shared
+    same = ("dataset", "classes", "min_images_per_writer", "evaluation_samples")
+    for method in TITLES.keys() - set(PAPERS):
+        config = Config.from_table(settings_of(method, "small"))
+        for name in same:
+            assert getattr(config.shared, name) == getattr(paper, name), name
+        assert (config.own.prior == "none") == ("no-prior" in method)
+    for method in CRAMER:
+        shared = Config.from_table(settings_of(method, "small")).shared
+        assert (shared.trust, shared.cohort_size, shared.delta) == ("secure-aggregation", 411, 1e-5)
+        assert shared.epsilon == float(method.rpartition("-")[2])
+        with pytest.raises(ValueError, match=f"methods={method} must be one of gs-wgan"):
+            settings_of(method, "full")
+    assert {name for pair in RIVALS for name in pair} <= set(TITLES)
+
+
+def test_from_the_prior_both_sides_and_their_ratio(table, tmp_path, monkeypatch, few_drawings):
+    few_drawings(25)
+    monkeypatch.setattr(adapt, "SAMPLES", 20)
+    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 2)
+    secure = tmp_path / "secure.toml"
+    secure.write_text(SECURE)
+    monkeypatch.setattr(table4, "CRAMER_CONFIG", secure)
+    monkeypatch.setattr(table4, "SAME_WRITERS", {})
+    started = {**table4.WITH_PRIOR, "generator-width": 32}
+    monkeypatch.setattr(table4, "WITH_PRIOR", started)
+    found = table("fedavg-gan-prior", "cramer-10").run()
+    theirs, ours = found["rows"]
+    assert ours["epsilon_replace_one"] == pytest.approx(10, rel=1e-3)
+    assert ours["client_teraflops"] < theirs["client_teraflops"]
+    first, second = ours["frechet_distance_median"], theirs["frechet_distance_median"]
+    ratio = f"= {first / second:.2f}; the paper's ratio: 0.28"
+    said = [note for note in found["notes"] if note.endswith(ratio)]
+    assert len(said) == 1
+    assert "from the prior, epsilon 10 (secure-aggregation trust) over FedAvg-GAN from" in said[0]
