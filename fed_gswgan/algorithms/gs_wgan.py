@@ -49,7 +49,6 @@ from fed_gswgan.critics.wgan_gp import (
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.field import adapt
 from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
-from fed_gswgan.field.gradient_field import FieldSettings, GradientField
 from fed_gswgan.models.registry import CRITICS, build_critic, build_generator
 from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents, sampler_of
 from fed_gswgan.priors.prior import open_prior
@@ -60,7 +59,7 @@ logger = logging.getLogger(__name__)
 CRAMER = "cramer"
 
 
-class Settings(CriticSettings, AdaptationSettings, FieldSettings):
+class Settings(CriticSettings, AdaptationSettings):
     """Keys of GS-WGAN, beside the shared ones."""
 
     critic: str = CRAMER
@@ -204,11 +203,6 @@ class TrainedQuestions:
         self.trainer = GeneratorTrainer(generator, settings)
         self._samples_shape = (settings.batch_size, *spec.image_shape)
         self._row_shape = release_shape(self._samples_shape, settings.dct_frequencies)
-        self.field = (
-            GradientField(settings, self._samples_shape, spec.num_classes, seeds)
-            if settings.release_use == "field"
-            else None
-        )
 
     def request(self, server_round: int) -> Query:
         """Generate the round's samples; latents and labels are kept for the step."""
@@ -224,22 +218,18 @@ class TrainedQuestions:
         return Query(
             tensors=tensors,
             unit_range=frozenset({"samples", "critic-samples"} & tensors.keys()),
-            kept=(latents_BZ, labels_B, samples_BCHW),
+            kept=(latents_BZ, labels_B),
         )
 
     def step(self, server_round: int, query: Query, mean: Mean) -> Step:
-        """Send the mean gradient back through the generator, or fit the field and follow it."""
+        """Send the mean gradient back through the generator."""
         self.trainer.set_learning_rate(server_round / self._rounds)
-        latents_BZ, labels_B, samples_BCHW = query.kept
+        latents_BZ, labels_B = query.kept
         values = mean.update_RN.astype(np.float32).reshape(self._row_shape)
         side = self._samples_shape[-1]
         pixels = to_pixels(values, side, self._settings.dct_frequencies)
         gradient_BCHW = torch.from_numpy(pixels)
-        if self.field is None:
-            norm = self.trainer.step(latents_BZ, labels_B, gradient_BCHW)
-        else:
-            randomness = self._seeds.generator("release-use", server_round)
-            norm = self.field.learn(self.trainer, samples_BCHW, labels_B, gradient_BCHW, randomness)
+        norm = self.trainer.step(latents_BZ, labels_B, gradient_BCHW)
         row_norm = float(gradient_BCHW.flatten(1).norm(dim=1).mean())
         return Step({"combined_gradient_norm": row_norm, "generator_gradient_norm": norm})
 
@@ -252,14 +242,12 @@ class TrainedQuestions:
         return sampler_of(self.trainer.ema_generator, self._settings)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return generator, moving average, optimizer, and the field if there is one."""
-        return self.trainer.state_dict() | (self.field.to_tensors() if self.field else {})
+        """Return generator, moving average and optimizer."""
+        return self.trainer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from ``state_dict``."""
         self.trainer.load_state_dict(state)
-        if self.field:
-            self.field.from_tensors(state)
 
     def _inputs(self, purpose: str, server_round: int, count: int) -> tuple[Tensor, Tensor]:
         """Return latents_BZ and uniform labels_B, which follow from seed and round."""

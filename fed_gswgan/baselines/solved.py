@@ -77,13 +77,13 @@ def _preset(
     return SolvedSettings(asked=asked, releases=releases, adaptation=adaptation)
 
 
-SMALL = _preset(6, 900, features="dct")
+SMALL = _preset(6, 1500, features="dct")
 FULL = _preset(12, 6000, features="dct")
-SMALL_FEATURES = _preset(6, 900)
+SMALL_FEATURES = _preset(6, 1500)
 FULL_FEATURES = _preset(12, 6000)
-SMALL_PRIOR = _preset(6, 900, prior=STROKES)
+SMALL_PRIOR = _preset(6, 1500, prior=STROKES)
 FULL_PRIOR = _preset(12, 6000, prior=STROKES)
-SMALL_EMBEDDING = _preset(6, 900, "mean-embedding", prior=STROKES)
+SMALL_EMBEDDING = _preset(6, 1500, "mean-embedding", prior=STROKES)
 FULL_EMBEDDING = _preset(12, 6000, "mean-embedding", prior=STROKES)
 SMALL_ALONE = FULL_ALONE = _preset(0, 1, prior=STROKES)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 prior = typer.Typer(no_args_is_help=True, help="public images that a run starts from")
 
 TRAINED_ON, MOST_A_CLASS = 60_000, 4000  # drawings
+SAMPLES_A_CLASS = 1000  # in a file
 Steps = Annotated[int, typer.Option(min=10)]
 Classes = Annotated[
     Literal["digits", "letters", "all", "merged"], typer.Option(help="of drawn characters")
@@ -93,7 +94,7 @@ def train(
 @prior.command()
 def judge(
     output: Annotated[Path, typer.Option(help="folder to write")],
-    steps: Steps = 3000,
+    steps: Steps = 1500,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     as_json: Json = False,
@@ -122,7 +123,7 @@ def judge(
 
 @prior.command(name="show")
 def show_(
-    output: Annotated[Path, typer.Option(help="FILE.png")],
+    output: Annotated[Path, typer.Option(help="FILE.png, or FILE.npz: samples for evaluate")],
     name: Annotated[
         str, typer.Argument(metavar="PRIOR", help="strokes or folder:PATH")
     ] = "strokes",
@@ -130,9 +131,12 @@ def show_(
     seed: Annotated[int, typer.Option(min=0, help="of the samples")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw a sheet: of each class twelve images of the pool, and twelve of the generator."""
-    if output.suffix != ".png":
-        raise ValueError(f"output={output} must end in .png")
+    """Draw a sheet: of each class twelve images of the pool, and twelve of the generator.
+
+    Or write a thousand samples of each class, for ``fed-gswgan evaluate``.
+    """
+    if output.suffix not in (".png", ".npz"):
+        raise ValueError(f"output={output} must end in .png or .npz")
     import json
 
     import torch
@@ -140,6 +144,7 @@ def show_(
 
     from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
     from fed_gswgan.data.client_dataset import DataSpec
+    from fed_gswgan.evaluation.samplers import draw_samples, write_samples
     from fed_gswgan.models.registry import GeneratorSettings, build_generator
     from fed_gswgan.models.trainer import sampler_of
     from fed_gswgan.priors.prior import ABOUT, PriorSettings, open_prior
@@ -156,8 +161,13 @@ def show_(
     settings = GeneratorSettings.from_table(dict(found.about["generator"]))
     generator = build_generator(settings, spec, 0)
     found.start(generator, "generator", settings)
-    labels = torch.arange(len(names)).repeat_interleave(COLUMNS)
-    samples = sampler_of(generator, settings)(labels, seed)
+    sheet = output.suffix == ".png"
+    labels = torch.arange(len(names)).repeat_interleave(COLUMNS if sheet else SAMPLES_A_CLASS)
+    samples = draw_samples(sampler_of(generator, settings), labels, "prior", seed)
+    if not sheet:
+        write_samples(output, samples, labels)
+        show({"output": str(output), "prior": name, "samples": len(labels)}, as_json)
+        return
     drawn = found.pool()[:, :COLUMNS, None]
     rows = torch.cat([drawn, samples.view(len(names), COLUMNS, *IMAGE_SHAPE)], 1).flatten(0, 1)
     save_grid(make_grid(1 - rows, nrow=2 * COLUMNS, padding=2, pad_value=1.0), output)

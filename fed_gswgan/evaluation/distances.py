@@ -13,6 +13,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from fed_gswgan.data.characters import IMAGE_SHAPE
 from fed_gswgan.evaluation.classifier import READING_BATCH_SIZE, ImageClassifier
 from fed_gswgan.evaluation.scores import (
     KINDS,
@@ -20,6 +21,7 @@ from fed_gswgan.evaluation.scores import (
     FeatureExtractor,
     ScoreClassifierKind,
 )
+from fed_gswgan.priors.prior import open_judge
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least, one_of
 
@@ -149,6 +151,17 @@ def frechet_distance_in(
             distance.update(batch, real=False)
         # Rounding may leave equal Gaussians a hair below zero.
         return max(0.0, float(distance.compute()))
+
+
+def stroke_frechet_distance(images_NCHW: Tensor, samples_NCHW: Tensor) -> float | None:
+    """Return the Fréchet distance in features of the second judge, which saw drawings alone.
+
+    Arguments are those of ``frechet_distance``; None for images of another shape than characters.
+    """
+    if images_NCHW.shape[1:] != IMAGE_SHAPE:
+        return None
+    judge = ClassifierFeatures(open_judge().to(images_NCHW.device), "drawn characters")
+    return frechet_distance_in(judge, images_NCHW, samples_NCHW)
 
 
 SUBSETS = 100

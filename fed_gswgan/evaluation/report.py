@@ -16,7 +16,11 @@ from fed_gswgan.evaluation.classifier import (
     predicted_labels,
     train_classifier,
 )
-from fed_gswgan.evaluation.distances import frechet_distance, inception_score
+from fed_gswgan.evaluation.distances import (
+    frechet_distance,
+    inception_score,
+    stroke_frechet_distance,
+)
 from fed_gswgan.evaluation.samplers import (
     Sampler,
     draw_samples,
@@ -89,10 +93,12 @@ class EvaluationReport:
     classes: int  # that occur in the held-out images; samples are asked for these only
     judge_note: str
     seconds: float = field(compare=False)
+    # As frechet_distance, by a second judge that saw drawn characters alone; None: no characters.
+    stroke_frechet_distance: float | None = None
 
     def to_dict(self) -> dict[str, float | int | str]:
-        """Return the numbers by name, fit for JSON."""
-        return asdict(self)
+        """Return the numbers by name, fit for JSON; what was not measured is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def evaluate(
@@ -143,6 +149,7 @@ def evaluate(
     return EvaluationReport(
         inception_score=inception_score(judge, samples, seed),
         frechet_distance=frechet_distance(judge, images, matched_samples),
+        stroke_frechet_distance=stroke_frechet_distance(images, matched_samples),
         label_agreement=label_agreement(judge, samples, uniform),
         downstream_accuracy=downstream_accuracy(
             samples, uniform, images, labels, num_classes, seed, classifier_steps

@@ -17,6 +17,7 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.evaluation.classifier import ImageClassifier, Progress, train_classifier
 from fed_gswgan.evaluation.lenet import PixelNormalization, train_as_published
+from fed_gswgan.models.judge import StrokeJudge
 from fed_gswgan.validation import one_of
 
 ScoreClassifierKind = Literal["vgg11", "small"]
@@ -159,7 +160,9 @@ class ClassifierFeatures(FeatureExtractor):
         description: names the classifier.
     """
 
-    def __init__(self, classifier: ScoreClassifier, description: str = "classifier") -> None:
+    def __init__(
+        self, classifier: ScoreClassifier | StrokeJudge, description: str = "classifier"
+    ) -> None:
         super().__init__()
         self.layers = classifier.features
         self.num_features = classifier.logits.in_features

@@ -70,7 +70,7 @@ FIT = {
 BLANK_BIAS = -3.0  # of a generator without a prior: it begins with blank paper
 FOLLOWED_POINTS = 16  # of a class and step, at which the sample gradient is followed
 FOLLOWED_SHARE = 0.3  # of the sample gradient in the loss
-MOST_POINTS = 512  # of a class that are kept; the oldest go first
+MOST_NUMBERS = 60_000  # of the fields of a class that are kept; the oldest go first
 
 
 class Rule(NamedTuple):
@@ -304,8 +304,13 @@ class Adaptation:
         return self._steps * min(server_round, self._rounds) // self._rounds
 
     def _drop_oldest(self) -> None:
-        while sum(field.points_LPD.shape[1] for field in self.fields) > MOST_POINTS:
-            logger.info("more than %d points a class: the oldest release is dropped", MOST_POINTS)
+        while (
+            len(self.fields) > 1
+            and sum(field.values_LPE[0].numel() for field in self.fields) > MOST_NUMBERS
+        ):
+            logger.info(
+                "more than %d numbers of a class: the oldest release is dropped", MOST_NUMBERS
+            )
             del self.fields[0], self.latents[0]
             self._evidence = None
 

@@ -157,9 +157,9 @@ def draw_labels(count: int, num_classes: int, randomness: np.random.Generator) -
 def sampler_of(generator: nn.Module, config: GeneratorSettings) -> Callable[[Tensor, int], Tensor]:
     """Return a function (labels_B int64, seed) -> samples_BCHW float32 in [0, 1].
 
-    A moving average of generators, and a field that predicts a mean, are unsure where a stroke
-    ends, and so paint it grey; ink on paper hardly is. ``sample_contrast`` multiplies the logit of
-    each pixel. Clients are asked about samples without it, and it costs no privacy.
+    A moving average of generators is unsure where a stroke ends, and so paints it grey; ink on
+    paper hardly is. ``sample_contrast`` multiplies the logit of each pixel. Clients are asked
+    about samples without it, and it costs no privacy.
     """
 
     @torch.no_grad()

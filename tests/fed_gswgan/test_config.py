@@ -34,9 +34,7 @@ OUT_OF_RANGE = {
     "critic": "resnet", "critic-width": 0, "class-embedding-stddev": -1.0,
     "critic-state": "forgetful", "critic-steps": 0, "critic-learning-rate": -1e-3,
     "gradient-penalty": -1.0, "drift-penalty": -1.0, "warm-start-steps": -1, "batch-size": 0,
-    "release-use": "momentum", "field-rounds": 0, "field-steps": 0, "field-width": 0,
-    "field-learning-rate": 0.0, "field-batch-size": 0, "generator-steps-per-release": 0,
-    "field-unit": 0.0, "critic-batches": -1, "clipping": "row", "dct-frequencies": -1,
+    "critic-batches": -1, "clipping": "row", "dct-frequencies": -1,
     "algorithm": "fedavg", "feature-frequencies": -1, "feature-components": -1, "points": -1,
     "fit-steps": -1,
 }  # fmt: skip

@@ -17,7 +17,7 @@ from fed_gswgan.seeding import SeedStream
 
 TINY = {
     "critic": "mlp", "batch-size": 4, "critic-width": 6, "critic-steps": 3, "generator-width": 4,
-    "latent-dim": 3, "field-width": 8,
+    "latent-dim": 3,
 }  # fmt: skip
 SEEDS = SeedStream(0)
 
@@ -174,7 +174,7 @@ def test_the_step_is_adam_on_the_mean_gradient(spec, adam):
     settings = Settings.from_table(TINY)
     generator = build_generator(settings, spec, SEEDS.torch_seed("generator-weights")).eval()
     query, mean = server.request(1), mean_of(client.release(1))
-    latents_BZ, labels_B, _ = query.kept
+    latents_BZ, labels_B = query.kept
     samples = generator(latents_BZ, labels_B)
     row = torch.from_numpy(mean.update_RN.reshape(samples.shape)).float()
     loss = (samples * row).sum() / 4  # the mean over the batch of each sample's own loss
@@ -197,7 +197,7 @@ def test_the_step_is_adam_on_the_mean_gradient(spec, adam):
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"release_use": "field"}, {"generator": "resnet"}, {"dct_frequencies": 4},
+    [{}, {"generator": "resnet"}, {"dct_frequencies": 4},
      {"generator_learning_rate_end_factor": 0.1}],
 )  # fmt: skip
 def test_a_restored_server_goes_on_to_the_bit(spec, changed):

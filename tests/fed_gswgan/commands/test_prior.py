@@ -5,11 +5,20 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load
 
 from fed_gswgan.cli import main
 from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.evaluation.samplers import read_samples
 from fed_gswgan.priors import training
-from fed_gswgan.priors.prior import PriorSettings, open_features, open_prior
+from fed_gswgan.priors.prior import (
+    ABOUT,
+    JUDGE,
+    SHIPPED,
+    PriorSettings,
+    open_features,
+    open_prior,
+)  # fmt: skip
 
 STEPS = ["--generator-steps", "10", "--critic-steps", "10", "--feature-steps", "10"]
 
@@ -43,6 +52,26 @@ def test_drawn_digits_make_a_prior(tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     assert main(["prior", "show", found["prior"], "--output", str(sheet)]) == 0
     assert Image.open(sheet).size == (24 * 30 + 2, 10 * 30 + 2)
+
+    file = tmp_path / "samples.npz"
+    assert main(["prior", "show", found["prior"], "--output", str(file)]) == 0
+    samples, labels = read_samples(file)
+    assert samples.shape == (10_000, 1, 28, 28)
+    assert labels.bincount().tolist() == [1000] * 10
+
+
+def test_a_second_judge_is_made_as_the_one_that_ships(tmp_path, capsys):
+    folder = tmp_path / "judge"
+    assert main(["prior", "judge", "--output", str(folder), "--steps", "10", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    shipped = json.loads((SHIPPED / "judge" / ABOUT).read_text())
+    assert found["class-names"] == shipped["class-names"]
+    assert (found["steps"], found["seed"]) == (10, shipped["seed"])
+    made = load((folder / JUDGE).read_bytes())
+    there = load((SHIPPED / "judge" / JUDGE).read_bytes())
+    assert {n: t.shape for n, t in made.items()} == {n: t.shape for n, t in there.items()}
+    assert main(["prior", "judge", "--output", str(folder)]) == 2
+    assert "exists; name a new folder" in capsys.readouterr().err
 
 
 def test_images_of_a_folder_make_a_prior(tmp_path, capsys):

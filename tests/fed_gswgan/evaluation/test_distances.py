@@ -14,6 +14,7 @@ from fed_gswgan.evaluation.distances import (
     inception_score,
     kernel_distance,
     metric_size,
+    stroke_frechet_distance,
 )
 from fed_gswgan.evaluation.scores import ClassifierFeatures, FeatureExtractor
 
@@ -175,6 +176,10 @@ def test_a_size_out_of_range_is_refused_by_name(setting, value):
         replace(SMALL, **{setting: value})
 
 
+def by_strokes(_, images, samples):
+    return stroke_frechet_distance(images, samples)
+
+
 def frechet(judge, images, samples):
     return frechet_distance(judge, images, samples)
 
@@ -185,7 +190,7 @@ def kernel(judge, images, samples):
 
 
 @pytest.mark.usefixtures("keeps_global_random_state")
-@pytest.mark.parametrize("distance", [frechet, kernel])
+@pytest.mark.parametrize("distance", [frechet, kernel, by_strokes])
 def test_images_are_nearer_than_a_collapsed_class_and_noise(judge, spots, distance):
     labels = spots.labels(400)
     images, alike = spots.draw(labels, 5), spots.draw(labels, 6)
@@ -193,6 +198,11 @@ def test_images_are_nearer_than_a_collapsed_class_and_noise(judge, spots, distan
     assert near < distance(judge, images, spots.draw(torch.zeros_like(labels), 6)) / 5
     assert near < distance(judge, images, spots.noise(labels, 6)) / 5
     assert near == abs(distance(judge, images, alike))
+
+
+def test_the_second_judge_has_nothing_to_say_of_other_images():
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert stroke_frechet_distance(images, images) is None
 
 
 def test_a_single_sample_is_refused(judge, spots):

@@ -62,6 +62,7 @@ def test_a_sampler_of_real_images_does_well_in_everything(perfect):
 def test_a_sampler_of_noise_does_badly_in_everything(perfect, useless):
     assert useless.inception_score < perfect.inception_score / 2
     assert useless.frechet_distance > 5 * perfect.frechet_distance
+    assert useless.stroke_frechet_distance > 5 * perfect.stroke_frechet_distance
     assert useless.label_agreement < 0.25
     assert useless.downstream_accuracy < 0.35
 
@@ -158,5 +159,6 @@ def test_a_generator_of_colours_is_measured_in_their_shape():
     found = evaluate_on_held_out(sampler, source, 40)
     assert found.label_agreement == 1
     assert found.downstream_accuracy == 1
+    assert "stroke_frechet_distance" not in found.to_dict()  # of characters alone
     with pytest.raises(ValueError, match=r"must be torch.float32 \(40, 3, 32, 32\)"):
         evaluate_on_held_out(half_inked, source, 40)

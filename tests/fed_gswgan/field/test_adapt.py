@@ -143,13 +143,14 @@ def test_the_steps_of_all_rounds_together_are_those_of_the_fit():
     assert (sum(taken), taken[ROUNDS:]) == (6, [0, 0])
 
 
-def test_only_so_many_points_are_kept(monkeypatch):
-    monkeypatch.setattr(adapt, "MOST_POINTS", 7)
+@pytest.mark.parametrize(("most", "kept"), [(7 * 49, 2), (10, 1)])  # the last one always stays
+def test_only_so_many_numbers_are_kept(monkeypatch, most, kept):
+    monkeypatch.setattr(adapt, "MOST_NUMBERS", most)
     found = adaptation()
     for server_round in (1, 2, 3):
         question, field, _ = answered(found, server_round)
         found.learn(server_round, field, question.latents_LPZ)
-    assert len(found.fields) == len(found.latents) == 2
+    assert len(found.fields) == len(found.latents) == kept
     assert torch.equal(found.fields[-1].points_LPD, field.points_LPD)
 
 
