@@ -130,7 +130,7 @@ class Table1:
             for seed in range(self.seeds)
             for epsilon in (0.0, *self.epsilons)
             for name in self.methods
-            if METHODS[name].private == (epsilon > 0)
+            if (epsilon > 0 if METHODS[name].private else epsilon == seed == 0)
         ]
 
     def _write(self) -> dict[str, Any]:

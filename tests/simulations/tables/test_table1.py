@@ -199,10 +199,10 @@ def test_a_cell_that_fails_is_named_with_its_error(tmp_path):
 
 
 def test_the_settings_of_every_method_can_be_kept(tmp_path):
-    asked = table(tmp_path, methods=tuple(METHODS), epsilons=(1.0, 10.0), seeds=1)
+    asked = table(tmp_path, methods=tuple(METHODS), epsilons=(1.0, 10.0), seeds=2)
     cells = asked._cells()
     assert [cell.method for cell in cells if cell.epsilon == 0] == ["real", "prior"]
-    assert len(cells) == 2 + 2 * (len(METHODS) - 1)
+    assert len(cells) == 2 + 2 * 2 * (len(METHODS) - 1)
     for cell in cells:
         assert json.loads(json.dumps(cell.settings())) == cell.settings()
 
