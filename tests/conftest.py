@@ -18,6 +18,7 @@ from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.evaluation import classifier
+from fed_gswgan.field import adapt
 from fed_gswgan.priors import prior
 from server.app import run_server
 from simulations.in_process import InProcessGrid
@@ -90,6 +91,14 @@ def few_drawings(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], No
     prior.drawn_pool.cache_clear()
     yield lambda count: monkeypatch.setattr(prior, "MOST_IMAGES", count)
     prior.drawn_pool.cache_clear()
+
+
+@pytest.fixture
+def small_fits(monkeypatch: pytest.MonkeyPatch, few_drawings: Callable[[int], None]) -> None:
+    """Make the pool of drawings, and the samples of a step of the fit, few."""
+    few_drawings(25)
+    monkeypatch.setattr(adapt, "SAMPLES", 20)
+    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 2)
 
 
 @pytest.fixture

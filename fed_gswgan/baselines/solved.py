@@ -19,13 +19,15 @@ from torch import Tensor
 from fed_gswgan.accounting.calibrate import noise_for
 from fed_gswgan.accounting.trust import DeclaredRelease, epsilon_of
 from fed_gswgan.algorithms.mean_embedding import Embedding
-from fed_gswgan.baselines.training import TrainedBaseline
+from fed_gswgan.baselines.training import (
+    OnDevice,
+    TrainedBaseline,
+    sampler_on_labels_device,
+)
 from fed_gswgan.critics.cramer import Statistic, field_of, scale_weight
 from fed_gswgan.data.characters import DIGITS
 from fed_gswgan.data.client_dataset import DataSpec, image_shape_of
-from fed_gswgan.evaluation.samplers import Sampler
 from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
-from fed_gswgan.models.trainer import sampler_of
 from fed_gswgan.priors.prior import NONE, STROKES
 from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.privacy.noise import SeededNoise
@@ -150,11 +152,12 @@ def train(
     Source: as ``fed_gswgan.critics.cramer``; DP-MERF, arXiv 2002.11603.
     """
     seeds, own, count = SeedStream(seed), settings.adaptation, settings.releases
-    images_NCHW, labels_N, device = images_NCHW.cpu(), labels_N.cpu(), labels_N.device
+    images_NCHW, labels_N = images_NCHW.cpu(), labels_N.cpu()
     names = DIGITS[:num_classes] if own.prior != NONE else ()
     spec = DataSpec(image_shape_of(images_NCHW), num_classes, names)
     adaptation = ADAPTATIONS[settings.asked](own, spec, seeds, max(count, 1))
-    sampler = _on_labels_device(sampler_of(adaptation.trainer.ema_generator, own), device)
+    generator = OnDevice(adaptation.trainer.ema_generator, torch.device("cpu"))
+    sampler = sampler_on_labels_device(generator, own)
     if not count:
         progress(1.0)
         return TrainedBaseline(
@@ -182,7 +185,3 @@ def train(
         published_epsilon=epsilon_of(releases, delta),
         published_accounting=PUBLISHED,
     )
-
-
-def _on_labels_device(draw: Sampler, device: torch.device) -> Sampler:
-    return lambda labels_B, seed: draw(labels_B.cpu(), seed).to(device)

@@ -253,7 +253,9 @@ class Adaptation:
 
     @property
     def samples_are_asked(self) -> bool:
-        """Whether the points are the generator's samples: the fields tell more than the pool."""
+        """Whether points are the generator's samples: no pool, or fields that tell more than it."""
+        if self.pool is None:
+            return True
         return bool(self.fields) and rule(self.fields).pool_share < ASKED_BELOW
 
     @torch.no_grad()
@@ -261,11 +263,11 @@ class Adaptation:
         """Return the points of a round, and the public half of what is asked there."""
         randomness = self.seeds.generator("points", server_round)
         points_LPD, latents_LPZ = self.choose(randomness)
-        if self.pool is not None and not self.samples_are_asked:
-            sources_LND, weights = self.pool.features_LMD, list(self.log_weights_LM.exp())
-        else:
+        if self.samples_are_asked:
             sources_LND = self.samples_features(self.latents_of(CENTRE, randomness))
             weights = [None] * len(sources_LND)
+        else:
+            sources_LND, weights = self.public_pool.features_LMD, list(self.log_weights_LM.exp())
         asked = zip(points_LPD.float(), sources_LND, weights, strict=True)
         public = torch.stack([self.statistic.mean(*of_class) for of_class in asked])
         return Question(points_LPD, public.half(), latents_LPZ)
@@ -273,13 +275,13 @@ class Adaptation:
     def choose(self, randomness: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return points (L, P, D), and the latents (L, P, Z) of samples that they are."""
         count = self.points
-        if self.pool is None or self.samples_are_asked:
+        if self.samples_are_asked:
             latents_LPZ = self.latents_of(count, randomness)
             return self.samples_features(latents_LPZ).half(), latents_LPZ
         chances_LM = self._chances()
         points = [
             of_class[randomness.choice(len(p), count, replace=False, p=p)]
-            for of_class, p in zip(self.pool.features_LMD, chances_LM, strict=True)
+            for of_class, p in zip(self.public_pool.features_LMD, chances_LM, strict=True)
         ]
         points_LPD = torch.stack(points)
         spread = randomness.standard_normal(points_LPD.shape, dtype=np.float32)

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 PATCH = 4
+PLACES = (28 // PATCH) ** 2
 WIDTH, BLOCKS = 64, 3
 
 
 class StrokeJudge(nn.Module):
     """Classifier of one-channel images, 28 x 28."""
 
-    def __init__(self, num_classes: int, side: int = 28) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        places = (side // PATCH) ** 2
         self.patches = nn.Linear(PATCH**2, WIDTH)
-        self.places = nn.Parameter(0.02 * torch.randn(places, WIDTH))
-        self.blocks = nn.ModuleList(Mixer(places, WIDTH) for _ in range(BLOCKS))
+        self.places = nn.Parameter(0.02 * torch.randn(PLACES, WIDTH))
+        self.blocks = nn.ModuleList(Mixer(PLACES, WIDTH) for _ in range(BLOCKS))
         self.norm = nn.LayerNorm(WIDTH)
         self.logits = nn.Linear(WIDTH, num_classes)
 

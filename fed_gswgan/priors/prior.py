@@ -77,7 +77,7 @@ class Prior:
         """Return the public images, float32 (L, M, H, W) in [0, 1]."""
         if self.drawn:
             return drawn_pool(self.class_names, int(self.about["seed"]))
-        pool_LMHW = load(_checked(self.folder, POOL, self.about))["pool"]
+        pool_LMHW = _opened(self.folder, POOL, self.about)["pool"]
         return pool_LMHW.float() / 255
 
     def start(self, network: nn.Module, part: str, settings: Settings) -> None:
@@ -129,9 +129,9 @@ def open_prior(settings: PriorSettings, spec: DataSpec) -> Prior | None:
         raise ValueError(f"prior={name} must have the data set's {len(spec.class_names)} classes")
     rows = torch.tensor([known.index(name) for name in spec.class_names])
     weights = {}
-    for key, tensor in load(_checked(folder, WEIGHTS, about)).items():
+    for key, tensor in _opened(folder, WEIGHTS, about).items():
         of_class = key.endswith("class_embedding.weight")
-        weights[key] = (tensor[rows] if of_class else tensor).float()
+        weights[key] = tensor[rows] if of_class else tensor
     return Prior(about, spec.class_names, weights, drawn, folder)
 
 
@@ -231,23 +231,23 @@ def _halved(tensors: Mapping[str, Tensor]) -> bytes:
     return save({n: t.cpu().contiguous() for n, t in halved.items()})
 
 
-def _checked(folder: Path, name: str, about: Mapping[str, Any]) -> bytes:
-    """Return a file's bytes; ValueError if they are not those that the prior was written with."""
+def _opened(folder: Path, name: str, about: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return a file's tensors, float16 as float32; ValueError if it is not what was written."""
     blob = (folder / name).read_bytes()
     if hashlib.sha256(blob).hexdigest() != about["sha256"].get(name):
         raise ValueError(f"{folder / name} is damaged: its SHA-256 is not that of {ABOUT}")
-    return blob
+    return {n: t.float() if t.is_floating_point() else t for n, t in load(blob).items()}
 
 
 @lru_cache(maxsize=4)
 def _components(file: Path) -> NetworkComponents:
     """Return the network and components in a file, checked against the note beside it."""
     about = json.loads((file.parent / ABOUT).read_text())
-    state = load(_checked(file.parent, file.name, about))
+    state = _opened(file.parent, file.name, about)
     width, components = len(state["hidden.first.0.weight"]), len(state["basis_KA"])
     with initial_weights_from(0):  # which leaves global randomness alone
         found = NetworkComponents(HiddenLayers(width), components)
-    found.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+    found.load_state_dict(state)
     return found.eval().to(memory_format=torch.channels_last)  # quicker on a CPU
 
 
@@ -258,8 +258,7 @@ def open_judge() -> StrokeJudge:
     about = json.loads((folder / ABOUT).read_text())
     with initial_weights_from(0):  # which leaves global randomness alone
         judge = StrokeJudge(len(about["class-names"]))
-    state = load(_checked(folder, JUDGE, about))
-    judge.load_state_dict({n: t.float() if t.is_floating_point() else t for n, t in state.items()})
+    judge.load_state_dict(_opened(folder, JUDGE, about))
     return judge.eval()
 
 

@@ -26,9 +26,8 @@ from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES
 from simulations.tables.pictures import drawn_samples, save_curves, save_side_by_side
 from simulations.tables.results import Column, ResultsFolder, write_tables
-from simulations.tables.table4 import CONFIGS, NO_PRIOR, finished_run
+from simulations.tables.table4 import CRAMER_CONFIG, NO_PRIOR, finished_run
 
-CONFIG = CONFIGS / "fed-emnist-digits-secure.toml"
 METRICS = (
     "frechet_distance", "label_agreement", "downstream_accuracy", "within_class_variance",
 )  # fmt: skip
@@ -173,7 +172,7 @@ class Ablation:
 
     def settings(self, name: str, epsilon: float, seed: int) -> dict[str, Value]:
         """Return the settings of a row's run."""
-        settings: dict[str, Value] = tomllib.loads(CONFIG.read_text())
+        settings: dict[str, Value] = tomllib.loads(CRAMER_CONFIG.read_text())
         settings |= {"epsilon": epsilon, "seed": seed}
         if self.dataset == "drawn":
             settings |= dict(DRAWN)

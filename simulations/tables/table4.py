@@ -212,7 +212,7 @@ class Table4:
             "method": TITLES[name],
             "seeds": len(runs),
             **spreads(COLUMNS, runs),
-            **_medians(runs, "frechet_distance"),
+            **_median_distance(runs),
             "published": PUBLISHED_TABLE4.get(name, {}),
             "trust_model": privacy[0]["trust_model"],
             "mu": mu,
@@ -298,10 +298,10 @@ def participation_flops(config: Config, num_classes: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _medians(runs: list[dict[str, Any]], *names: str) -> dict[str, float]:
-    """Return the medians over seeds of the metrics that every run has."""
-    found = {name: [run["metrics"].get(name) for run in runs] for name in names}
-    return {f"{name}_median": median(v) for name, v in found.items() if None not in v}
+def _median_distance(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the median over seeds of the Fréchet distance, if every run has one."""
+    found = [run["metrics"].get("frechet_distance") for run in runs]
+    return {} if None in found else {"frechet_distance_median": median(found)}
 
 
 def _notes(run: Row, rows: list[dict[str, Any]]) -> list[str]:
@@ -352,9 +352,9 @@ def _ratios(ours: Row, theirs: Row) -> list[str]:
 
 def _distances(ours: Row, theirs: Row) -> list[str]:
     """Return the ratio of the medians over seeds of Fréchet distances, if both rows have one."""
-    if "frechet_distance" not in ours or "frechet_distance" not in theirs:
+    first, second = (row.get("frechet_distance_median") for row in (ours, theirs))
+    if first is None or second is None:
         return []
-    first, second = (row["frechet_distance_median"] for row in (ours, theirs))
     return [
         f"Fréchet distance, median of seeds, {_pair(ours, theirs)}: {first:.2f} / {second:.2f} = "
         f"{first / second:.2f}; the paper's ratio: 0.28"

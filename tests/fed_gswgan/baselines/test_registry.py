@@ -8,7 +8,6 @@ import torch
 from fed_gswgan.accounting.trust import epsilon_of
 from fed_gswgan.baselines.registry import METHODS, PRESETS
 from fed_gswgan.evaluation.samplers import draw_samples
-from fed_gswgan.field import adapt
 
 DELTA = 1e-5
 TINY = {
@@ -52,10 +51,7 @@ def name(request):
 
 
 @pytest.fixture
-def train(data, name, monkeypatch, few_drawings):
-    few_drawings(25)
-    monkeypatch.setattr(adapt, "SAMPLES", 20)
-    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 2)
+def train(data, name, monkeypatch, small_fits):
     module = METHODS[name].imported()
     calibrate, known = module.noise_for, {}
 

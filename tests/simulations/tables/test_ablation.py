@@ -8,7 +8,6 @@ import pytest
 from fed_gswgan.cli import main
 from fed_gswgan.config import Config
 from fed_gswgan.evaluation import classifier
-from fed_gswgan.field import adapt
 from simulations import run
 from simulations.tables import ablation
 from simulations.tables.ablation import CURVES, ROWS, Ablation
@@ -32,16 +31,13 @@ evaluation-samples = 100
 
 
 @pytest.fixture
-def make(tmp_path, monkeypatch, few_drawings):
+def make(tmp_path, monkeypatch, small_fits):
     tiny = tmp_path / "tiny.toml"
     tiny.write_text(TINY)
     monkeypatch.setattr(run, "available_cores", lambda: 1)  # no worker processes
     monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 1)  # of every metric's classifier
-    monkeypatch.setattr(ablation, "CONFIG", tiny)
+    monkeypatch.setattr(ablation, "CRAMER_CONFIG", tiny)
     monkeypatch.setattr(ablation, "AXIS", (5.0,))
-    few_drawings(25)
-    monkeypatch.setattr(adapt, "SAMPLES", 20)
-    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 2)
 
     def of(*rows, **changed):
         given = {"epsilons": (1.0,), "axis": True, "seeds": 1} | changed

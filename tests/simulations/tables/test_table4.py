@@ -7,7 +7,6 @@ import pytest
 from fed_gswgan.cli import main
 from fed_gswgan.config import Config
 from fed_gswgan.evaluation import classifier
-from fed_gswgan.field import adapt
 from simulations import run
 from simulations.tables import table4
 from simulations.tables.table4 import (
@@ -158,10 +157,7 @@ def test_rows_of_the_critic_that_is_solved_have_the_same_writers_and_their_own_e
     assert {name for pair in RIVALS for name in pair} <= set(TITLES)
 
 
-def test_from_the_prior_both_sides_and_their_ratio(table, tmp_path, monkeypatch, few_drawings):
-    few_drawings(25)
-    monkeypatch.setattr(adapt, "SAMPLES", 20)
-    monkeypatch.setattr(adapt, "LEAST_SAMPLES", 2)
+def test_from_the_prior_both_sides_and_their_ratio(table, tmp_path, monkeypatch, small_fits):
     secure = tmp_path / "secure.toml"
     secure.write_text(SECURE)
     monkeypatch.setattr(table4, "CRAMER_CONFIG", secure)
