@@ -28,13 +28,14 @@ class TrainedBaseline:
     Attributes:
         sampler: draws samples of the classes asked for.
         releases: everything in which private images had a part; together they give epsilon.
-        published_epsilon: what the method's own authors' accounting says of the same releases.
+        published_epsilon: what the method's own authors' accounting says of the same releases; None
+            where that depends on the private images.
         published_accounting: that accounting in a few words, with its source.
     """
 
     sampler: Sampler
     releases: tuple[DeclaredRelease, ...]
-    published_epsilon: float
+    published_epsilon: float | None
     published_accounting: str
 
 

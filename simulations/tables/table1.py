@@ -284,7 +284,8 @@ def _row(cells: Sequence[Row], dataset: str) -> dict[str, Any]:
     if first["method"] != REAL:
         row["epsilon"] = max(cell["epsilon"] for cell in cells)
         row["neighboring_relation"] = first["neighboring_relation"]
-        row["published_epsilon"] = max(cell["published_epsilon"] for cell in cells)
+        if None not in (published := [cell["published_epsilon"] for cell in cells]):
+            row["published_epsilon"] = max(published)
         row["published_accounting"] = first["published_accounting"]
         row["training_seconds"] = mean(cell["training_seconds"] for cell in cells)
     row["published"] = PUBLISHED_TABLE1[dataset].get(first["method"], {})
