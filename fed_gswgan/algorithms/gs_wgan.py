@@ -47,8 +47,9 @@ from fed_gswgan.critics.wgan_gp import (
     warm_start,
 )
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.field import adapt
-from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
+from fed_gswgan.field import rule
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import AdaptationSettings
 from fed_gswgan.models.registry import CRITICS, build_critic, build_generator
 from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents, sampler_of
 from fed_gswgan.priors.prior import open_prior
@@ -94,7 +95,7 @@ def resolved(settings: Settings, spec: DataSpec, mean_noise: float) -> Settings:
     """Return the settings with those filled in that follow from the noise of the mean."""
     if settings.critic != CRAMER:
         return settings
-    return adapt.resolved(settings, spec, mean_noise)
+    return rule.resolved(settings, spec, mean_noise)
 
 
 class TrainedCritic:

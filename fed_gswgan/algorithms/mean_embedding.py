@@ -22,8 +22,9 @@ from fed_gswgan.algorithms.base import Query, ReleaseShape, Request
 from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions, tensor_of
 from fed_gswgan.critics.cramer import Statistic
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.field import adapt
-from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
+from fed_gswgan.field import rule
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import AdaptationSettings
 from fed_gswgan.seeding import SeedStream
 
 COMPARED = 200  # images of a class whose median distance is the kernel's width
@@ -42,7 +43,7 @@ def keeps_state(settings: Settings) -> bool:
     return False
 
 
-resolved = adapt.resolved
+resolved = rule.resolved
 
 
 def waves_of_each(frequencies_PD: Tensor, images_ND: Tensor) -> Tensor:

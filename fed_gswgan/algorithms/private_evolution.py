@@ -30,8 +30,9 @@ from fed_gswgan.algorithms.base import (
 from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions, tensor_of
 from fed_gswgan.critics.cramer import LONGEST
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.field import adapt
-from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
+from fed_gswgan.field import rule
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import AdaptationSettings
 from fed_gswgan.priors.prior import NONE
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Count
@@ -51,7 +52,7 @@ def keeps_state(settings: Settings) -> bool:
     return False
 
 
-resolved = adapt.resolved
+resolved = rule.resolved
 
 
 class Client(SolvedAnswers):

@@ -28,7 +28,8 @@ from fed_gswgan.algorithms.base import (
 )
 from fed_gswgan.critics.cramer import DIRECTIONS, client_update, field_of
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import AdaptationSettings
 from fed_gswgan.models.trainer import sampler_of
 from fed_gswgan.priors.prior import open_features
 

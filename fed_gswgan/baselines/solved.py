@@ -27,7 +27,8 @@ from fed_gswgan.baselines.training import (
 from fed_gswgan.critics.cramer import Statistic, field_of, scale_weight
 from fed_gswgan.data.characters import DIGITS
 from fed_gswgan.data.client_dataset import DataSpec, image_shape_of
-from fed_gswgan.field.adapt import Adaptation, AdaptationSettings
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import AdaptationSettings
 from fed_gswgan.priors.prior import NONE, STROKES
 from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.privacy.noise import SeededNoise

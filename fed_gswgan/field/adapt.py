@@ -7,7 +7,7 @@ generator takes its share of the steps of the fit.
 
 How far the pool is trusted beside the fields follows from what the fields are worth: the precision
 of a class is the sum over its points of 1 / sigma^2, sigma the noise on one coordinate, and the
-lower it is the more the pool decides (``rule``). The metrics of every round tell it.
+lower it is the more the pool decides (``fed_gswgan.field.rule``). Metrics of every round tell it.
 
 Shapes: L classes, M pool images of a class, P points of a class, S samples of a class, D features,
 Z latent, C channels, H and W image.
@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, reduce
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 from fed_gswgan.critics.cramer import DIRECTIONS, Field
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.field.fit import field_loss, pool_loss, sample_loss
+from fed_gswgan.field.rule import FIT_STEPS, AdaptationSettings, Rule, rule
 from fed_gswgan.field.tilt import (
     Evidence,
     evidence_of,
@@ -38,27 +39,17 @@ from fed_gswgan.field.tilt import (
 )
 from fed_gswgan.models.features import Features
 from fed_gswgan.models.generators import SlimGenerator
-from fed_gswgan.models.registry import GeneratorSettings, build_generator, parameter_count
+from fed_gswgan.models.registry import build_generator, parameter_count
 from fed_gswgan.models.trainer import GeneratorTrainer, draw_latents
-from fed_gswgan.priors.prior import (
-    COMPONENTS,
-    FREQUENCIES,
-    PriorSettings,
-    open_features,
-    open_prior,
-)
+from fed_gswgan.priors.prior import open_features, open_prior
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.settings import Whole
 
 logger = logging.getLogger(__name__)
 
 POINT_SPREAD = 0.01  # of points around the features of pool images
 CENTRE = 400  # samples of a class whose mean direction is the public half without a pool
 RICH_FREQUENCIES, RICH_SHARE = 12, 6.0  # of the features in which samples are compared to the pool
-FIT_STEPS, LONG_FIT_STEPS = 400, 900  # the long one where the fields are precise
 SAMPLES, LEAST_SAMPLES = 160, 10  # of a step of the fit: all classes together, each class
-VERY_NOISY, NOISY = 0.02, 0.004  # of the mean, in units of the bound
-MANY_CLASSES = 20
 ASKED_BELOW = 0.05  # of the pool in the loss: then the generator's own samples are the points
 LEAST_CHANCE = 1e-9  # of an image of the pool to be drawn
 SMALL_GENERATOR = 50_000  # parameters
@@ -71,80 +62,6 @@ BLANK_BIAS = -3.0  # of a generator without a prior: it begins with blank paper
 FOLLOWED_POINTS = 16  # of a class and step, at which the sample gradient is followed
 FOLLOWED_SHARE = 0.3  # of the sample gradient in the loss
 MOST_NUMBERS = 60_000  # of the fields of a class that are kept; the oldest go first
-
-
-class Rule(NamedTuple):
-    """How much of what the server trusts.
-
-    Attributes:
-        precision: mean over classes of the sum over points of 1 / sigma^2.
-        strength: of the weights' pull to their base.
-        pool_share: of the pool in the fit's loss; the fields have 1.
-        style: whether all classes share a style.
-    """
-
-    precision: float
-    strength: float
-    pool_share: float
-    style: bool
-
-
-def rule(fields: list[Field]) -> Rule:
-    """Return how much of what the fields, and the pool, are trusted."""
-    precisions = [f.points_LPD.shape[1] * f.deviation_L.double() ** -2 for f in fields]
-    precision = float(torch.stack(precisions).sum(0).mean())
-    return Rule(
-        precision=precision,
-        strength=min(max(20 * (precision / 40) ** -0.2, 3.0), 20.0),
-        pool_share=min((150 / precision) ** 0.6, 1.0),
-        style=precision < 200,
-    )
-
-
-class AdaptationSettings(PriorSettings, GeneratorSettings):
-    """What an adaptation reads of an algorithm's settings."""
-
-    points: Whole = 0
-    """of a class, that a release answers (critic cramer); 0: follows from the noise"""
-    fit_steps: Whole = 0
-    """of the generator, of all releases together (critic cramer); 0: follows from the noise"""
-
-
-Of = TypeVar("Of", bound=AdaptationSettings)
-
-
-def resolved(settings: Of, spec: DataSpec, mean_noise: float) -> Of:
-    """Return settings whose zeros are filled in by the noise of the mean.
-
-    The noisier, the fewer numbers: clients spend their bound on all of them together.
-
-    Args:
-        settings: of an algorithm.
-        spec: of the data set.
-        mean_noise: standard deviation of one coordinate of the mean, in units of the bound.
-    """
-    many = spec.num_classes > MANY_CLASSES
-    frequencies, components, steps = FREQUENCIES, COMPONENTS, FIT_STEPS
-    if mean_noise > VERY_NOISY:
-        points, frequencies, components = 1, 4, 24
-    elif mean_noise > NOISY:
-        points = 2 if many else 4
-    else:
-        points, steps = 4 if many else 16, LONG_FIT_STEPS
-    frequencies = min(frequencies, *spec.image_shape[1:])
-    found = {
-        "points": settings.points or points,
-        "feature_frequencies": settings.feature_frequencies or frequencies,
-        "feature_components": settings.feature_components or components,
-        "fit_steps": settings.fit_steps or steps,
-    }
-    logger.info(
-        "noise of the mean %.3g of the bound: %d points of a class, %d x %d frequencies and %d "
-        "components, %d steps of the fit", mean_noise, found["points"],
-        found["feature_frequencies"], found["feature_frequencies"], found["feature_components"],
-        found["fit_steps"],
-    )  # fmt: skip
-    return settings.model_copy(update=found)
 
 
 class Pool(NamedTuple):

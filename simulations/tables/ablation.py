@@ -20,7 +20,8 @@ from fed_gswgan.algorithms import gs_wgan
 from fed_gswgan.algorithms.base import ClientView, Mean, Query, ReleaseShape, Request, Step, Update
 from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions
 from fed_gswgan.critics.cramer import LEAST_DEVIATION, LONGEST, Field
-from fed_gswgan.field.adapt import Adaptation, Rule
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import Rule
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fed_gswgan.config import DEFAULT_EPSILON, Config, defaults, flower_table
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.field.adapt import AdaptationSettings, resolved
+from fed_gswgan.field.rule import AdaptationSettings, resolved
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
 from fed_gswgan.privacy.refusals import BudgetExhausted

@@ -1,7 +1,5 @@
 """Adaptation of a pool and a generator to fields of clients that a test makes up."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,8 @@ import torch
 from fed_gswgan.critics.cramer import Field, unit_mean
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.field import adapt
-from fed_gswgan.field.adapt import Adaptation, AdaptationSettings, rule
+from fed_gswgan.field.adapt import Adaptation
+from fed_gswgan.field.rule import AdaptationSettings
 from fed_gswgan.priors import prior
 from fed_gswgan.seeding import SeedStream
 
@@ -152,32 +151,3 @@ def test_only_so_many_numbers_are_kept(monkeypatch, most, kept):
         found.learn(server_round, field, question.latents_LPZ)
     assert len(found.fields) == len(found.latents) == kept
     assert torch.equal(found.fields[-1].points_LPD, field.points_LPD)
-
-
-def test_the_less_is_known_the_more_the_pool_is_trusted():
-    rules = [
-        rule([Field(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5), torch.full((3,), deviation))])
-        for deviation in (0.02, 0.1, 0.3, 1.0)
-    ]
-    assert rules[1].precision == pytest.approx(4 / 0.1**2)
-    for known, less in pairwise(rules):
-        assert known.precision > less.precision
-        assert known.strength <= less.strength
-        assert known.pool_share <= less.pool_share
-    assert (rules[0].style, rules[-1].style) == (False, True)
-
-
-@pytest.mark.parametrize(
-    ("noise", "classes", "expected"),
-    [
-        (0.03, 10, (1, 4, 24, 400)), (0.01, 10, (4, 7, 64, 400)), (0.001, 10, (16, 7, 64, 900)),
-        (0.01, 62, (2, 7, 64, 400)), (0.001, 62, (4, 7, 64, 900)),
-    ],
-)  # fmt: skip
-def test_the_noise_decides_how_much_is_asked(noise, classes, expected):
-    found = adapt.resolved(AdaptationSettings(), DataSpec((1, 28, 28), classes), noise)
-    keys = ("points", "feature_frequencies", "feature_components", "fit_steps")
-    assert tuple(getattr(found, key) for key in keys) == expected
-    given = AdaptationSettings(points=5, feature_components=3)
-    found = adapt.resolved(given, DataSpec((1, 28, 28), classes), noise)
-    assert (found.points, found.feature_components, found.fit_steps) == (5, 3, expected[3])
