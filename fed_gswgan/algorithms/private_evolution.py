@@ -140,7 +140,8 @@ class Server(SolvedQuestions):
         each_LV = votes_LV / (shares_LV * cell_of_LM.shape[1]).clamp(min=1)
         weights_LM = each_LV.gather(1, cell_of_LM)
         self.adaptation.weigh((weights_LM / weights_LM.sum(1, keepdim=True)).log().float())
-        norm = self.adaptation.fit(server_round, 1.0)
+        every_L = torch.ones(self.adaptation.spec.num_classes)
+        norm = self.adaptation.fit(server_round, every_L, every_L)
         in_use = self.adaptation.images_in_use
         return Step({"generator_gradient_norm": norm, "pool_images_in_use": in_use})
 

@@ -63,7 +63,7 @@ def unit_each(points_PD: Tensor, images_ND: Tensor) -> Tensor:
 
 
 class Statistic(NamedTuple):
-    """What images say at points: E numbers at each.
+    """What images say at points: E numbers at each, of length 1 together.
 
     The critic's is a direction, of D numbers; other algorithms ask for others.
 

@@ -51,6 +51,7 @@ CENTRE = 400  # samples of a class whose mean direction is the public half witho
 RICH_FREQUENCIES, RICH_SHARE = 12, 6.0  # of the features in which samples are compared to the pool
 SAMPLES, LEAST_SAMPLES = 160, 10  # of a step of the fit: all classes together, each class
 ASKED_BELOW = 0.05  # of the pool in the loss: then the generator's own samples are the points
+DRAWN = 64  # images of a class's pool in a step
 LEAST_CHANCE = 1e-9  # of an image of the pool to be drawn
 SMALL_GENERATOR = 50_000  # parameters
 FIT = {
@@ -216,7 +217,8 @@ class Adaptation:
             self.tilt(found)
             metrics["pool_share"] = found.pool_share
             metrics["pool_images_in_use"] = self.images_in_use
-        metrics["generator_gradient_norm"] = self.fit(server_round, found.pool_share)
+        weights = found.field_weights_L, found.pool_weights_L
+        metrics["generator_gradient_norm"] = self.fit(server_round, *weights)
         return metrics
 
     def _steps_until(self, server_round: int) -> int:
@@ -250,12 +252,13 @@ class Adaptation:
         """Give the pool's images weights that an algorithm found in its own way."""
         self._log_weights_LM = log_weights_LM
 
-    def fit(self, server_round: int, pool_share: float) -> float:
+    def fit(self, server_round: int, field_weights_L: Tensor, pool_weights_L: Tensor) -> float:
         """Take the round's steps of the fit; return the norm of the last one's gradient.
 
         Args:
             server_round: of all rounds, between which the steps are shared.
-            pool_share: of the pool in the loss.
+            field_weights_L: of each class's fields in the loss, if there are any.
+            pool_weights_L: of each class's pool there, if there is one.
         """
         begun, ended = self._steps_until(server_round - 1), self._steps_until(server_round)
         randomness = self.seeds.generator("fit", server_round)
@@ -263,29 +266,32 @@ class Adaptation:
         with _threads(self.trainer.generator):
             for step in range(begun, ended):
                 self.trainer.set_learning_rate(step / self._steps)
-                norm = self._step(pool_share, randomness)
+                norm = self._step(field_weights_L, pool_weights_L, randomness)
         return norm
 
-    def _step(self, pool_share: float, randomness: np.random.Generator) -> float:
+    def _step(
+        self, field_weights_L: Tensor, pool_weights_L: Tensor, randomness: np.random.Generator
+    ) -> float:
         classes = self.spec.num_classes
-        samples = max(SAMPLES // classes // 2 * 2, LEAST_SAMPLES)
+        samples = max(SAMPLES // classes, LEAST_SAMPLES)
         labels_B, shape = torch.arange(classes).repeat_interleave(samples), (classes, samples)
         latents_LSZ = self.latents_of(samples, randomness)
         images_BCHW = self.trainer.generator(latents_LSZ.flatten(0, 1), labels_B)
         phi_BD, rich_BR = self._compared(images_BCHW)
         phi_LSD = _by_class(phi_BD, shape)
-        loss = phi_LSD.new_zeros(())
+        loss_L = phi_LSD.new_zeros(classes)
         if self.fields:
-            loss = field_loss(phi_LSD, self.fields, self.statistic)
+            loss_L = field_weights_L * field_loss(phi_LSD, self.fields, self.statistic)
         if self.pool is not None:
-            drawn_LSR = self._drawn(samples, randomness)
-            loss = loss + pool_share * pool_loss(_by_class(rich_BR, shape), drawn_LSR)
+            drawn_LSR = self._drawn(DRAWN, randomness)
+            loss_L = loss_L + pool_weights_L * pool_loss(_by_class(rich_BR, shape), drawn_LSR)
         elif self.latents[-1].shape[2]:
-            loss = loss + FOLLOWED_SHARE * self._followed(phi_LSD.detach(), randomness)
-        return self.trainer.descend(loss, latents_LSZ[0], labels_B)
+            followed_L = self._followed(phi_LSD.detach(), randomness)
+            loss_L = loss_L + FOLLOWED_SHARE * field_weights_L * followed_L
+        return self.trainer.descend(loss_L.sum(), latents_LSZ[0], labels_B)
 
     def _followed(self, phi_LSD: Tensor, randomness: np.random.Generator) -> Tensor:
-        """Return the loss whose slope is the critic's gradient at the samples asked about."""
+        """Return the loss (L,) whose slope is the critic's gradient at the samples asked about."""
         points_LPD = torch.cat([f.points_LPD for f in self.fields], 1)
         values_LPE = torch.cat([f.values_LPE for f in self.fields], 1)
         latents_LPZ = torch.cat(self.latents, 1)

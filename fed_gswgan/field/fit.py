@@ -17,30 +17,30 @@ FORGOTTEN_AT = 3.0  # distance in feature space
 def field_loss(
     features_LSD: Tensor, fields: Sequence[Field], statistic: Statistic = DIRECTIONS
 ) -> Tensor:
-    """Return how far samples are from the fields: the mean over points, summed over classes.
+    """Return how far samples of each class are from the fields, (L,): the mean over points.
 
-    At a point the samples' mean direction should be the field. The product of the misses of two
-    independent halves of the samples has the square of the true miss as its mean: that of one half
-    with itself would add the variance of few samples.
+    At a point the samples' mean should be the field. The squared miss of few samples is too large
+    by their variance; the mean over all pairs of different samples, of the product of their misses,
+    is not. What a sample says at a point has length 1, so that their mean is enough to find it.
 
     Args:
-        features_LSD: of samples, S even.
+        features_LSD: of samples, S at least 2.
         fields: of all releases.
         statistic: what they are fields of; L is a dimension before the others.
     """
+    samples = features_LSD.shape[1]
     points = sum(field.points_LPD.shape[1] for field in fields)
-    total = features_LSD.new_zeros(())
+    total_L = features_LSD.new_zeros(len(features_LSD))
     for field in fields:
-        first, second = (
-            statistic.mean(field.points_LPD, features_LSD[:, half::2], None) - field.values_LPE
-            for half in (0, 1)
-        )
-        total = total + (first * second).sum()
-    return total / points
+        said_LPE = statistic.mean(field.points_LPD, features_LSD, None)
+        pairs_LP = (samples * said_LPE.square().sum(2) - 1) / (samples - 1)
+        miss_LP = pairs_LP - 2 * (said_LPE * field.values_LPE).sum(2)
+        total_L = total_L + (miss_LP + field.values_LPE.square().sum(2)).sum(1)
+    return total_L / points
 
 
 def pool_loss(features_LSD: Tensor, pool_LMD: Tensor) -> Tensor:
-    """Return the energy distance of samples from images of the pool, summed over classes.
+    """Return the energy distance of each class's samples from images of the pool, (L,).
 
     Less a constant of the pool. The samples' distances from themselves do not count.
 
@@ -49,14 +49,14 @@ def pool_loss(features_LSD: Tensor, pool_LMD: Tensor) -> Tensor:
         pool_LMD: of images drawn by their weights.
     """
     samples = features_LSD.shape[1]
-    within = distances(features_LSD, features_LSD).sum((1, 2)) / (samples * (samples - 1))
-    return (2 * distances(features_LSD, pool_LMD).mean((1, 2)) - within).sum()
+    within_L = distances(features_LSD, features_LSD).sum((1, 2)) / (samples * (samples - 1))
+    return 2 * distances(features_LSD, pool_LMD).mean((1, 2)) - within_L
 
 
 def sample_loss(
     now_LPD: Tensor, points_LPD: Tensor, values_LPE: Tensor, samples_LSD: Tensor
 ) -> Tensor:
-    """Return a loss whose slope in samples' features is the critic's gradient at them.
+    """Return a loss (L,) whose slope in samples' features is the critic's gradient at them.
 
     A sample far from every point hardly changes the mean direction there, so that ``field_loss``
     leaves it where it is. The samples that were asked about are told themselves where to go: along
@@ -72,5 +72,5 @@ def sample_loss(
     toward_LPD = (values_LPE - unit_mean(now_LPD.detach(), samples_LSD)).detach()
     moved_LP = (now_LPD.detach() - points_LPD).norm(dim=2)
     weights_LP = (1 - moved_LP / FORGOTTEN_AT).clamp(min=0)
-    loss: Tensor = (weights_LP * (now_LPD * toward_LPD).sum(2)).mean(1).sum()
-    return loss
+    loss_L: Tensor = (weights_LP * (now_LPD * toward_LPD).sum(2)).mean(1)
+    return loss_L

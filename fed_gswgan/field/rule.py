@@ -10,6 +10,7 @@ import logging
 from typing import NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from fed_gswgan.critics.cramer import Field
 from fed_gswgan.data.client_dataset import DataSpec
@@ -30,24 +31,32 @@ class Rule(NamedTuple):
     Attributes:
         precision: mean over classes of the sum over points of 1 / sigma^2.
         strength: of the weights' pull to their base.
-        pool_share: of the pool in the fit's loss; the fields have 1.
+        pool_share: weight of the pool to that of the fields, at most 1, at this precision.
+        field_weights_L: of each class's fields in the fit's loss, by its own precision.
+        pool_weights_L: of each class's pool there; the larger of both is 1.
         style: whether all classes share a style.
     """
 
     precision: float
     strength: float
     pool_share: float
+    field_weights_L: Tensor
+    pool_weights_L: Tensor
     style: bool
 
 
 def rule(fields: list[Field]) -> Rule:
     """Return how much of what the fields, and the pool, are trusted."""
     precisions = [f.points_LPD.shape[1] * f.deviation_L.double() ** -2 for f in fields]
-    precision = float(torch.stack(precisions).sum(0).mean())
+    precision_L = torch.stack(precisions).sum(0)
+    precision = float(precision_L.mean())
+    shares_L = ((150 / precision_L) ** 0.6).float()
     return Rule(
         precision=precision,
         strength=min(max(20 * (precision / 40) ** -0.2, 3.0), 20.0),
         pool_share=min((150 / precision) ** 0.6, 1.0),
+        field_weights_L=1 / shares_L.clamp(min=1),
+        pool_weights_L=shares_L.clamp(max=1),
         style=precision < 200,
     )
 

@@ -23,6 +23,14 @@ def test_the_less_is_known_the_more_the_pool_is_trusted():
     assert (rules[0].style, rules[-1].style) == (False, True)
 
 
+def test_each_class_is_trusted_by_its_own_precision():
+    deviations = torch.tensor([0.02, 0.2, 2.0])
+    found = rule([Field(torch.zeros(3, 4, 5), torch.zeros(3, 4, 5), deviations)])
+    shares = (150 / (4 / deviations**2)) ** 0.6  # of the pool to the fields
+    assert found.pool_weights_L / found.field_weights_L == pytest.approx(shares)
+    assert torch.maximum(found.pool_weights_L, found.field_weights_L).tolist() == [1.0] * 3
+
+
 @pytest.mark.parametrize(
     ("noise", "classes", "expected"),
     [

@@ -81,7 +81,7 @@ def test_a_generator_comes_nearer_to_the_pool(small_batches):
     def distance(generator):
         samples = sampler_of(generator, SMALL)(labels, 0)
         drawings = features(pool.flatten(0, 1)[:, None]).view(2, 60, -1)
-        return pool_loss(features(samples).view(2, 60, -1), drawings)
+        return pool_loss(features(samples).view(2, 60, -1), drawings).sum()
 
     assert distance(trained) < distance(fresh) - 1
 
