@@ -73,8 +73,8 @@ def _preset(
         prior=prior,
         features=features,
         points=32,
-        feature_frequencies=9,
-        feature_components=64,
+        feature_frequencies=12,
+        feature_components=160,
         fit_steps=fit_steps,
     )
     return SolvedSettings(asked=asked, releases=releases, adaptation=adaptation)
