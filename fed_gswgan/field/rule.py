@@ -90,7 +90,7 @@ def resolved(settings: Of, spec: DataSpec, mean_noise: float) -> Of:
     elif mean_noise > NOISY:
         points = 2 if many else 4
     else:
-        points, steps = 4 if many else 16, LONG_FIT_STEPS
+        points, steps = 4 if many else 8, LONG_FIT_STEPS
     frequencies = min(frequencies, *spec.image_shape[1:])
     found = {
         "points": settings.points or points,
