@@ -15,7 +15,7 @@ from torch import Tensor
 from fed_gswgan.critics.cramer import Field
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.registry import GeneratorSettings
-from fed_gswgan.priors.prior import COMPONENTS, FREQUENCIES, PriorSettings
+from fed_gswgan.priors.prior import COMPONENTS, FREQUENCIES, NONE, PriorSettings
 from fed_gswgan.settings import Whole
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ Of = TypeVar("Of", bound=AdaptationSettings)
 def resolved(settings: Of, spec: DataSpec, mean_noise: float) -> Of:
     """Return settings whose zeros are filled in by the noise of the mean.
 
-    The noisier, the fewer numbers: clients spend their bound on all of them together.
+    The noisier, the fewer numbers: clients spend their bound on all of them together. Where there
+    is little noise a run without a prior asks at more points, which are its generator's samples.
 
     Args:
         settings: of an algorithm.
@@ -90,7 +91,8 @@ def resolved(settings: Of, spec: DataSpec, mean_noise: float) -> Of:
     elif mean_noise > NOISY:
         points = 2 if many else 4
     else:
-        points, steps = 4 if many else 8, LONG_FIT_STEPS
+        few = 16 if settings.prior == NONE else 8  # without a prior, points lead the samples
+        points, steps = 4 if many else few, LONG_FIT_STEPS
     frequencies = min(frequencies, *spec.image_shape[1:])
     found = {
         "points": settings.points or points,

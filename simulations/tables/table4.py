@@ -74,7 +74,7 @@ MATCHED = "fedavg-gan-matched"
 WITH_PRIOR: Mapping[str, Value] = {
     "prior": "strokes", "latent-dim": 32, "critic-width": 256, "class-embedding-stddev": 0.05,
 }  # fmt: skip
-NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "points": 16, "fit-steps": 1200}
+NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "fit-steps": 1200}
 # The Cramér critic on the writers of the small preset, all of them asked in each round.
 CRAMER_CONFIG = CONFIGS / "fed-emnist-digits-secure.toml"
 SAME_WRITERS: Mapping[str, Value] = {"min-images-per-writer": 40, "cohort-size": 411}

@@ -39,9 +39,17 @@ def test_each_class_is_trusted_by_its_own_precision():
     ],
 )  # fmt: skip
 def test_the_noise_decides_how_much_is_asked(noise, classes, expected):
-    found = resolved(AdaptationSettings(), DataSpec((1, 28, 28), classes), noise)
+    found = resolved(AdaptationSettings(prior="strokes"), DataSpec((1, 28, 28), classes), noise)
     keys = ("points", "feature_frequencies", "feature_components", "fit_steps")
     assert tuple(getattr(found, key) for key in keys) == expected
-    given = AdaptationSettings(points=5, feature_components=3)
+    given = AdaptationSettings(points=5, feature_components=3)  # what is given stays
     found = resolved(given, DataSpec((1, 28, 28), classes), noise)
     assert (found.points, found.feature_components, found.fit_steps) == (5, 3, expected[3])
+
+
+@pytest.mark.parametrize(
+    ("noise", "classes", "points"), [(0.03, 10, 1), (0.01, 10, 4), (0.001, 10, 16), (0.001, 62, 4)]
+)
+def test_without_a_prior_little_noise_lets_it_ask_at_more_points(noise, classes, points):
+    found = resolved(AdaptationSettings(prior="none"), DataSpec((1, 28, 28), classes), noise)
+    assert found.points == points
