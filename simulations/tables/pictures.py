@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from fed_gswgan.reporting.trained_generator import load_generator
 PER_CLASS = 8
 SEED = 0
 GAP = 2  # pixels between two samples
+LETTER = 7  # pixels of a title, at most on average
 
 CPU = torch.device("cpu")
 
@@ -46,10 +48,12 @@ def save_side_by_side(pictures: Mapping[str, np.ndarray], path: Path) -> None:
     """
     blocks = {title: _block(samples) for title, samples in pictures.items()}
     height, width = next(iter(blocks.values())).shape[:2]
-    size = (width / 100 * len(blocks), height / 100 + 0.3)
+    titles = [fill(title, max(width // LETTER, 1)) for title in blocks]
+    lines = 1 + max(title.count("\n") for title in titles)
+    size = (width / 100 * len(blocks), height / 100 + 0.15 + 0.15 * lines)
     figure = Figure(figsize=size, layout="constrained")
     places = figure.subplots(1, len(blocks), squeeze=False)[0]
-    for axes, (title, block) in zip(places, blocks.items(), strict=True):
+    for axes, title, block in zip(places, titles, blocks.values(), strict=True):
         axes.imshow(block, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize="small")
         axes.axis("off")

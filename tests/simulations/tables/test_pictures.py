@@ -18,6 +18,16 @@ def test_every_method_has_a_block_with_dark_ink_on_light_paper(tmp_path):
     assert left.mean() < 128 < 250 < right.mean()
 
 
+def test_a_long_title_is_broken_and_not_cut_off(tmp_path):
+    paper = np.zeros((2, 8, 28, 28), np.uint8)
+    title = "GS-WGAN, Cramér critic, from the prior, epsilon 10"
+    save_side_by_side({title: paper}, tmp_path / "s.png")
+    pixels = np.asarray(Image.open(tmp_path / "s.png").convert("L"))
+    assert pixels.min() < 128
+    for edge in (pixels[:, :3], pixels[:, -3:], pixels[:3]):
+        assert edge.min() == 255
+
+
 def test_samples_in_colour_are_drawn_and_shown_as_they_are(tmp_path):
     def red(labels_B, seed):
         return torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(len(labels_B), 3, 32, 32)
