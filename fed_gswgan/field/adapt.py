@@ -262,15 +262,20 @@ class Adaptation:
         """
         begun, ended = self._steps_until(server_round - 1), self._steps_until(server_round)
         randomness = self.seeds.generator("fit", server_round)
+        chances_LM = None if self.pool is None else self._chances()
         norm = 0.0
         with _threads(self.trainer.generator):
             for step in range(begun, ended):
                 self.trainer.set_learning_rate(step / self._steps)
-                norm = self._step(field_weights_L, pool_weights_L, randomness)
+                norm = self._step(field_weights_L, pool_weights_L, chances_LM, randomness)
         return norm
 
     def _step(
-        self, field_weights_L: Tensor, pool_weights_L: Tensor, randomness: np.random.Generator
+        self,
+        field_weights_L: Tensor,
+        pool_weights_L: Tensor,
+        chances_LM: np.ndarray | None,
+        randomness: np.random.Generator,
     ) -> float:
         classes = self.spec.num_classes
         samples = max(SAMPLES // classes, LEAST_SAMPLES)
@@ -282,8 +287,8 @@ class Adaptation:
         loss_L = phi_LSD.new_zeros(classes)
         if self.fields:
             loss_L = field_weights_L * field_loss(phi_LSD, self.fields, self.statistic)
-        if self.pool is not None:
-            drawn_LSR = self._drawn(DRAWN, randomness)
+        if chances_LM is not None:
+            drawn_LSR = self._drawn(chances_LM, randomness)
             loss_L = loss_L + pool_weights_L * pool_loss(_by_class(rich_BR, shape), drawn_LSR)
         elif self.latents[-1].shape[2]:
             followed_L = self._followed(phi_LSD.detach(), randomness)
@@ -305,10 +310,9 @@ class Adaptation:
         weights_LM = self.log_weights_LM.double().exp().numpy() + LEAST_CHANCE
         return np.asarray(weights_LM / weights_LM.sum(1, keepdims=True))
 
-    def _drawn(self, samples: int, randomness: np.random.Generator) -> Tensor:
-        chances_LM = self._chances()
+    def _drawn(self, chances_LM: np.ndarray, randomness: np.random.Generator) -> Tensor:
         drawn = [
-            of_class[torch.from_numpy(randomness.choice(len(p), samples, p=p))]
+            of_class[torch.from_numpy(randomness.choice(len(p), DRAWN, p=p))]
             for of_class, p in zip(self.public_pool.rich_LMR, chances_LM, strict=True)
         ]
         return torch.stack(drawn)
