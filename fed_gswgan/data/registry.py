@@ -15,12 +15,14 @@ from fed_gswgan.data.flwr_dataset import open_flwr_femnist
 from fed_gswgan.data.held_out import fixed_fraction
 from fed_gswgan.data.image_folder import open_image_folder
 from fed_gswgan.data.qmnist import QmnistSource
+from fed_gswgan.data.writers import open_writers
 from fed_gswgan.settings import Count, Settings, Share, Whole, plug_in
 
 MOST_CLASSES = 256
 MOST_VIRTUAL_CLIENTS = 100_000  # a client's id has five digits
 DATASETS = (
-    "digits", "drawn", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder", "devices",
+    "writers", "digits", "drawn", "qmnist", "fed-emnist", "leaf-femnist", "flwr-femnist", "folder",
+    "devices",
 )  # fmt: skip
 
 
@@ -28,8 +30,9 @@ class DataSettings(Settings):
     """Whose images, and how they are dealt to clients."""
 
     dataset: str = "digits"
-    """digits, drawn (by simulated writers), qmnist, fed-emnist, leaf-femnist, flwr-femnist, folder,
-    or package.module:Class; devices: none on the server, whose devices hold their own"""
+    """writers (real ones, who come along), digits, drawn (by simulated writers), qmnist,
+    fed-emnist, leaf-femnist, flwr-femnist, folder, or package.module:Class; devices: none on the
+    server, whose devices hold their own"""
     data_dir: str = ""
     """where it lies; empty: the folder named by FED_GSWGAN_DATA"""
     classes: Literal["digits", "letters", "all", "merged"] = "all"
@@ -82,6 +85,8 @@ def _open(config: DataSettings) -> WriterSource:
         return found
     folder, classes, minimum = config.data_dir, config.classes, config.min_images_per_writer
     match config.dataset:
+        case "writers":
+            return open_writers(classes, minimum)
         case "digits":
             return DigitsSource(classes, minimum)
         case "drawn":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fed_gswgan.data.writers import open_writers
 from fed_gswgan.privacy.ledger import Ledger
 
 BIN = Path(sys.executable).parent
@@ -66,12 +67,14 @@ def superlink(tmp_path):
     log.close()
 
 
-def test_the_app_runs_from_its_bundle_and_writes_a_summary(superlink, tmp_path):
+def test_the_app_runs_from_its_bundle_on_the_installed_writers_and_writes_a_summary(
+    superlink, tmp_path
+):
     app, environment = superlink
     output = tmp_path / "run"
     settings = {
-        "classes": "digits", "max-clients": 3, "cohort-size": 3, "rounds": 2, "fit-steps": 4,
-        "evaluation-samples": 0, "output-dir": str(output),
+        "dataset": "writers", "classes": "digits", "max-clients": 3, "cohort-size": 3, "rounds": 2,
+        "fit-steps": 4, "evaluation-samples": 0, "output-dir": str(output),
     }  # fmt: skip
     run_config = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
 
@@ -91,4 +94,4 @@ def test_the_app_runs_from_its_bundle_and_writes_a_summary(superlink, tmp_path):
     for shard in (tmp_path / "clients").glob("shard-*"):
         with Ledger(shard, durable=False) as ledger:
             users += [line.user for line in ledger.lines()]
-    assert sorted(users) == ["block-01"] * 2 + ["block-02"] * 2 + ["block-03"] * 2
+    assert sorted(users) == sorted(open_writers("digits", 1).writer_ids[:3] * 2)
