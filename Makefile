@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 simulate: install  ## the demo: 14 blocks of real digits on Ray
-	$(BIN)/python -m simulations.run --config simulations/configs/demo.toml --set seed=$(SEED)
+	$(BIN)/python -m simulations.run --config simulations/configs/digits.toml --set seed=$(SEED)
 
 test: install  ## everything but the slow ones, under ten minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -84,7 +84,7 @@ def record(algorithm: str, folder: Path, follow: Path | None) -> dict[str, Any]:
         patch.object(strategy.Request, "encode", encoded),
         patch.object(RunRecorder, "on_round", reported),
     ):
-        config = [Path("simulations/configs/demo.toml")]
+        config = [Path("simulations/configs/digits.toml")]
         status = simulate(config, settings, str(run), runtime="in-process", workers=1)
     if status != 0:
         raise SystemExit(f"the run of {algorithm} ended with status {status}")

@@ -36,7 +36,7 @@ def traced_round(algorithm: str) -> list[tuple[str, str]]:
         sys.setprofile(on_event if recorder.finished_round == 1 else None)
 
     settings = [f"rounds={ROUNDS}", "evaluation-samples=0", *OWN_SETTINGS[algorithm]]
-    words = ["--config", "simulations/configs/demo.toml", "--runtime", "in-process"]
+    words = ["--config", "simulations/configs/digits.toml", "--runtime", "in-process"]
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.object(RunRecorder, "on_round", reported),

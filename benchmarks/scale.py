@@ -134,7 +134,7 @@ def command(clients: int, rounds: int, critic_width: int) -> list[str]:
         "evaluation-samples": 0,
     }
     words = [sys.executable, "-m", "simulations.run", "--runtime", "in-process"]
-    words += ["--config", "simulations/configs/demo.toml"]
+    words += ["--config", "simulations/configs/digits.toml"]
     return words + [f"--set={key}={value}" for key, value in settings.items()]
 
 

@@ -105,11 +105,11 @@ def evaluate(run: str | Path, samples: int = 4000, seed: int = 0) -> dict[str, A
     True
     """
     from fed_gswgan.data.registry import open_source
-    from fed_gswgan.evaluation.report import evaluate_on_held_out
+    from fed_gswgan.evaluation.report import held_out_judge
 
     trained = load_generator(run)
-    held_out = open_source(trained.config.shared)
-    return evaluate_on_held_out(trained.sampler, held_out, samples, seed).to_dict()
+    judge = held_out_judge(open_source(trained.config.shared), seed)
+    return judge.report(trained.sampler, samples).to_dict()
 
 
 def epsilon_of_run(run: str | Path) -> float:

@@ -360,10 +360,10 @@ def _classes(text: str, num_classes: int) -> list[int]:
 
 def _on_held_out(sampler: Any, settings: Any, samples: int | None, seed: int) -> dict[str, Any]:
     from fed_gswgan.data.registry import open_source
-    from fed_gswgan.evaluation.report import evaluate_on_held_out
+    from fed_gswgan.evaluation.report import held_out_judge
 
     source = open_source(settings)
-    return evaluate_on_held_out(sampler, source, samples or 4000, seed).to_dict()
+    return held_out_judge(source, seed).report(sampler, samples or 4000).to_dict()
 
 
 def _on_test_set(

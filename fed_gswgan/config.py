@@ -104,7 +104,11 @@ class RunSettings(Settings):
     samples_every: Count = 20
     """rounds between pictures"""
     evaluation_samples: Whole = 4000
-    """generated for the metrics at the end; 0: no metrics"""
+    """generated for the metrics; 0: no metrics"""
+    evaluate_every: Whole = 0
+    """rounds between metrics on held-out images; 0: at the end alone"""
+    evaluation_references: bool = True
+    """measure the prior alone, and clients' real images in simulations (not private), as well"""
     uplink_bits: Literal[32, 16, 8, 4, 2, 1] = 32
     """of each number of a release; after the noise"""
     downlink_bits: Literal[32, 16, 8, 4, 2, 1] = 32

@@ -15,6 +15,7 @@ from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import SimulatedClients, simulation_folder
 from fed_gswgan.privacy.ledger import HEAD
+from fed_gswgan.reporting.html_report import SIDE_BY_SIDE, write_report
 from fed_gswgan.reporting.logs import also_log_to, log_to
 from fed_gswgan.reporting.run_folder import (
     LOG,
@@ -30,6 +31,7 @@ from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.hardened_grid import hardened
 from server.client_registry import ClientRegistry
 from server.cohort import ServerLedger
+from server.evaluation import Evaluation
 from server.run_recorder import RunRecorder
 from server.strategy import FederatedStrategy
 from server.summary import summarize
@@ -92,7 +94,10 @@ def run_server(
         server = config.algorithm.Server(
             config.own, spec, SeedStream(config.shared.seed), config.shared.rounds
         )
-        recorder = RunRecorder(run.path, config.shared, server, spec, console or Console())
+        evaluation = Evaluation(config, source, simulated=clients is not None)
+        recorder = RunRecorder(
+            run.path, config.shared, server, spec, evaluation, console or Console()
+        )
         try:
             registry = ClientRegistry(grid, clients, interrupted)
             timeout = config.shared.reply_timeout_seconds
@@ -125,6 +130,8 @@ def run_server(
                 recorder.picture()
                 summary = summarize(strategy, recorder, source, clients, finished, runtime)
                 replace_json(run.path / SUMMARY, summary)
+                evaluation.save_picture(server.sampler(), run.path / SIDE_BY_SIDE)
+                write_report(run.path, summary)
         finally:
             recorder.close()
             for log in clients.failure_logs() if clients else ():

@@ -1,5 +1,6 @@
 """Record of a run as it goes: log, rounds.jsonl, TensorBoard, pictures, checkpoints, the bar."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from fed_gswgan.reporting.round_log import (
     bytes_by_client,
 )
 from fed_gswgan.reporting.run_folder import Checkpoint, Progress
+from fed_gswgan.reporting.summary_table import METRICS
+from server.evaluation import Evaluation
 
 REPLY_KINDS = ("received", "failed", "malformed", "missing")
 
@@ -29,12 +32,20 @@ class RunRecorder:
         settings: how often pictures and checkpoints are written.
         server: the algorithm's server half, which is restored from the checkpoint.
         spec: of the data set.
+        evaluation: of samples, every so many rounds.
         console: where the progress bar goes.
     """
 
     def __init__(
-        self, folder: Path, settings: RunSettings, server: Server, spec: DataSpec, console: Console
+        self,
+        folder: Path,
+        settings: RunSettings,
+        server: Server,
+        spec: DataSpec,
+        evaluation: Evaluation,
+        console: Console,
     ) -> None:
+        self.evaluation = evaluation
         self.folder, self._settings, self._server, self._spec = folder, settings, server, spec
         self.byte_meter = ByteMeter()
         self.finished_round = self.checkpoint_round = 0
@@ -56,6 +67,12 @@ class RunRecorder:
         for kind in REPLY_KINDS:
             self.replies[kind] += getattr(report, kind)
         self.byte_meter.add(report)
+        every = self._settings.evaluate_every
+        if every and report.server_round % every == 0:
+            found = self.evaluation.metrics(self._server.sampler())
+            numbers = {name: found[name] for name in METRICS if found.get(name) is not None}
+            report = replace(report, evaluation=numbers)
+            self.tensorboard.write_metrics(numbers, report.server_round)
         downlink, uplink = self.byte_meter.downlink_total, self.byte_meter.uplink_total
         self._round_log.write(report)
         self.tensorboard.write(report, downlink, uplink)

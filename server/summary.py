@@ -13,11 +13,11 @@ from fed_gswgan.algorithms.base import Metrics
 from fed_gswgan.data.client_dataset import WriterSource
 from fed_gswgan.device.shards import SimulatedClients, SpentBudgets
 from fed_gswgan.models.registry import parameter_count
+from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.reporting.summary_table import METRICS
 from server.run_recorder import RunRecorder
 from server.strategy import FederatedStrategy
 
@@ -43,7 +43,8 @@ def summarize(
         runtime: its name.
     """
     shared = strategy.config.shared
-    metrics = _evaluate(strategy, source, shared.evaluation_samples)
+    logger.info("evaluating on held-out images")
+    metrics = recorder.evaluation.metrics(strategy.server.sampler())
     recorder.tensorboard.write_metrics(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
         recorder.finished_round,
@@ -68,6 +69,7 @@ def summarize(
         ),
         "bytes": recorder.byte_meter.summary(*_network_sizes(strategy), recorder.bytes_by_client()),
         "metrics": metrics,
+        "references": recorder.evaluation.reference_metrics(),
         "finish": finished,
         "replies": recorder.replies,
     }
@@ -98,17 +100,18 @@ def privacy_summary(
         epsilon, mu = bound, ledger.max_mu
         participations, users = ledger.max_participations, len(strategy.registry)
     counted = replace(event, noise_stddev=shared.noise_stddev, trust="local", honest=1)
-    found = remedies(counted, mu, relation, shared.delta, PROTECTIVE_EPSILON)
+    remedy = remedies(counted, mu, relation, shared.delta, PROTECTIVE_EPSILON)
     coordinates = participations * event.size
     added_delta = finite_arithmetic_log10_delta(coordinates, epsilon)
     seeded = shared.noise_source == "seeded"
     amplified, why_not = None, ""
     if event.trust == "central":
         amplified, why_not = amplified_epsilon(strategy, rounds)
-    return {
+    secure = event.trust == "secure-aggregation"
+    found = {
         "trust_model": event.trust,
-        "secure_aggregation": "ideal" if event.trust == "secure-aggregation" else None,
-        "honest": event.honest if event.trust == "secure-aggregation" else None,
+        "secure_aggregation": "ideal" if secure else None,
+        "honest": event.honest if secure else None,
         "neighboring_relation": str(relation),
         "unit": unit,
         "delta": shared.delta,
@@ -122,27 +125,16 @@ def privacy_summary(
         "participations_max": participations,
         "mu": mu,
         "epsilon_max": epsilon,
+        "epsilon_alone": gaussian_epsilon(mu * event.honest**0.5, shared.delta) if secure else None,
         "epsilon_amplified": amplified,
         "epsilon_median": spent.epsilon_median if spent else None,
         "epsilon_from": "the clients' ledgers" if spent else "the server's count",
         "epsilon_server_bound": bound,
         "delta_of_finite_arithmetic_log10": added_delta if coordinates else None,
         "seeded_noise": seeded,
-        "statement": privacy_statement(
-            epsilon,
-            shared.delta,
-            str(relation),
-            unit,
-            users,
-            participations,
-            seeded,
-            event.trust == "central",
-            amplified,
-            why_not,
-            added_delta,
-            found,
-        ),
     }
+    cohort = min(shared.cohort_size, len(strategy.registry))
+    return found | {"statement": privacy_statement(found, users, cohort, why_not, remedy)}
 
 
 def amplified_epsilon(
@@ -211,18 +203,3 @@ def _network_sizes(strategy: FederatedStrategy) -> tuple[int, int]:
         parameter_count(build_generator(settings, strategy.spec, seed=0)),
         parameter_count(build_critic(settings, strategy.spec, seed=0)),
     )
-
-
-def _evaluate(strategy: FederatedStrategy, source: WriterSource, samples: int) -> dict[str, Any]:
-    """Return the metrics on images that no client held; none if not asked."""
-    if samples == 0:
-        return dict.fromkeys(METRICS)
-    from fed_gswgan.evaluation.report import evaluate_on_held_out
-
-    logger.info("evaluating on held-out images")
-    try:
-        report = evaluate_on_held_out(strategy.server.sampler(), source, samples)
-    except ValueError as error:  # a generator that diverged; the rest of the summary stands
-        logger.error("no metrics: %s", error)
-        return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}
-    return report.to_dict()

@@ -196,17 +196,9 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show each step of a run's epsilon, from its ledgers, for the user who spent most."""
-    from fed_gswgan.reporting.explanation import explanation, explanation_text, worst_user
-    from fed_gswgan.reporting.run_folder import read_run
+    from fed_gswgan.reporting.explanation import explanation_of_run, explanation_text
 
-    shared = read_run(run).config.shared
-    found = {
-        "run": str(run),
-        "unit": "user",
-        "seeded_noise": shared.noise_source == "seeded",
-        **explanation(worst_user(clients or run / "clients", shared)),
-    }
-    show(found, as_json, explanation_text)
+    show(explanation_of_run(run, clients), as_json, explanation_text)
 
 
 @privacy.command()

@@ -31,6 +31,8 @@ from fed_gswgan.evaluation.samplers import (
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
 
+MOST_GREYS = 256
+
 
 class JudgeAccuracy(NamedTuple):
     """Accuracies in [0, 1] on one half of the real images after training on the other half."""
@@ -101,73 +103,100 @@ class EvaluationReport:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def evaluate(
-    sampler: Sampler,
-    held_out_images: Tensor,
-    held_out_labels: Tensor,
-    num_classes: int,
-    sample_count: int,
-    seed: int,
-    classifier_steps: int | None = None,
-) -> EvaluationReport:
-    """Measure a generator against real images that no client trains on.
-
-    Samples are drawn twice: with as many of each class for the inception score, label agreement
-    and downstream training, and in the held-out proportions for the Fréchet distance, which would
-    otherwise count a difference of proportions as a fault. The sampler runs in batches of 500;
-    the metrics run on the held-out images' device.
+class HeldOutJudge:
+    """Images that no client holds and a judge trained on them; measures any number of generators.
 
     Args:
-        sampler: see ``Sampler``; its labels come on the held-out labels' device.
-        held_out_images: float32 (N, C, H, W) in [0, 1], ink 1, paper 0. No client
-            may train on them: what is measured on them is published without noise.
-        held_out_labels: int64 (N,) in [0, ``num_classes``).
+        images_NCHW: float32 (N, C, H, W) in [0, 1], ink 1, paper 0. No client may train on them:
+            what is measured on them is published without noise.
+        labels_N: int64 (N,) in [0, ``num_classes``).
         num_classes: of the data set, whether or not all occur here.
-        sample_count: of each draw, at least 2.
         seed: of samples, judge, downstream classifier and splits. It is no part of the run: use
             the same for runs to be compared.
         classifier_steps: of every classifier; by default 30 for each class.
 
     Raises:
-        ValueError: images, labels or samples are not as described.
+        ValueError: images or labels are not as described.
     """
-    started = time.perf_counter()
-    at_least(2, sample_count=sample_count)
-    _require_labelled_images(held_out_images, held_out_labels, num_classes)
-    device = held_out_images.device
-    images, labels = held_out_images, held_out_labels
 
-    uniform = uniform_labels(labels, sample_count)
-    shape = image_shape_of(images)
-    samples = draw_samples(sampler, uniform, "uniform", seed, shape).to(device)
-    proportional = proportional_labels(labels, sample_count)
-    matched_samples = draw_samples(sampler, proportional, "proportional", seed, shape).to(device)
+    def __init__(
+        self,
+        images_NCHW: Tensor,
+        labels_N: Tensor,
+        num_classes: int,
+        seed: int,
+        classifier_steps: int | None = None,
+    ) -> None:
+        _require_labelled_images(images_NCHW, labels_N, num_classes)
+        self._images, self._labels, self._num_classes = images_NCHW, labels_N, num_classes
+        self._seed, self._steps = seed, classifier_steps
+        training = images_NCHW, labels_N, num_classes, seed, classifier_steps
+        self._judge = train_classifier(*training)
+        self._on_unseen = judge_accuracy(*training)
 
-    judge = train_classifier(images, labels, num_classes, seed, classifier_steps)
-    on_unseen = judge_accuracy(images, labels, num_classes, seed, classifier_steps)
-    classes = len(torch.unique(labels))
-    return EvaluationReport(
-        inception_score=inception_score(judge, samples, seed),
-        frechet_distance=frechet_distance(judge, images, matched_samples),
-        stroke_frechet_distance=stroke_frechet_distance(images, matched_samples),
-        label_agreement=label_agreement(judge, samples, uniform),
-        downstream_accuracy=downstream_accuracy(
-            samples, uniform, images, labels, num_classes, seed, classifier_steps
-        ),
-        judge_accuracy=on_unseen.accuracy,
-        judge_balanced_accuracy=on_unseen.balanced_accuracy,
-        within_class_variance=within_class_variance(samples, uniform),
-        real_within_class_variance=within_class_variance(images, labels),
-        held_out_images=len(images),
-        sample_count=sample_count,
-        classes=classes,
-        judge_note=(
-            f"judged by a small CNN trained on {len(images)} held-out real images of {classes} of "
-            f"{num_classes} classes, not by Inception-v3; from half of them it reaches "
-            f"{on_unseen.accuracy:.1%} on the other half"
-        ),
-        seconds=time.perf_counter() - started,
-    )
+    def report(self, sampler: Sampler, sample_count: int) -> EvaluationReport:
+        """Measure a generator.
+
+        Samples are drawn twice: with as many of each class for the inception score, label agreement
+        and downstream training, and in the held-out proportions for the Fréchet distance, which
+        would otherwise count a difference of proportions as a fault. They are rounded to the greys
+        of the held-out images. The sampler runs in batches of 500; the metrics run on the held-out
+        images' device.
+
+        Args:
+            sampler: see ``Sampler``; its labels come on the held-out labels' device.
+            sample_count: of each draw, at least 2.
+
+        Raises:
+            ValueError: samples are not as described.
+        """
+        started = time.perf_counter()
+        at_least(2, sample_count=sample_count)
+        judge, images, labels, seed = self._judge, self._images, self._labels, self._seed
+        uniform = uniform_labels(labels, sample_count)
+        samples = self._drawn(sampler, uniform, "uniform")
+        proportional = proportional_labels(labels, sample_count)
+        matched_samples = self._drawn(sampler, proportional, "proportional")
+        classes = len(torch.unique(labels))
+        return EvaluationReport(
+            inception_score=inception_score(judge, samples, seed),
+            frechet_distance=frechet_distance(judge, images, matched_samples),
+            stroke_frechet_distance=stroke_frechet_distance(images, matched_samples),
+            label_agreement=label_agreement(judge, samples, uniform),
+            downstream_accuracy=downstream_accuracy(
+                samples, uniform, images, labels, self._num_classes, seed, self._steps
+            ),
+            judge_accuracy=self._on_unseen.accuracy,
+            judge_balanced_accuracy=self._on_unseen.balanced_accuracy,
+            within_class_variance=within_class_variance(samples, uniform),
+            real_within_class_variance=within_class_variance(images, labels),
+            held_out_images=len(images),
+            sample_count=sample_count,
+            classes=classes,
+            judge_note=(
+                f"judged by a small CNN trained on {len(images)} held-out real images of {classes} "
+                f"of {self._num_classes} classes, not by Inception-v3; from half of them it "
+                f"reaches {self._on_unseen.accuracy:.1%} on the other half"
+            ),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _drawn(self, sampler: Sampler, labels_N: Tensor, purpose: str) -> Tensor:
+        images = self._images
+        drawn = draw_samples(sampler, labels_N, purpose, self._seed, image_shape_of(images))
+        return in_greys_of(images, drawn.to(images.device))
+
+
+def in_greys_of(images_NCHW: Tensor, samples_NCHW: Tensor) -> Tensor:
+    """Return samples in the greys that occur in real images, each the nearest one.
+
+    A scan has 256 at most. Images with more, resized ones say, leave samples as they are.
+    """
+    greys = torch.unique(images_NCHW)
+    if len(greys) > MOST_GREYS:
+        return samples_NCHW
+    nearest: Tensor = greys[torch.bucketize(samples_NCHW, (greys[1:] + greys[:-1]) / 2)]
+    return nearest
 
 
 def within_class_variance(images_NCHW: Tensor, labels_N: Tensor) -> float:
@@ -200,23 +229,13 @@ def _require_labelled_images(images: Tensor, labels: Tensor, num_classes: int) -
 EVALUATION_SEED = 0
 
 
-def evaluate_on_held_out(
-    sampler: Sampler, source: WriterSource, sample_count: int, seed: int = EVALUATION_SEED
-) -> EvaluationReport:
-    """Measure a generator as ``evaluate`` does, on the source's held-out writers.
+def held_out_judge(source: WriterSource, seed: int = EVALUATION_SEED) -> HeldOutJudge:
+    """Return the judge of a data set: trained on the images that no client holds.
 
     Args:
-        sampler: see ``Sampler``.
-        source: of the people that the generator was trained on.
-        sample_count: of each draw, at least 2.
-        seed: of the metrics, no part of the run.
+        source: of the people that generators are trained on.
+        seed: of the metrics, no part of a run.
     """
     held_out = source.held_out()
-    return evaluate(
-        sampler,
-        torch.from_numpy(held_out.images),
-        torch.from_numpy(held_out.labels),
-        len(source.class_names),
-        sample_count,
-        seed,
-    )
+    images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
+    return HeldOutJudge(images, labels, len(source.class_names), seed)

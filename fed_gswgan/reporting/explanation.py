@@ -13,6 +13,7 @@ from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import LEDGER, Ledger
 from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, compose
 from fed_gswgan.privacy.policy import Budget
+from fed_gswgan.reporting.run_folder import CLIENTS, read_run
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,26 @@ def worst_user(clients: Path, budget: Budget) -> SpentByUser:
     if not found:
         raise FileNotFoundError(f"{clients}: no ledger there that holds a release")
     return max(found, key=lambda spent: spent.mu)  # the first of several
+
+
+def explanation_of_run(run: Path, clients: Path | None = None) -> dict[str, Any]:
+    """Return every number on the way to the epsilon of a run's user who spent most.
+
+    Args:
+        run: folder of the run.
+        clients: folder of its clients' folders; None: ``clients`` in the run's.
+
+    Raises:
+        FileNotFoundError: there is no such run, or no ledger.
+        LedgerUnavailable: a ledger cannot be read.
+    """
+    shared = read_run(run).config.shared
+    return {
+        "run": str(run),
+        "unit": "user",
+        "seeded_noise": shared.noise_source == "seeded",
+        **explanation(worst_user(clients or run / CLIENTS, shared)),
+    }
 
 
 def explanation(spent: SpentByUser) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """A run's privacy in words: what the epsilon means, and what would bring it down."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from fed_gswgan.accounting.calibrate import Remedies
 
@@ -8,50 +10,26 @@ PROTECTIVE_EPSILON = 10.0
 
 
 def privacy_statement(
-    epsilon: float,
-    delta: float,
-    relation: str,
-    unit: str,
-    users: int,
-    participations: int,
-    seeded: bool,
-    server_trusted: bool,
-    amplified: float | None,
-    why_not_amplified: str,
-    log10_added_delta: float,
-    found: Remedies,
+    privacy: Mapping[str, Any], users: int, cohort: int, why_not_amplified: str, found: Remedies
 ) -> list[str]:
     """Return sentences for the end of a run, without marketing.
 
     Args:
-        epsilon: of the user with most releases.
-        delta: of that epsilon.
-        relation: neighbouring relation.
-        unit: who a user is.
+        privacy: that part of the summary, but for this statement.
         users: how many there are.
-        participations: releases of that user.
-        seeded: whether the noise came from a seed.
-        server_trusted: whether it is the server that adds the noise.
-        amplified: under central trust epsilon while the selection of users stays secret; None:
-            there is none.
-        why_not_amplified: then why.
-        log10_added_delta: what finite arithmetic adds to delta; -inf before any release.
+        cohort: clients of a round.
+        why_not_amplified: under central trust, why there is no epsilon of a secret selection.
         found: what would bring epsilon to its target.
     """
-    trusted = "is trusted to add the noise" if server_trusted else "is not trusted"
+    epsilon, delta, trust = privacy["epsilon_max"], privacy["delta"], privacy["trust_model"]
+    exponent = privacy["delta_of_finite_arithmetic_log10"]
     lines = [
-        f"epsilon = {epsilon:.4g} at delta = {delta:g} ({relation}; the user is {unit}; the server "
-        f"{trusted}), after {participations} participations; "
-        f"{_of_finite_arithmetic(log10_added_delta)}."
+        f"epsilon = {epsilon:.4g} at delta = {delta:g} ({privacy['neighboring_relation']}; the "
+        f"user is {privacy['unit']}), after {privacy['participations_max']} participations; "
+        f"{_of_finite_arithmetic(exponent)}.",
+        *_believed(privacy, cohort, why_not_amplified),
     ]
-    if server_trusted:
-        lines += [
-            f"While nobody else knows the run's seed and who was asked, epsilon = {amplified:.4g}."
-            if amplified is not None
-            else f"A secret selection lowers epsilon no further: {why_not_amplified}.",
-            "Against the server itself epsilon is infinite: it sees every update.",
-        ]
-    if seeded:
+    if privacy["seeded_noise"]:
         lines.append(
             "The noise came from a seed, so this run protects nobody; the epsilon is that of the "
             "same run with secure noise."
@@ -62,7 +40,31 @@ def privacy_statement(
         lines.append("An epsilon this large protects nobody, whatever the noise.")
     if epsilon <= found.epsilon:
         return lines
-    return lines + _remedies(participations, server_trusted, found)
+    return lines + _remedies(privacy["participations_max"], trust == "central", found)
+
+
+def _believed(privacy: Mapping[str, Any], cohort: int, why_not_amplified: str) -> list[str]:
+    """Return against whom the epsilon holds, and what must be believed for it."""
+    match privacy["trust_model"]:
+        case "central":
+            amplified = privacy["epsilon_amplified"]
+            return [
+                "It holds against whoever sees the result; the server is trusted to add the noise.",
+                f"While nobody else knows the run's seed and who was asked, epsilon = "
+                f"{amplified:.4g}."
+                if amplified is not None
+                else f"A secret selection lowers epsilon no further: {why_not_amplified}.",
+                "Against the server itself epsilon is infinite: it sees every update.",
+            ]
+        case "secure-aggregation":
+            return [
+                f"It holds against a server that sees only the sum over the {cohort} clients of a "
+                f"round, of whom at least {privacy['honest']} are honest and stay to the end; the "
+                "simulation itself formed the sum (ideal form).",
+                "If the server saw each client's release by itself, epsilon would be "
+                f"{privacy['epsilon_alone']:.4g}.",
+            ]
+    return ["It holds against everybody, the server included: each device adds all of its noise."]
 
 
 def _remedies(participations: int, server_trusted: bool, found: Remedies) -> list[str]:
@@ -93,10 +95,11 @@ def _remedies(participations: int, server_trusted: bool, found: Remedies) -> lis
     return lines
 
 
-def _of_finite_arithmetic(exponent: float) -> str:
-    if exponent >= 0:
+def _of_finite_arithmetic(exponent: float | None) -> str:
+    """Say what is added to delta; None: there was no release."""
+    if exponent is not None and exponent >= 0:
         return "at an epsilon this large finite arithmetic leaves no delta below 1"
-    added = "nothing" if exponent == -math.inf else f"10^{math.ceil(exponent)}"
+    added = "nothing" if exponent is None else f"10^{math.ceil(exponent)}"
     return f"finite arithmetic adds {added} to delta"
 
 

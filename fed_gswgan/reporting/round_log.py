@@ -5,7 +5,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class RoundReport:
         bytes_by_client: downlink and uplink of every client that was asked.
         epsilon_server_bound: of the user asked most, by the server's own count.
         metrics: of the algorithm's step, by name.
+        evaluation: on held-out images, by name, in the rounds that have one.
         round_seconds: wall time since the round before was written down.
         waited_seconds: of it, for replies; the rest is the server's own work.
     """
@@ -55,13 +56,17 @@ class RoundReport:
     bytes_by_client: dict[str, list[int]]
     epsilon_server_bound: float
     metrics: dict[str, float]
+    evaluation: Mapping[str, float] = field(default_factory=dict)
     round_seconds: float
     waited_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a metric that is not finite becomes null."""
-        metrics = {n: v if math.isfinite(v) else None for n, v in self.metrics.items()}
-        return vars(self) | {"metrics": metrics}
+        measured = {
+            kind: {n: v if math.isfinite(v) else None for n, v in numbers.items()}
+            for kind, numbers in (("metrics", self.metrics), ("evaluation", self.evaluation))
+        }
+        return vars(self) | measured
 
 
 FLOAT32_BYTES = 4

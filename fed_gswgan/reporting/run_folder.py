@@ -131,8 +131,8 @@ LOG = "run.log"
 # settings the rounds so far were not computed and not charged.
 RESUMABLE = (
     "rounds", "checkpoint-every", "samples-every", "sample-contrast", "evaluation-samples",
-    "reply-timeout-seconds", "min-replies", "max-epsilon", "max-participations", "data-dir",
-    "output-dir", "resume",
+    "evaluate-every", "evaluation-references", "reply-timeout-seconds", "min-replies",
+    "max-epsilon", "max-participations", "data-dir", "output-dir", "resume",
 )  # fmt: skip
 
 

@@ -1,50 +1,78 @@
 """The end of a run on a terminal: what it reached, cost, and what its epsilon means."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-METRICS = ("downstream_accuracy", "label_agreement", "inception_score", "frechet_distance")
+METRICS = (
+    "frechet_distance", "stroke_frechet_distance", "label_agreement", "downstream_accuracy",
+    "inception_score", "within_class_variance",
+)  # fmt: skip
 
 
-def print_summary(summary: dict[str, Any], folder: Path, console: Console) -> None:
-    """Print the summary's table, the privacy statement, and where the files are."""
-    table = Table(title=f"{summary['dataset']}: {summary['rounds']} rounds on {summary['runtime']}")
-    table.add_column("")
-    table.add_column("", justify="right")
-    for name, value in _rows(summary):
-        table.add_row(name, value)
-    console.print(table)
+def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) -> None:
+    """Print metrics beside those of the references, cost, privacy, and where the files are."""
+    title = f"{summary['dataset']}: {summary['rounds']} rounds on {summary['runtime']}"
+    columns, rows = metric_rows(summary)
+    for header, body in ((columns, rows), ((), [(n, (v,)) for n, v in summary_rows(summary)])):
+        table = Table("", title=title)
+        for column in header or ("",):
+            table.add_column(column, justify="right")
+        for name, values in body:
+            table.add_row(name, *values)
+        if body:
+            console.print(table)
     lines = list(summary["privacy"]["statement"])
     lines += [f"samples: {path}" for path in sorted((folder / "samples").glob("*.png"))[-1:]]
     lines += [f"summary: {folder / 'summary.json'}"]
+    lines += [f"report, for a browser: {folder / 'report.html'}"]
     lines += [f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}"]
     for line in lines:  # unwrapped, so that a path can be pasted
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _metric(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+def metric_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return columns, samples and what they stand beside, and the rows: name and values.
+
+    No row where nothing was measured.
+    """
+    columns = {"samples": summary["metrics"], **summary["references"]}
+    rows = [
+        (name.replace("_", " "), [_number(of.get(name)) for of in columns.values()])
+        for name in METRICS
+    ]
+    measured = any(summary["metrics"].get(name) is not None for name in METRICS)
+    return list(columns), rows if measured else []
 
 
-def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    metrics, sizes, replies = summary["metrics"], summary["bytes"], summary["replies"]
-    privacy = summary["privacy"]
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}" if value < 0.1 else f"{value:.3f}"
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a run was and what it cost, by name."""
+    sizes, replies, privacy = summary["bytes"], summary["replies"], summary["privacy"]
     median = privacy["epsilon_median"]
     return [
         ("clients, cohort", f"{summary['clients']}, {summary['cohort_size']}"),
         ("public prior", summary["prior"]),
         ("seconds of training", f"{summary['seconds']:.0f}"),
-        *((name.replace("_", " "), _metric(metrics[name])) for name in METRICS),
         ("epsilon of the worst user", f"{privacy['epsilon_max']:.5g}"),
         ("median epsilon", "not known" if median is None else f"{median:.5g}"),
         ("by the server's own count", f"{privacy['epsilon_server_bound']:.5g}"),
         ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
         ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
         ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),
+        ("of the busiest user", f"{_most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
         ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
         ("replies", f"{replies['received']} received, {replies['failed']} failed, "
                     f"{replies['malformed']} malformed, {replies['missing']} missing"),
     ]  # fmt: skip
+
+
+def _most_of_a_client(by_client: Mapping[str, Mapping[str, int]]) -> int:
+    """Return the bytes, down and up together, of the client with most."""
+    return max((sum(of.values()) for of in by_client.values()), default=0)

@@ -22,10 +22,10 @@ from fed_gswgan.algorithms.solved import SolvedAnswers, SolvedQuestions
 from fed_gswgan.critics.cramer import LEAST_DEVIATION, LONGEST, Field
 from fed_gswgan.field.adapt import Adaptation
 from fed_gswgan.field.rule import Rule
+from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES
-from simulations.tables.pictures import drawn_samples, save_curves, save_side_by_side
 from simulations.tables.results import Column, ResultsFolder, write_tables
 from simulations.tables.table4 import CRAMER_CONFIG, GSWGAN, NO_PRIOR, finished_run
 

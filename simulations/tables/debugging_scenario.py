@@ -20,10 +20,10 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import WriterSource
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.evaluation.classifier import accuracy, train_classifier
+from fed_gswgan.reporting.pictures import drawn_samples, save_side_by_side
 from fed_gswgan.reporting.run_folder import replace_json
 from fed_gswgan.reporting.trained_generator import load_generator
 from simulations.run import simulate
-from simulations.tables.pictures import drawn_samples, save_side_by_side
 
 SEED = 0
 PARTS = ("well", "badly")

@@ -28,9 +28,9 @@ from fed_gswgan.evaluation.distances import metric_size
 from fed_gswgan.evaluation.scores import kept_score_classifier
 from fed_gswgan.evaluation.table import RealScores, real_scores, table_judge, table_metrics
 from fed_gswgan.optional_extra import needs_extra
+from fed_gswgan.reporting.pictures import drawn_for_picture, save_curves, save_side_by_side
 from fed_gswgan.reporting.run_folder import replace_file
 from fed_gswgan.validation import at_least, between, one_of, positive
-from simulations.tables.pictures import drawn_for_picture, save_curves, save_side_by_side
 from simulations.tables.published import PUBLISHED_TABLE1
 from simulations.tables.results import Column, ResultsFolder, Row, spreads, write_tables
 from simulations.worker_process import end_with, environment

@@ -21,12 +21,12 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.device.doctor import trial_update
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
+from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, config_of_run, read_run
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES, simulate
-from simulations.tables.pictures import drawn_samples, save_curves, save_side_by_side
 from simulations.tables.published import PUBLISHED_TABLE4, published_bytes
 from simulations.tables.results import Column, ResultsFolder, Row, spreads, write_tables
 
@@ -259,12 +259,14 @@ class Table4:
 def finished_run(settings: Mapping[str, Value], folder: Path, runtime: str) -> dict[str, Any]:
     """Run a simulation to its end, or resume the one in the folder, and return its summary.
 
-    What ``python -m simulations.run`` prints goes to standard error.
+    The metrics stand alone: a table has rows for what they are compared with. What ``python -m
+    simulations.run`` prints goes to standard error.
 
     Raises:
         ValueError: the run in the folder has other settings.
         RuntimeError: the run failed or was interrupted.
     """
+    settings = {**settings, "evaluation-references": False}
     started = (folder / RUN).exists()
     config = Config.from_table(settings)
     if started:

@@ -10,7 +10,13 @@ import pytest
 @pytest.mark.slow
 def test_the_demo_draws_digits_that_teach_a_classifier(tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "simulations.run", "--config", "simulations/configs/demo.toml"]
+    command = [
+        sys.executable,
+        "-m",
+        "simulations.run",
+        "--config",
+        "simulations/configs/digits.toml",
+    ]
 
     subprocess.run([*command, "--output", str(folder)], check=True, timeout=900)
 

@@ -139,7 +139,7 @@ def test_a_setting_that_is_none_is_refused_by_name(changed, said):
 
 
 def test_of_a_run_a_device_takes_what_it_trains_by():
-    demo = tomllib.loads(Path("simulations/configs/demo.toml").read_text())
+    demo = tomllib.loads(Path("simulations/configs/digits.toml").read_text())
     found = device_share(demo | {"seed": 5, "noise-stddev": 3.0, "epsilon": 0.0})
     assert (found["seed"], found["critic"]) == (5, demo["critic"])
     assert not found.keys() & {"dataset", "cohort-size", "rounds", "noise-stddev", "trust"}

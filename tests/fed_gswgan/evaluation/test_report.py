@@ -9,8 +9,9 @@ from fed_gswgan.data.client_dataset import LabelledImages
 from fed_gswgan.evaluation import report as module
 from fed_gswgan.evaluation.report import (
     EvaluationReport,
-    evaluate,
-    evaluate_on_held_out,
+    HeldOutJudge,
+    held_out_judge,
+    in_greys_of,
     judge_accuracy,
 )
 from tests.fed_gswgan.colour_images import ColourSource
@@ -40,16 +41,19 @@ def test_halves_share_no_image_and_split_each_class_evenly(monkeypatch):
     assert found == (0.75, 0.5)
 
 
+def judge_of(spots, images=200, seed=0, steps=None) -> HeldOutJudge:
+    labels = spots.labels(images)
+    return HeldOutJudge(spots.draw(labels, 11), labels, 8, seed, steps or spots.steps)
+
+
 @pytest.fixture(scope="module")
 def perfect(spots) -> EvaluationReport:
-    labels = spots.labels(200)
-    return evaluate(spots.draw, spots.draw(labels, 11), labels, 8, 400, 0, spots.steps)
+    return judge_of(spots).report(spots.draw, 400)
 
 
 @pytest.fixture(scope="module")
 def useless(spots) -> EvaluationReport:
-    labels = spots.labels(200)
-    return evaluate(spots.noise, spots.draw(labels, 11), labels, 8, 400, 0, spots.steps)
+    return judge_of(spots).report(spots.noise, 400)
 
 
 def test_a_sampler_of_real_images_does_well_in_everything(perfect):
@@ -69,13 +73,25 @@ def test_a_sampler_of_noise_does_badly_in_everything(perfect, useless):
 
 @pytest.mark.usefixtures("keeps_global_random_state")
 def test_same_seed_same_report_but_for_the_seconds(spots):
-    labels = spots.labels(40)
-    images = spots.draw(labels, 11)
     first, again, other = (
-        evaluate(spots.draw, images, labels, 8, 80, seed, 10) for seed in (0, 0, 1)
+        judge_of(spots, 40, seed, 10).report(spots.draw, 80) for seed in (0, 0, 1)
     )
     assert first == again
     assert first != other
+
+
+def test_a_judge_measures_any_number_of_generators_alike(spots):
+    judge = judge_of(spots, 40, 0, 10)
+    noise, first = judge.report(spots.noise, 80), judge.report(spots.draw, 80)
+    assert first == judge.report(spots.draw, 80) != noise
+
+
+def test_samples_are_rounded_to_the_greys_that_real_images_have():
+    real = torch.tensor([0.0, 0.25, 1.0]).reshape(3, 1, 1, 1)
+    samples = torch.tensor([0.1, 0.13, 0.62, 0.63, 1.0]).reshape(5, 1, 1, 1)
+    assert in_greys_of(real, samples).flatten().tolist() == [0, 0.25, 0.25, 1, 1]
+    many = torch.linspace(0, 1, 257).reshape(-1, 1, 1, 1)
+    assert in_greys_of(many, samples) is samples
 
 
 def test_the_report_is_json_by_name(perfect):
@@ -95,7 +111,7 @@ def test_samples_are_asked_for_uniformly_and_in_the_proportions_of_the_real_ones
         asked.append(labels)
         return spots.draw(labels, seed)
 
-    report = evaluate(sampler, spots.draw(labels, 11), labels, 8, 40, 0, 5)
+    report = HeldOutJudge(spots.draw(labels, 11), labels, 8, 0, 5).report(sampler, 40)
     assert [batch.bincount().tolist() for batch in asked] == [[20, 0, 0, 20], [30, 0, 0, 10]]
     assert report.classes == 2
 
@@ -111,9 +127,9 @@ def test_samples_are_asked_for_uniformly_and_in_the_proportions_of_the_real_ones
     ],
     ids=["shape", "range", "count", "class", "dtype"],
 )
-def test_held_out_data_of_another_kind_are_refused(spots, images, labels, words):
+def test_held_out_data_of_another_kind_are_refused(images, labels, words):
     with pytest.raises(ValueError, match=f"held-out {words}"):
-        evaluate(spots.draw, images, labels, 8, 10, 0, 5)
+        HeldOutJudge(images, labels, 8, 0, 5)
 
 
 LABELS = np.arange(60, dtype=np.int64) % 2
@@ -139,11 +155,9 @@ def half_inked(labels_B: torch.Tensor, seed: int) -> torch.Tensor:
 def test_a_generator_is_measured_on_the_images_that_no_client_holds():
     source = HalfInked()
     held_out = source.held_out()
-    expected = evaluate(
-        half_inked, torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels), 2, 40, 0
-    )
-    found = evaluate_on_held_out(half_inked, source, 40)
-    assert found == expected
+    images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
+    found = held_out_judge(source).report(half_inked, 40)
+    assert found == HeldOutJudge(images, labels, 2, 0).report(half_inked, 40)
     assert found.held_out_images == 60
     assert found.label_agreement == 1
 
@@ -156,9 +170,9 @@ def test_a_generator_of_colours_is_measured_in_their_shape():
     def sampler(labels_B, seed):
         return torch.stack([pools[label][seed % 20] for label in labels_B.tolist()])
 
-    found = evaluate_on_held_out(sampler, source, 40)
+    found = held_out_judge(source).report(sampler, 40)
     assert found.label_agreement == 1
     assert found.downstream_accuracy == 1
     assert "stroke_frechet_distance" not in found.to_dict()  # of characters alone
     with pytest.raises(ValueError, match=r"must be torch.float32 \(40, 3, 32, 32\)"):
-        evaluate_on_held_out(half_inked, source, 40)
+        held_out_judge(source).report(half_inked, 40)

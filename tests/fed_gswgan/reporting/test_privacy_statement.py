@@ -7,7 +7,7 @@ from fed_gswgan.reporting.privacy_statement import privacy_statement
 def statement(
     epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
     affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5, added=-3233.2,
-    server_trusted=False, amplified=None, why_not="",
+    trust="local", amplified=None, why_not="",
 ):  # fmt: skip
     found = Remedies(
         epsilon=10.0,
@@ -16,21 +16,31 @@ def statement(
         noise_stddev=noise_stddev,
         honest=35,
     )
-    lines = privacy_statement(
-        epsilon, delta, "replace-one", "one person", users, participations, seeded,
-        server_trusted, amplified, why_not, added, found,
-    )  # fmt: skip
-    return "\n".join(lines)
+    privacy = {
+        "epsilon_max": epsilon, "delta": delta, "trust_model": trust, "unit": "one person",
+        "neighboring_relation": "replace-one", "participations_max": participations,
+        "seeded_noise": seeded, "epsilon_amplified": amplified, "honest": 65,
+        "epsilon_alone": 60.28, "delta_of_finite_arithmetic_log10": added,
+    }  # fmt: skip
+    return "\n".join(privacy_statement(privacy, users, 100, why_not, found))
 
 
 def test_the_first_sentence_says_epsilon_delta_relation_user_and_participations():
     first = statement(1234.5).splitlines()[0]
-    for words in ("1234", "1e-05", "replace-one", "one person", "not trusted", "24 participations"):
+    for words in ("1234", "1e-05", "replace-one", "one person", "24 participations"):
         assert words in first
 
 
+def test_it_is_said_against_whom_epsilon_holds_and_what_must_be_believed():
+    assert "against everybody, the server included" in statement(1.0)
+    secure = statement(1.0, trust="secure-aggregation")
+    assert "sees only the sum over the 100 clients of a round" in secure
+    assert "at least 65 are honest and stay" in secure
+    assert "each client's release by itself, epsilon would be 60.28." in secure
+
+
 @pytest.mark.parametrize(
-    ("added", "said"), [(-3233.2, "10^-3233"), (-8.01, "10^-8"), (float("-inf"), "nothing")]
+    ("added", "said"), [(-3233.2, "10^-3233"), (-8.01, "10^-8"), (None, "nothing")]
 )
 def test_what_finite_arithmetic_adds_to_delta_is_said_and_rounded_up(added, said):
     assert f"finite arithmetic adds {said} to delta" in statement(3.0, added=added)
@@ -42,15 +52,15 @@ def test_an_epsilon_past_which_finite_arithmetic_leaves_nothing_is_said():
 
 
 def test_under_central_trust_a_secret_selection_has_its_own_figure_or_a_reason():
-    known = statement(9.0, server_trusted=True, amplified=3.21)
+    known = statement(9.0, trust="central", amplified=3.21)
     assert "While nobody else knows the run's seed and who was asked, epsilon = 3.21." in known
-    none = statement(9.0, server_trusted=True, why_not="the population changed")
+    none = statement(9.0, trust="central", why_not="the population changed")
     assert "A secret selection lowers epsilon no further: the population changed." in none
 
 
 def test_a_small_epsilon_needs_no_remedies():
-    assert len(statement(9.9).splitlines()) == 1
-    assert len(statement(10.0).splitlines()) == 1
+    assert len(statement(9.9).splitlines()) == 2
+    assert len(statement(10.0).splitlines()) == 2
 
 
 def test_a_large_epsilon_is_called_what_it_is():
@@ -113,7 +123,7 @@ def test_where_even_a_clipped_message_costs_too_much_more_users_do_not_help():
 
 
 def test_a_trusted_server_is_named_and_what_needs_none_is_not_offered():
-    trusting = statement(1234.5, server_trusted=True)
+    trusting = statement(1234.5, trust="central")
     assert "the server is trusted to add the noise" in trusting
     assert "Against the server itself epsilon is infinite" in trusting
     assert "noise-stddev" in trusting

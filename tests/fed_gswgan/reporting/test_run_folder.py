@@ -125,6 +125,7 @@ CHANGES = {
     "rounds": 999, "checkpoint_every": 7, "samples_every": 9, "evaluation_samples": 0,
     "reply_timeout_seconds": 5.0, "min_replies": 2, "max_participations": 9,
     "max_epsilon": 8.0, "data_dir": "/elsewhere", "sample_contrast": 1.5,
+    "evaluate_every": 3, "evaluation_references": False,
 }  # fmt: skip
 
 

@@ -1,0 +1,72 @@
+"""Metrics of a run, what they stand beside, and the picture of both."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fed_gswgan.config import Config
+from fed_gswgan.data.registry import open_source
+from fed_gswgan.reporting.round_log import read_rounds
+from server.evaluation import CLIENTS, PRIOR, Evaluation
+
+pytestmark = pytest.mark.usefixtures("task_identity")
+
+
+def test_metrics_stand_in_the_summary_with_their_references_and_in_every_nth_round(
+    small_run, few_steps
+):
+    folder = small_run(evaluation_samples=40, evaluate_every=2)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["references"]) == {CLIENTS}
+    for found in (summary["metrics"], summary["references"][CLIENTS]):
+        assert 0 <= found["label_agreement"] <= 1
+        assert found["sample_count"] == 40
+    measured = [line["evaluation"] for line in read_rounds(folder)]
+    assert [bool(found) for found in measured] == [False, True, False, True]
+    assert measured[-1]["label_agreement"] == summary["metrics"]["label_agreement"]
+    assert (folder / "side-by-side.png").exists()
+
+
+def test_references_and_metrics_can_be_left_out(small_run, few_steps):
+    folder = small_run(evaluation_samples=40, evaluation_references=False, rounds=1)
+    assert json.loads((folder / "summary.json").read_text())["references"] == {}
+    nothing = small_run("nothing", rounds=1)
+    assert json.loads((nothing / "summary.json").read_text())["references"] == {}
+    assert not (nothing / "side-by-side.png").exists()
+
+
+def blank_paper(labels_B, seed):
+    return torch.zeros(len(labels_B), 1, 28, 28)
+
+
+def evaluation_of(simulated=True, **changed):
+    table = {"dataset": "digits", "noise-stddev": 1.0, "evaluation-samples": 60, **changed}
+    config = Config.from_table(table)
+    return Evaluation(config, open_source(config.shared), simulated)
+
+
+def test_real_images_are_at_hand_in_simulations_alone_and_do_better_than_blank_paper(few_steps):
+    assert evaluation_of(simulated=False).reference_metrics() == {}
+    evaluation = evaluation_of()
+    ((title, real),) = evaluation.reference_metrics().items()
+    assert title == CLIENTS
+    blank = evaluation.metrics(blank_paper)
+    assert real["frechet_distance"] < blank["frechet_distance"]
+
+
+def test_samples_that_are_no_images_give_no_metrics_and_a_reason(few_steps):
+    found = evaluation_of().metrics(lambda labels_B, seed: blank_paper(labels_B[:2], seed))
+    assert found["label_agreement"] is None
+    assert "samples" in found["not_evaluated"]
+
+
+def test_the_prior_is_a_reference_and_a_block_of_the_picture(few_steps, tmp_path):
+    evaluation = evaluation_of(prior="strokes")
+    assert set(evaluation.reference_metrics()) == {PRIOR, CLIENTS}
+    evaluation.save_picture(blank_paper, tmp_path / "p.png")
+    pixels = np.asarray(Image.open(tmp_path / "p.png").convert("L"))[40:]  # below the titles
+    blocks = np.array_split(pixels[:, 30:], 3, axis=1)
+    assert [bool(block.min() < 128) for block in blocks] == [False, True, True]
