@@ -77,7 +77,7 @@ def run_server(
         shards: of a new run; a resumed one keeps its own.
         runtime: its name in the summary.
         interrupted: True once the run shall end after the replies at hand.
-        console: where the progress bar goes.
+        console: where the summary goes.
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     source = open_source(config.shared)
@@ -95,9 +95,7 @@ def run_server(
             config.own, spec, SeedStream(config.shared.seed), config.shared.rounds
         )
         evaluation = Evaluation(config, source, simulated=clients is not None)
-        recorder = RunRecorder(
-            run.path, config.shared, server, spec, evaluation, console or Console()
-        )
+        recorder = RunRecorder(run.path, config.shared, server, spec, evaluation)
         try:
             registry = ClientRegistry(grid, clients, interrupted)
             timeout = config.shared.reply_timeout_seconds

@@ -18,6 +18,7 @@ from fed_gswgan.algorithms.base import Mean
 from fed_gswgan.privacy.mechanism import grid_step, noise_deviation
 from fed_gswgan.privacy.noise import NoiseSource
 from fed_gswgan.privacy.refusals import Refusal
+from fed_gswgan.progress import tell
 from fed_gswgan.reporting.logs import one_line
 from fed_gswgan.wire.message_types import RECORD, REPLIES
 from fed_gswgan.wire.messages import (
@@ -106,6 +107,8 @@ class Collected:
             else:
                 self._answered.add(place)
                 self._add_node(message, clients)
+                asked = sum(len(of_node) for of_node in self.asked.values())
+                tell("replies", asked - self.missing, asked)
 
     def _add_node(self, message: Message, clients: Sequence[str]) -> None:
         if message.has_error():

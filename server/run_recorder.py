@@ -3,15 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from fed_gswgan.algorithms.base import Server
 from fed_gswgan.config import RunSettings
 from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.progress import tell
 from fed_gswgan.reporting.pictures import sample_grid, save_grid
 from fed_gswgan.reporting.round_log import (
     ByteMeter,
-    ProgressBar,
     RoundLog,
     RoundReport,
     TensorBoardWriter,
@@ -33,7 +31,6 @@ class RunRecorder:
         server: the algorithm's server half, which is restored from the checkpoint.
         spec: of the data set.
         evaluation: of samples, every so many rounds.
-        console: where the progress bar goes.
     """
 
     def __init__(
@@ -43,7 +40,6 @@ class RunRecorder:
         server: Server,
         spec: DataSpec,
         evaluation: Evaluation,
-        console: Console,
     ) -> None:
         self.evaluation = evaluation
         self.folder, self._settings, self._server, self._spec = folder, settings, server, spec
@@ -57,7 +53,7 @@ class RunRecorder:
             self._restore()
         self._round_log = RoundLog(folder, self.finished_round)
         self.tensorboard = TensorBoardWriter(folder, self.finished_round)
-        self._bar = ProgressBar(console, self.finished_round, settings.rounds)
+        tell("rounds", self.finished_round, settings.rounds)
 
     def on_round(self, report: RoundReport) -> None:
         """Write one round down."""
@@ -76,7 +72,7 @@ class RunRecorder:
         downlink, uplink = self.byte_meter.downlink_total, self.byte_meter.uplink_total
         self._round_log.write(report)
         self.tensorboard.write(report, downlink, uplink)
-        self._bar.update(report, downlink + uplink)
+        tell("rounds", report.server_round, self._settings.rounds)
         if report.server_round % self._settings.samples_every == 0:
             self.picture()
         if report.server_round % self._settings.checkpoint_every == 0:
@@ -113,7 +109,6 @@ class RunRecorder:
             self.save()
         self._round_log.close()
         self.tensorboard.close()
-        self._bar.close()
 
     def _restore(self) -> None:
         tensors, progress = self._checkpoint.load()

@@ -22,6 +22,7 @@ from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.reporting.logs import log_to
+from fed_gswgan.reporting.progress_bar import bars_on
 from fed_gswgan.reporting.run_folder import (
     CLIENTS,
     check_run_folder,
@@ -77,34 +78,35 @@ def simulate(
         quiet: whether to print nothing.
     """
     console = Console(quiet=quiet)
-    try:
-        if runtime not in RUNTIMES:
-            raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
-        if workers < 0:
-            raise ValueError(f"workers={workers} must be >= 0")
-        table = _table(settings, overrides or [], output, resume)
-        config = Config.from_table(table)
-        source = open_source(config.shared)
-        config = config.with_noise(spec_of(source))
-        folder = Path(config.shared.output_dir)
-        check_run_folder(config, folder)
-        clients = len(partitions_of(source, config.shared))
-        resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
-        resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
-        resumption += ["--ray-address", ray_address] if ray_address else []
-        workers = workers or available_cores()
-        shards = read_run(folder).shards if resume else min(SHARDS_A_WORKER * workers, clients)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        _say(console, f"error: {error}")
-        return 2
-    try:
-        if _run(config, folder, shards, runtime, workers, ray_address, console):
-            return 0
-    except (OSError, ValueError, ModuleNotFoundError, Refusal, RunStalled) as error:
-        _say(console, f"error: {error}")
-        return 1
-    _say(console, f"stopped and saved; go on with: {shlex.join(resumption)}")
-    return 130
+    with bars_on(console):
+        try:
+            if runtime not in RUNTIMES:
+                raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
+            if workers < 0:
+                raise ValueError(f"workers={workers} must be >= 0")
+            table = _table(settings, overrides or [], output, resume)
+            config = Config.from_table(table)
+            source = open_source(config.shared)
+            config = config.with_noise(spec_of(source))
+            folder = Path(config.shared.output_dir)
+            check_run_folder(config, folder)
+            clients = len(partitions_of(source, config.shared))
+            resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
+            resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
+            resumption += ["--ray-address", ray_address] if ray_address else []
+            workers = workers or available_cores()
+            shards = read_run(folder).shards if resume else min(SHARDS_A_WORKER * workers, clients)
+        except (OSError, ValueError, ModuleNotFoundError) as error:
+            _say(console, f"error: {error}")
+            return 2
+        try:
+            if _run(config, folder, shards, runtime, workers, ray_address, console):
+                return 0
+        except (OSError, ValueError, ModuleNotFoundError, Refusal, RunStalled) as error:
+            _say(console, f"error: {error}")
+            return 1
+        _say(console, f"stopped and saved; go on with: {shlex.join(resumption)}")
+        return 130
 
 
 def available_cores() -> int:

@@ -22,6 +22,7 @@ from fed_gswgan.data.characters import (
 from fed_gswgan.data.client_dataset import Images, LabelledImages
 from fed_gswgan.data.files import ENVIRONMENT_VARIABLE, data_root, own_folder, require_file
 from fed_gswgan.data.held_out import SplitSource
+from fed_gswgan.progress import steps
 
 UNIT = "one EMNIST writer"
 
@@ -78,7 +79,7 @@ class FedEmnistArchive:
         """Return each writer's number of training images in the chosen classes."""
         counts = {}
         with _examples(self.train_path) as examples:
-            for writer_id, group in examples.items():
+            for writer_id, group in steps("reading Fed-EMNIST", list(examples.items())):
                 origin = f"{self.train_path}:examples/{writer_id}"
                 labels = _array(group, "label", origin)
                 counts[writer_id] = self.class_set.count_kept(labels, f"{origin}/label")

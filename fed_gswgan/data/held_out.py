@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages
+from fed_gswgan.progress import steps
 
 HELD_OUT_FRACTION = 0.1
 
@@ -128,7 +129,8 @@ class SplitSource:
 
     def held_out(self) -> LabelledImages:
         """Read the images of all held-out writers, by writer."""
-        parts = [self.read(writer_id) for writer_id in self.held_out_writers]
+        writers = steps("reading held-out images", self.held_out_writers)
+        parts = [self.read(writer_id) for writer_id in writers]
         if not sum(len(part.labels) for part in parts):
             raise ValueError(
                 f"{self.name}: the held-out writers have no image of these classes; raise "

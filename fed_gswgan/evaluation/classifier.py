@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fed_gswgan import progress
 from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.models.registry import initial_weights_from
 from fed_gswgan.seeding import SeedStream
@@ -119,7 +120,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
 
     with torch.enable_grad():
-        for _ in range(steps):
+        for _ in progress.steps("training a classifier for the metrics", range(steps)):
             chosen = torch.from_numpy(draws.integers(len(images_NCHW), size=BATCH_SIZE))
             chosen = chosen.to(images_NCHW.device)
             logits_BL = classifier(deform(images_NCHW[chosen], draws))

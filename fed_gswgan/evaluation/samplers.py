@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fed_gswgan.data.client_dataset import image_shape_of
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy
+from fed_gswgan.progress import steps
 from fed_gswgan.seeding import SeedStream
 
 Sampler = Callable[[Tensor, int], Tensor]
@@ -42,7 +43,8 @@ def draw_samples(
     """
     seeds = SeedStream(seed)
     batches = []
-    for index, labels_B in enumerate(torch.split(labels_N, SAMPLE_BATCH_SIZE)):
+    split = list(enumerate(torch.split(labels_N, SAMPLE_BATCH_SIZE)))
+    for index, labels_B in steps("samples for the metrics", split):
         samples_BCHW = sampler(labels_B, seeds.torch_seed(f"samples, {purpose}, batch {index}"))
         _require_samples(samples_BCHW, len(labels_B), image_shape)
         image_shape = image_shape_of(samples_BCHW)

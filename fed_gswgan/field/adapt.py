@@ -42,6 +42,7 @@ from fed_gswgan.models.generators import SlimGenerator
 from fed_gswgan.models.registry import build_generator, parameter_count
 from fed_gswgan.models.trainer import GeneratorTrainer, draw_latents
 from fed_gswgan.priors.prior import open_features, open_prior
+from fed_gswgan.progress import steps
 from fed_gswgan.seeding import SeedStream
 
 logger = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ class Adaptation:
         chances_LM = None if self.pool is None else self._chances()
         norm = 0.0
         with _threads(self.trainer.generator):
-            for step in range(begun, ended):
+            for step in steps("fit of the generator", range(begun, ended)):
                 self.trainer.set_learning_rate(step / self._steps)
                 norm = self._step(field_weights_L, pool_weights_L, chances_LM, randomness)
         return norm

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.critics.cramer import DIRECTIONS, Field, Statistic
+from fed_gswgan.progress import steps
 
 STEPS = 400
 STYLE_STEPS = 200
@@ -78,7 +79,8 @@ def tilted(evidence: Evidence, log_base_LM: Tensor, strength: float) -> Tensor:
         strength: of the pull to them: the larger, the nearer.
     """
     found = []
-    for products_MM, wanted_M, log_base_M in zip(*evidence, log_base_LM, strict=True):
+    of_classes = list(zip(*evidence, log_base_LM, strict=True))
+    for products_MM, wanted_M, log_base_M in steps("weights of the pool", of_classes):
         step = 1 / (strength + float(products_MM.abs().max()))
         log_weights_M = log_base_M
         for _ in range(STEPS):
@@ -100,7 +102,7 @@ def shared_style(evidence: Evidence, style_LMT: Tensor, theta_T: Tensor) -> Tens
     products_LMM, wanted_LM = evidence
     theta_T = theta_T.clone().requires_grad_()
     optimizer = torch.optim.Adam([theta_T], lr=STYLE_LEARNING_RATE)
-    for _ in range(STYLE_STEPS):
+    for _ in steps("style of the pool", range(STYLE_STEPS)):
         weights_LM = log_base_of(style_LMT, theta_T).exp()
         explained_LM = (products_LMM @ weights_LM[:, :, None])[:, :, 0] / 2 - wanted_LM
         loss = (weights_LM * explained_LM).sum() + len(style_LMT) * theta_T.square().sum()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.data.strokes import broad_pen, draw, forms_of
+from fed_gswgan.progress import steps
 from fed_gswgan.seeding import SeedStream
 
 
@@ -24,7 +25,7 @@ def draw_pool(class_names: Sequence[str], images: int, seeds: SeedStream) -> Ten
         seeds: of forms, pens and deformations.
     """
     pool = []
-    for name in class_names:
+    for name in steps("drawing the pool", class_names):
         randomness = seeds.generator("pool", client_id=name)
         forms = randomness.choice(forms_of(name), size=images).tolist()
         drawings = draw([name] * images, forms, broad_pen(images, randomness), randomness)

@@ -1,4 +1,4 @@
-"""Record of each round: report, bytes, log, rounds.jsonl, TensorBoard and the progress bar."""
+"""Record of each round: report, bytes, log, rounds.jsonl and TensorBoard."""
 
 import json
 import logging
@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from fed_gswgan.reporting.run_folder import replace_file
@@ -245,35 +243,3 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Bring everything to disk."""
         self._writer.close()  # type: ignore[no-untyped-call]
-
-
-class ProgressBar:
-    """One line at the bottom of the terminal; nothing where there is no terminal."""
-
-    def __init__(self, console: Console, finished_round: int, rounds: int) -> None:
-        self._progress = Progress(
-            TextColumn("round {task.completed}/{task.total}"),
-            BarColumn(),
-            TextColumn("epsilon {task.fields[epsilon]:.4g}"),
-            TextColumn("{task.fields[megabytes]:.1f} MB"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(
-            "rounds", total=rounds, completed=finished_round, epsilon=0.0, megabytes=0.0
-        )
-        self._progress.start()
-
-    def update(self, report: RoundReport, total_bytes: int) -> None:
-        """Show one more round."""
-        self._progress.update(
-            self._task,
-            completed=report.server_round,
-            epsilon=report.epsilon_server_bound,
-            megabytes=total_bytes / 1e6,
-        )
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        self._progress.stop()

@@ -27,7 +27,8 @@ OUT_OF_RANGE = {
     "delta": 1.0, "max-epsilon": 0.0, "max-participations": -1, "trust": "nobody", "epsilon": -1.0,
     "noise-stddev": -1.0, "clipping-bound": 0.0, "honest-share": 0.0, "spare-rounds": -1,
     "noise-source": "numpy", "rounds": 0, "seed": -1, "checkpoint-every": 0, "samples-every": 0,
-    "evaluation-samples": 1, "uplink-bits": 3, "downlink-bits": 64, "adam-beta1": 1.0,
+    "evaluation-samples": 1, "evaluate-every": -1, "uplink-bits": 3, "downlink-bits": 64,
+    "adam-beta1": 1.0,
     "adam-beta2": -0.1, "generator": "mlp", "generator-width": 1, "latent-dim": 0,
     "latent-kind": "uniform", "generator-learning-rate": 0.0,
     "generator-learning-rate-end-factor": 1.5, "ema-halflife-steps": -1.0, "sample-contrast": 0.0,
@@ -44,7 +45,7 @@ OF_OTHERS = {  # of another algorithm than the default
 }  # fmt: skip
 CHECKED_WHEN_USED = {
     "dataset", "data-dir", "writers-file", "output-dir", "resume", "algorithm-settings",
-    "prior", "features",
+    "prior", "features", "evaluation-references",
 }  # fmt: skip
 
 

@@ -1,4 +1,3 @@
-import io
 import json
 import logging
 import math
@@ -6,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rich.console import Console
 
-from fed_gswgan.reporting.round_log import ProgressBar, RoundLog, TensorBoardWriter, bytes_by_client
+from fed_gswgan.reporting.round_log import RoundLog, TensorBoardWriter, bytes_by_client
 
 
 def test_a_report_is_plain_json_values_by_name(report_of):
@@ -157,21 +155,3 @@ def test_a_resumed_run_takes_the_place_of_the_rounds_it_repeats(tmp_path, board)
     assert steps_and_values(read_back(tmp_path), "bytes/downlink_total") == [
         (1, 1000), (2, 2000), (3, 21000), (4, 28000), (5, 35000),
     ]  # fmt: skip
-
-
-def shown(terminal, report_of):
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
-    bar = ProgressBar(console, finished_round=3, rounds=8)
-    bar.update(report_of(4), total_bytes=2_500_000)
-    bar.close()
-    return console.file.getvalue()
-
-
-def test_nothing_is_written_where_there_is_no_terminal(report_of):
-    assert shown(False, report_of) == ""
-
-
-def test_a_terminal_shows_round_epsilon_and_bytes(report_of):
-    text = shown(True, report_of)
-    for words in ("round 4/8", "epsilon 18", "2.5 MB"):
-        assert words in text
