@@ -17,8 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
-simulate: install  ## the demo: 14 blocks of real digits on Ray
-	$(BIN)/python -m simulations.run --config simulations/configs/digits.toml --set seed=$(SEED)
+simulate: install  ## the digits of 1,232 real writers at epsilon 1, on Ray
+	$(BIN)/python -m simulations.run --config simulations/configs/writers.toml --set seed=$(SEED)
 
 test: install  ## everything but the slow ones, under ten minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
