@@ -8,7 +8,7 @@ SEED ?= 0
 export FLWR_TELEMETRY_ENABLED := 0
 export OMP_NUM_THREADS := 1
 
-.PHONY: install simulate test test-all lint format bench clean
+.PHONY: install simulate browser test test-all lint format bench clean
 
 install: $(STAMP)
 
@@ -20,10 +20,16 @@ $(STAMP): pyproject.toml constraints.txt
 simulate: install  ## the digits of 1,232 real writers at epsilon 1, on Ray
 	$(BIN)/python -m simulations.run --config simulations/configs/writers.toml --set seed=$(SEED)
 
-test: install  ## everything but the slow ones, under ten minutes
+browser:  ## Chromium, in which the tests open a run's report; root on Debian installs it, others are told
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	      apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	    echo "no chromium and none could be installed: the test of report.html in a browser is skipped"
+
+test: install browser  ## everything but the slow ones, under ten minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-all: install  ## slow ones included
+test-all: install browser  ## slow ones included
 	$(BIN)/python -m pytest
 
 lint: install

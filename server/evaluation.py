@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fed_gswgan.algorithms.base import Sampler
 from fed_gswgan.config import Config
-from fed_gswgan.data.client_dataset import ClientDataset, WriterSource, spec_of
-from fed_gswgan.evaluation.report import HeldOutJudge, held_out_judge
+from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages, WriterSource, spec_of
+from fed_gswgan.evaluation.distances import nearest_distances
+from fed_gswgan.evaluation.report import HeldOutJudge, held_out_judge, in_greys_of
 from fed_gswgan.evaluation.samplers import pool_sampler
 from fed_gswgan.priors.prior import NONE
+from fed_gswgan.progress import steps
 from fed_gswgan.reporting.pictures import drawn_for_picture, save_side_by_side
 from fed_gswgan.reporting.summary_table import METRICS
 from fed_gswgan.seeding import SeedStream
@@ -21,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 PRIOR = "the prior alone"
 CLIENTS = "real images of clients"  # not private: simulations only
-HELD_OUT = "real images, held out"
+SAMPLES, HELD_OUT = "samples", "real images, held out"
+COMPARED = 1000  # samples, with the nearest training image
+MOST_CLIENT_IMAGES = 100_000
 
 
 class Evaluation:
@@ -53,45 +58,74 @@ class Evaluation:
 
     def reference_metrics(self) -> dict[str, dict[str, Any]]:
         """Return the metrics of what the samples are to be compared with, by title."""
-        if not self._samples or not self._config.shared.evaluation_references:
+        if not self._compared:
             return {}
-        return {title: self.metrics(sampler) for title, sampler in self._references.items()}
+        found = {PRIOR: self._prior} if self._prior else {}
+        if self._simulated:
+            found[CLIENTS] = pool_sampler(*_tensors(self._clients))
+        return {title: self.metrics(sampler) for title, sampler in found.items()}
+
+    def nearest_training_images(self, sampler: Sampler) -> dict[str, dict[str, float]]:
+        """Return how far samples, and held-out images, are from the nearest image of a client.
+
+        Where samples are much nearer than images of strangers, the generator repeats what it saw.
+        It is read off the clients' images without noise: simulations only.
+
+        Returns:
+            Median and first percentile of the L2 distances of pixels, by title.
+        """
+        if not self._compared or not self._simulated:
+            return {}
+        held_out, labels = _tensors(self._source.held_out())
+        rows = torch.from_numpy(SeedStream(0).generator("strangers").permutation(len(labels)))
+        rows = rows[:COMPARED]
+        drawn = {SAMPLES: in_greys_of(held_out, sampler(labels[rows], 0)), HELD_OUT: held_out[rows]}
+        clients, _ = _tensors(self._clients)
+        found = {}
+        for title, images in drawn.items():
+            distances = nearest_distances(images, clients)
+            found[title] = {
+                "median": float(distances.median()),
+                "first_percentile": float(distances.quantile(0.01)),
+            }
+        return found
 
     def save_picture(self, sampler: Sampler, path: Path) -> None:
         """Draw samples beside those of the prior and beside held-out images, if there are any."""
         if not self._samples:
             return
-        held_out, names = self._source.held_out(), self._source.class_names
-        found = {"samples": sampler}
-        if PRIOR in self._references:
-            found[PRIOR] = self._references[PRIOR]
-        if len(set(held_out.labels.tolist())) == len(names):
-            images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
+        names = self._source.class_names
+        found = {SAMPLES: sampler} | ({PRIOR: self._prior} if self._prior else {})
+        images, labels = _tensors(self._source.held_out())
+        if len(set(labels.tolist())) == len(names):
             found[HELD_OUT] = pool_sampler(images, labels)
         drawn = {title: drawn_for_picture(of, len(names)) for title, of in found.items()}
         save_side_by_side(drawn, path, names)
 
-    @cached_property
-    def _references(self) -> dict[str, Sampler]:
-        config = self._config
-        found: dict[str, Sampler] = {}
-        if getattr(config.own, "prior", NONE) != NONE:
-            seeds, spec = SeedStream(config.shared.seed), spec_of(self._source)
-            server = config.algorithm.Server(config.own, spec, seeds, config.shared.rounds)
-            found[PRIOR] = server.sampler()
-        if self._simulated:
-            found[CLIENTS] = self._real_images()
-        return found
+    @property
+    def _compared(self) -> bool:
+        return self._samples > 0 and self._config.shared.evaluation_references
 
-    def _real_images(self) -> Sampler:
-        """Return a sampler of the images of as many clients as it takes for the metrics."""
-        randomness = SeedStream(0).generator("real images of clients")
+    @cached_property
+    def _prior(self) -> Sampler | None:
+        """What the generator draws before round 1; None if it begins with noise."""
+        config = self._config
+        if getattr(config.own, "prior", NONE) == NONE:
+            return None
+        seeds, spec = SeedStream(config.shared.seed), spec_of(self._source)
+        server = config.algorithm.Server(config.own, spec, seeds, config.shared.rounds)
+        return server.sampler()
+
+    @cached_property
+    def _clients(self) -> ClientDataset:
+        """The images of all clients, or of as many as give so many images."""
         shards: list[ClientDataset] = []
-        for writer in randomness.permutation(self._source.writer_ids):
-            shards.append(self._source.shard(str(writer)))
-            if sum(len(shard.labels) for shard in shards) >= self._samples:
+        for writer in steps("reading clients' images", self._source.writer_ids):
+            shards.append(self._source.shard(writer))
+            if sum(len(shard.labels) for shard in shards) >= MOST_CLIENT_IMAGES:
                 break
-        everything = ClientDataset.merge(shards)
-        return pool_sampler(
-            torch.from_numpy(everything.images), torch.from_numpy(everything.labels)
-        )
+        return ClientDataset.merge(shards)
+
+
+def _tensors(images: ClientDataset | LabelledImages) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(images.images), torch.from_numpy(images.labels)

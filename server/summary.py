@@ -44,7 +44,8 @@ def summarize(
     """
     shared = strategy.config.shared
     logger.info("evaluating on held-out images")
-    metrics = recorder.evaluation.metrics(strategy.server.sampler())
+    sampler = strategy.server.sampler()
+    metrics = recorder.evaluation.metrics(sampler)
     recorder.tensorboard.write_metrics(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
         recorder.finished_round,
@@ -70,6 +71,7 @@ def summarize(
         "bytes": recorder.byte_meter.summary(*_network_sizes(strategy), recorder.bytes_by_client()),
         "metrics": metrics,
         "references": recorder.evaluation.reference_metrics(),
+        "nearest_training_image": recorder.evaluation.nearest_training_images(sampler),
         "finish": finished,
         "replies": recorder.replies,
     }

@@ -164,6 +164,16 @@ def stroke_frechet_distance(images_NCHW: Tensor, samples_NCHW: Tensor) -> float 
     return frechet_distance_in(judge, images_NCHW, samples_NCHW)
 
 
+def nearest_distances(images_NCHW: Tensor, others_MCHW: Tensor) -> Tensor:
+    """Return how far each image is from the nearest of the others, (N,): L2 of the pixels.
+
+    Arguments are float32 in [0, 1].
+    """
+    rows_NP, others_MP = images_NCHW.flatten(1), others_MCHW.flatten(1)
+    batches = torch.split(rows_NP, READING_BATCH_SIZE)
+    return torch.cat([torch.cdist(rows_BP, others_MP).amin(1) for rows_BP in batches])
+
+
 SUBSETS = 100
 SUBSET_SIZE = 1000
 

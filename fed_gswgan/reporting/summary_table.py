@@ -70,6 +70,9 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
         ("replies", f"{replies['received']} received, {replies['failed']} failed, "
                     f"{replies['malformed']} malformed, {replies['missing']} missing"),
+        *((f"{title} to the nearest training image",
+           f"median {of['median']:.2f}, first percentile {of['first_percentile']:.2f}")
+          for title, of in summary["nearest_training_image"].items()),
     ]  # fmt: skip
 
 

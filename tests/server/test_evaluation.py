@@ -9,8 +9,9 @@ from PIL import Image
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.registry import open_source
+from fed_gswgan.evaluation.samplers import pool_sampler
 from fed_gswgan.reporting.round_log import read_rounds
-from server.evaluation import CLIENTS, PRIOR, Evaluation
+from server.evaluation import CLIENTS, HELD_OUT, PRIOR, SAMPLES, Evaluation
 
 pytestmark = pytest.mark.usefixtures("task_identity")
 
@@ -32,7 +33,8 @@ def test_metrics_stand_in_the_summary_with_their_references_and_in_every_nth_rou
 
 def test_references_and_metrics_can_be_left_out(small_run, few_steps):
     folder = small_run(evaluation_samples=40, evaluation_references=False, rounds=1)
-    assert json.loads((folder / "summary.json").read_text())["references"] == {}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["references"] == summary["nearest_training_image"] == {}
     nothing = small_run("nothing", rounds=1)
     assert json.loads((nothing / "summary.json").read_text())["references"] == {}
     assert not (nothing / "side-by-side.png").exists()
@@ -70,3 +72,17 @@ def test_the_prior_is_a_reference_and_a_block_of_the_picture(few_steps, tmp_path
     pixels = np.asarray(Image.open(tmp_path / "p.png").convert("L"))[40:]  # below the titles
     blocks = np.array_split(pixels[:, 30:], 3, axis=1)
     assert [bool(block.min() < 128) for block in blocks] == [False, True, True]
+
+
+def test_a_generator_that_repeats_training_images_is_seen(few_steps):
+    evaluation = evaluation_of()
+    source = evaluation._source
+    shards = [source.shard(writer) for writer in source.writer_ids]
+    images = torch.from_numpy(np.concatenate([shard.images for shard in shards]))
+    labels = torch.from_numpy(np.concatenate([shard.labels for shard in shards]))
+    found = evaluation.nearest_training_images(pool_sampler(images, labels))
+    assert found[SAMPLES]["median"] < 0.2  # greys of the held-out images are not quite theirs
+    assert found[HELD_OUT]["first_percentile"] > 0.5
+    blank = evaluation.nearest_training_images(blank_paper)[SAMPLES]
+    assert blank["median"] > found[HELD_OUT]["median"]
+    assert evaluation_of(simulated=False).nearest_training_images(blank_paper) == {}

@@ -14,6 +14,7 @@ from fed_gswgan.evaluation.distances import (
     inception_score,
     kernel_distance,
     metric_size,
+    nearest_distances,
     stroke_frechet_distance,
 )
 from fed_gswgan.evaluation.scores import ClassifierFeatures, FeatureExtractor
@@ -213,3 +214,12 @@ def test_a_single_sample_is_refused(judge, spots):
         kernel(judge, images, images[:1])
     with pytest.raises(ValueError, match="samples=1"):
         inception_score(judge, images[:1], seed=0)
+
+
+def test_the_nearest_of_the_others_counts():
+    images = torch.zeros(3, 1, 2, 2)
+    images[1, 0, 0] = 1.0
+    others = torch.zeros(2, 1, 2, 2)
+    others[0], others[1, 0, 0, 0] = 1.0, 1.0
+    assert nearest_distances(images, others).tolist() == [1, 1, 1]
+    assert nearest_distances(others, others).tolist() == [0, 0]

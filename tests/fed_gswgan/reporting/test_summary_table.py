@@ -32,6 +32,10 @@ def summary():
                 "two": {"downlink": 70_500, "uplink": 20_500},
             },
         },
+        "nearest_training_image": {
+            "samples": {"median": 4.25, "first_percentile": 2.5},
+            "real images, held out": {"median": 4.0, "first_percentile": 2.25},
+        },
         "references": {"the prior alone": {"label_agreement": 0.75, "frechet_distance": 6.25}},
         "metrics": {
             "downstream_accuracy": 0.8125,
@@ -54,6 +58,7 @@ def test_the_table_tells_what_was_reached_and_what_it_cost(summary, tmp_path):
     for words in (
         "digits: 240 rounds on in-process", "40, 14", "0.812", "7.25", "3.50", "1234.5", "678.9",
         "2000.2", "secure", "5.00 MB", "2.50 MB", "0.125", "91.0 kB", "the prior alone", "6.25",
+        "median 4.25, first percentile 2.50", "real images, held out to the nearest",
         "100 received, 2 failed, 1 malformed, 3 missing",
     ):  # fmt: skip
         assert words in text
