@@ -19,6 +19,7 @@ from fed_gswgan.evaluation.classifier import (
 from fed_gswgan.evaluation.distances import (
     frechet_distance,
     inception_score,
+    kernel_distance,
     stroke_frechet_distance,
 )
 from fed_gswgan.evaluation.samplers import (
@@ -28,6 +29,7 @@ from fed_gswgan.evaluation.samplers import (
     proportional_labels,
     uniform_labels,
 )
+from fed_gswgan.evaluation.scores import ClassifierFeatures
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least
 
@@ -84,6 +86,7 @@ class EvaluationReport:
 
     inception_score: float  # 1 to the number of classes: sure and even; not Inception-v3
     frechet_distance: float  # 0 and up, low is good: realism and variety; not FID
+    kernel_distance: float  # about 0 and up, as frechet_distance, and not larger for few images
     label_agreement: float  # 0 to 1: the class asked for; blind to variety
     downstream_accuracy: float  # 0 to 1, on all held-out images: use of samples as training data
     judge_accuracy: float  # 0 to 1: as downstream_accuracy, trained on half the real images
@@ -161,6 +164,9 @@ class HeldOutJudge:
         return EvaluationReport(
             inception_score=inception_score(judge, samples, seed),
             frechet_distance=frechet_distance(judge, images, matched_samples),
+            kernel_distance=kernel_distance(
+                ClassifierFeatures(judge), images, matched_samples, seed
+            ),
             stroke_frechet_distance=stroke_frechet_distance(images, matched_samples),
             label_agreement=label_agreement(judge, samples, uniform),
             downstream_accuracy=downstream_accuracy(

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 METRICS = (
-    "frechet_distance", "stroke_frechet_distance", "label_agreement", "downstream_accuracy",
-    "inception_score", "within_class_variance",
+    "frechet_distance", "kernel_distance", "stroke_frechet_distance", "label_agreement",
+    "downstream_accuracy", "inception_score", "within_class_variance",
 )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
         ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
         ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),
-        ("of the busiest user", f"{_most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
+        ("of the busiest user", f"{most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
         ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
         ("replies", f"{replies['received']} received, {replies['failed']} failed, "
                     f"{replies['malformed']} malformed, {replies['missing']} missing"),
@@ -76,6 +76,6 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _most_of_a_client(by_client: Mapping[str, Mapping[str, int]]) -> int:
+def most_of_a_client(by_client: Mapping[str, Mapping[str, int]]) -> int:
     """Return the bytes, down and up together, of the client with most."""
     return max((sum(of.values()) for of in by_client.values()), default=0)

@@ -27,7 +27,7 @@ from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES
 from simulations.tables.results import Column, ResultsFolder, write_tables
-from simulations.tables.table4 import CRAMER_CONFIG, GSWGAN, NO_PRIOR, finished_run
+from simulations.tables.table4 import GSWGAN, NO_PRIOR, SECURE, finished_run
 
 METRICS = (
     "frechet_distance", "label_agreement", "downstream_accuracy", "within_class_variance",
@@ -182,7 +182,7 @@ class Ablation:
 
     def settings(self, name: str, epsilon: float, seed: int) -> dict[str, Value]:
         """Return the settings of a row's run."""
-        settings: dict[str, Value] = tomllib.loads(CRAMER_CONFIG.read_text())
+        settings: dict[str, Value] = tomllib.loads(SECURE.read_text())
         settings |= {"epsilon": epsilon, "seed": seed}
         if self.dataset == "drawn":
             settings |= dict(DRAWN)

@@ -24,6 +24,7 @@ from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, config_of_run, read_run
+from fed_gswgan.reporting.summary_table import most_of_a_client
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from simulations.run import RUNTIMES, simulate
@@ -70,29 +71,64 @@ FEDAVG: Mapping[str, Mapping[str, Value]] = {
     },
 }
 MATCHED = "fedavg-gan-matched"
-# Both start from the prior's generator and critic, whose settings these are.
+# FedAvg-GAN starts from the prior's generator and critic, whose settings these are.
 WITH_PRIOR: Mapping[str, Value] = {
     "prior": "strokes", "latent-dim": 32, "critic-width": 256, "class-embedding-stddev": 0.05,
 }  # fmt: skip
 NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "fit-steps": 1200}
-# The Cramér critic on the writers of the small preset, all of them asked in each round.
-CRAMER_CONFIG = CONFIGS / "fed-emnist-digits-secure.toml"
+# The writers of the small preset, all of them asked in each round, for methods that are solved.
+SECURE = CONFIGS / "fed-emnist-digits-secure.toml"
+LOCAL = CONFIGS / "fed-emnist-digits-local.toml"
 SAME_WRITERS: Mapping[str, Value] = {"min-images-per-writer": 40, "cohort-size": 411}
-CRAMER: Mapping[str, Mapping[str, Value]] = {
-    "cramer-1": {"epsilon": 1.0},
-    "cramer-10": {"epsilon": 10.0},
-    "cramer-no-prior-1": {"epsilon": 1.0, **NO_PRIOR},
-    "cramer-no-prior-10": {"epsilon": 10.0, **NO_PRIOR},
-}
+ALGORITHMS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
+    "cramer": ("GS-WGAN, Cramér critic", {}),
+    "mean-embedding": ("DP-MERF, federated", {"algorithm": "mean-embedding"}),
+    "private-evolution": (
+        "private evolution", {"algorithm": "private-evolution", "rounds": 1}
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A row of a method that is solved in closed form.
+
+    Attributes:
+        title: in the table.
+        base: file of its settings.
+        changes: over the file, and over the writers of the table.
+    """
+
+    title: str
+    base: Path
+    changes: Mapping[str, Value]
+
+
+def _solved() -> dict[str, Solved]:
+    """Return the rows by name: algorithm, whether local or without prior, and epsilon."""
+    rows = {}
+    for algorithm, (title, changes) in ALGORITHMS.items():
+        for prior in ("from the prior", "no prior")[: 1 if algorithm == "private-evolution" else 2]:
+            start = {} if prior == "from the prior" else NO_PRIOR
+            word = "-no-prior" if start else ""
+            for epsilon in (1.0, 10.0):
+                rows[f"{algorithm}{word}-{epsilon:g}"] = Solved(
+                    f"{title}, {prior}, epsilon {epsilon:g}",
+                    SECURE,
+                    {**changes, **start, "epsilon": epsilon},
+                )
+    title, _ = ALGORITHMS["cramer"]
+    rows["cramer-local-10"] = Solved(f"{title}, from the prior, local, epsilon 10", LOCAL, {})
+    return rows
+
+
+SOLVED = _solved()
 TITLES: Mapping[str, str] = {
     "gs-wgan": "GS-WGAN",
     "fedavg-gan": "FedAvg-GAN",
     MATCHED: "FedAvg-GAN, matched epsilon",
     "fedavg-gan-prior": "FedAvg-GAN from the prior",
-    "cramer-1": "GS-WGAN, Cramér critic, from the prior, epsilon 1",
-    "cramer-10": "GS-WGAN, Cramér critic, from the prior, epsilon 10",
-    "cramer-no-prior-1": "GS-WGAN, Cramér critic, no prior, epsilon 1",
-    "cramer-no-prior-10": "GS-WGAN, Cramér critic, no prior, epsilon 10",
+    **{name: row.title for name, row in SOLVED.items()},
 }
 # Rows whose ratio of Fréchet distances is printed: neither with the prior, and both.
 RIVALS = (
@@ -109,14 +145,18 @@ COLUMNS: tuple[Column, ...] = (
     ("method", "method", None),
     ("trust", "trust_model", None),
     ("IS", "inception_score", 2),
-    ("Fréchet", "frechet_distance", 1),
+    ("Fréchet", "frechet_distance", 2),
+    ("second judge", "stroke_frechet_distance", 1),
+    ("kernel", "kernel_distance", 4),
     ("label agreement", "label_agreement", 3),
     ("downstream acc.", "downstream_accuracy", 3),
+    ("within-class variance", "within_class_variance", 4),
     ("epsilon, replace-one", "epsilon_replace_one", 1),
     ("epsilon, zero-out", "epsilon_zero_out", 1),
     ("replies of a user, at most", "participations_max", None),
     ("kB up", "uplink_kilobytes", 1),
     ("kB down", "downlink_kilobytes", 1),
+    ("kB of a user, all", "user_kilobytes", 1),
     ("client TFLOP", "client_teraflops", 2),
     ("delta", "delta", None),
     ("seeds", "seeds", None),
@@ -128,15 +168,15 @@ def settings_of(method: str, preset: str) -> dict[str, Value]:
     """Return the settings of a row's runs; of a matched row, before its noise is matched.
 
     Raises:
-        ValueError: a row of the Cramér critic, or of the prior, in the full preset.
+        ValueError: a row that is solved, or from the prior, in the full preset.
     """
     if method not in PAPERS and preset != "small":
         raise ValueError(
             f"methods={method} must be one of {', '.join(PAPERS)} in preset={preset}: its settings "
             "are for the digits of the small preset's writers"
         )
-    if method in CRAMER:
-        return {**tomllib.loads(CRAMER_CONFIG.read_text()), **SAME_WRITERS, **CRAMER[method]}
+    if row := SOLVED.get(method):
+        return {**tomllib.loads(row.base.read_text()), **SAME_WRITERS, **row.changes}
     settings = tomllib.loads(GSWGAN[preset].read_text())
     if method == "gs-wgan":
         return settings
@@ -223,6 +263,8 @@ class Table4:
             "noise_stddev": privacy[0]["noise_stddev"],
             "uplink_kilobytes": runs[0]["bytes"]["uplink_per_reply"] / 1e3,
             "downlink_kilobytes": runs[0]["bytes"]["downlink_per_request"] / 1e3,
+            "user_kilobytes": max(most_of_a_client(run["bytes"]["by_client"]) for run in runs)
+            / 1e3,
             "rounds": runs[0]["rounds"],
             "clients": runs[0]["clients"],
             "client_teraflops": flops * int(runs[0]["replies"]["received"]) / 1e12,

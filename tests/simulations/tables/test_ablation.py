@@ -36,7 +36,7 @@ def make(tmp_path, monkeypatch, small_fits):
     tiny.write_text(TINY)
     monkeypatch.setattr(run, "available_cores", lambda: 1)  # no worker processes
     monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 1)  # of every metric's classifier
-    monkeypatch.setattr(ablation, "CRAMER_CONFIG", tiny)
+    monkeypatch.setattr(ablation, "SECURE", tiny)
     monkeypatch.setattr(ablation, "AXIS", (5.0,))
 
     def of(*rows, **changed):

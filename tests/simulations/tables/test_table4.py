@@ -1,6 +1,7 @@
 """The fourth table on the built-in digits, with runs of three rounds."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +11,10 @@ from fed_gswgan.evaluation import classifier
 from simulations import run
 from simulations.tables import table4
 from simulations.tables.table4 import (
-    CRAMER,
     GSWGAN,
     PAPERS,
     RIVALS,
+    SOLVED,
     TITLES,
     Table4,
     participation_flops,
@@ -83,6 +84,8 @@ def test_every_method_runs_once_and_has_a_row_with_epsilons_bytes_and_trust(
     assert ours["epsilon_zero_out"] < ours["epsilon_replace_one"] < theirs["epsilon_replace_one"]
     assert matched["epsilon_replace_one"] == pytest.approx(ours["epsilon_replace_one"], rel=1e-6)
     assert ours["frechet_distance"] > 0
+    both_ways = ours["uplink_kilobytes"] + ours["downlink_kilobytes"]
+    assert ours["user_kilobytes"] == pytest.approx(both_ways * ours["participations_max"])
     assert 0 < ours["client_teraflops"] < theirs["client_teraflops"] < 1
     assert theirs["client_teraflops"] == matched["client_teraflops"]
     assert "IS 11.25, FID 60.76" in (folder / "table.md").read_text()
@@ -148,9 +151,10 @@ def test_rows_of_the_critic_that_is_solved_have_the_same_writers_and_their_own_e
         for name in same:
             assert getattr(config.shared, name) == getattr(paper, name), name
         assert (config.own.prior == "none") == ("no-prior" in method)
-    for method in CRAMER:
+    for method in SOLVED:
         shared = Config.from_table(settings_of(method, "small")).shared
-        assert (shared.trust, shared.cohort_size, shared.delta) == ("secure-aggregation", 411, 1e-5)
+        trust = "local" if "local" in method else "secure-aggregation"
+        assert (shared.trust, shared.cohort_size, shared.delta) == (trust, 411, 1e-5)
         assert shared.epsilon == float(method.rpartition("-")[2])
         with pytest.raises(ValueError, match=f"methods={method} must be one of gs-wgan"):
             settings_of(method, "full")
@@ -160,7 +164,8 @@ def test_rows_of_the_critic_that_is_solved_have_the_same_writers_and_their_own_e
 def test_from_the_prior_both_sides_and_their_ratio(table, tmp_path, monkeypatch, small_fits):
     secure = tmp_path / "secure.toml"
     secure.write_text(SECURE)
-    monkeypatch.setattr(table4, "CRAMER_CONFIG", secure)
+    row = replace(SOLVED["cramer-10"], base=secure)
+    monkeypatch.setattr(table4, "SOLVED", {"cramer-10": row})
     monkeypatch.setattr(table4, "SAME_WRITERS", {})
     started = {**table4.WITH_PRIOR, "generator-width": 32}
     monkeypatch.setattr(table4, "WITH_PRIOR", started)
