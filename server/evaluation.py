@@ -11,6 +11,7 @@ from torch import Tensor
 from fed_gswgan.algorithms.base import Sampler
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages, WriterSource, spec_of
+from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.evaluation.distances import nearest_distances
 from fed_gswgan.evaluation.report import HeldOutJudge, held_out_judge, in_greys_of
 from fed_gswgan.evaluation.samplers import pool_sampler
@@ -119,8 +120,10 @@ class Evaluation:
     @cached_property
     def _clients(self) -> ClientDataset:
         """The images of all clients, or of as many as give so many images."""
+        partitions = partitions_of(self._source, self._config.shared)
+        writers = [writer for of_client in partitions.shards for writer in of_client]
         shards: list[ClientDataset] = []
-        for writer in steps("reading clients' images", self._source.writer_ids):
+        for writer in steps("reading clients' images", writers):
             shards.append(self._source.shard(writer))
             if sum(len(shard.labels) for shard in shards) >= MOST_CLIENT_IMAGES:
                 break

@@ -83,6 +83,9 @@ def test_a_generator_that_repeats_training_images_is_seen(few_steps):
     found = evaluation.nearest_training_images(pool_sampler(images, labels))
     assert found[SAMPLES]["median"] < 0.2  # greys of the held-out images are not quite theirs
     assert found[HELD_OUT]["first_percentile"] > 0.5
+    few = evaluation_of(**{"max-clients": 1, "cohort-size": 1})
+    other = few.nearest_training_images(pool_sampler(images, labels))[SAMPLES]
+    assert other["median"] > found[SAMPLES]["median"]  # most are images of nobody who trains
     blank = evaluation.nearest_training_images(blank_paper)[SAMPLES]
     assert blank["median"] > found[HELD_OUT]["median"]
     assert evaluation_of(simulated=False).nearest_training_images(blank_paper) == {}
