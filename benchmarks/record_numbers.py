@@ -1,7 +1,7 @@
 """Record of what every step of five rounds computes, to compare a changed program with.
 
-``python -m benchmarks.record_numbers DIR`` runs the demo and its FedAvg-GAN twin for five rounds at
-seed 0 in this process and writes, for each algorithm, ``DIR/ALGORITHM.npz``: the requests, each
+``python -m benchmarks.record_numbers DIR`` runs digits.toml and its FedAvg-GAN twin for five rounds
+at seed 0 in this process and writes, for each algorithm, ``DIR/ALGORITHM.npz``: the requests, each
 client's bounded update before its noise, the mean update, and the generator's weights after each
 round. ``DIR/numbers.json`` holds the same in short form, together with ledger events and epsilon:
 for each array its shape, its L2 norm, and its scalar products with four fixed sign vectors.

@@ -1,6 +1,6 @@
 """Count of the project's files and functions that one in-process round enters.
 
-``python -m benchmarks.round_trace`` runs the demo for two rounds in this process and traces the
+``python -m benchmarks.round_trace`` runs digits.toml for two rounds in this process and traces the
 second one, from the moment the server has written down the first until it has written down the
 second. Modules, lambdas and comprehensions do not count. ``--list`` prints every function.
 """

@@ -1,7 +1,7 @@
 """Seconds a round, start-up and peak memory of 10 to 100,000 virtual clients: a table, a ratio.
 
-Each population runs in a process of its own on the in-process runtime, with the demo's generator
-and noise, a cohort of 10 and a small critic, so that what a client costs beside its training shows.
+Each population runs in a process of its own on the in-process runtime, with generator and noise of
+digits.toml, a cohort of 10 and a small critic: what a client costs beside its training shows.
 The data is Fed-EMNIST's digits where FED_GSWGAN_DATA holds them, else scikit-learn's.
 
 Usage: python -m benchmarks.scale [--rounds 30] [--repeats 3] [--critic-width 32]
