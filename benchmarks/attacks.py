@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from rich.console import Console
-from scipy.special import betainccinv
 
+from fed_gswgan.accounting.audit import error_rates
 from fed_gswgan.algorithms.base import ClientView, Mean
 from fed_gswgan.algorithms.gs_wgan import Client, Server, Settings
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec, spec_of
@@ -78,28 +78,15 @@ def epsilon_lower_bound(present: np.ndarray, changed: np.ndarray) -> float:
 
 
 def _epsilons(present: np.ndarray, changed: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    missed = np.searchsorted(np.sort(present), thresholds, side="right")
-    accused = len(changed) - np.searchsorted(np.sort(changed), thresholds, side="right")
-    return _epsilon(_largest_rate(missed, len(present)), _largest_rate(accused, len(changed)))
-
-
-def _largest_rate(errors: np.ndarray, tries: int) -> np.ndarray:
-    """Return upper bounds of the rates behind so many errors."""
-    fewer = np.minimum(errors, tries - 1)
-    bounds = betainccinv(fewer + 1, tries - fewer, FALSE_ALARM / 2)
-    return np.where(errors < tries, bounds, 1.0)
-
-
-def _epsilon(missed: np.ndarray, accused: np.ndarray) -> np.ndarray:
-    surely = np.maximum(1 - missed - DELTA, 0)
+    missed, accused = error_rates(present, changed, thresholds, FALSE_ALARM)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.log(surely / accused))
+        return np.asarray(np.log(np.maximum(1 - missed - DELTA, 0) / accused))
 
 
 def best_possible(trials: int) -> float:
     """Return the lower bound that ``trials`` scores a world give where no guess is wrong."""
-    none = _largest_rate(np.zeros(1), trials - trials // 2)
-    return float(_epsilon(none, none)[0])
+    counted = trials - trials // 2
+    return float(_epsilons(np.ones(counted), np.zeros(counted), np.array([0.5]))[0])
 
 
 def sums(trials: int, epsilon: float = 1.0, noise_share: float = 1.0) -> Attack:

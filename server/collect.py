@@ -107,8 +107,7 @@ class Collected:
             else:
                 self._answered.add(place)
                 self._add_node(message, clients)
-                asked = sum(len(of_node) for of_node in self.asked.values())
-                tell("replies", asked - self.missing, asked)
+                tell("replies", len(self._answered), len(self.asked))
 
     def _add_node(self, message: Message, clients: Sequence[str]) -> None:
         if message.has_error():

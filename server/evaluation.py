@@ -1,6 +1,8 @@
 """What a run's samples are measured on and stand beside: held-out images, prior, real images."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages, WriterSource, spec_of
 from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.evaluation.distances import nearest_distances
-from fed_gswgan.evaluation.report import HeldOutJudge, held_out_judge, in_greys_of
+from fed_gswgan.evaluation.report import EVALUATION_SEED, HeldOutJudge, in_greys_of
 from fed_gswgan.evaluation.samplers import pool_sampler
 from fed_gswgan.priors.prior import NONE
 from fed_gswgan.progress import steps
@@ -44,8 +46,12 @@ class Evaluation:
         self._samples = config.shared.evaluation_samples
 
     @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        return _tensors(self._source.held_out())
+
+    @cached_property
     def _judge(self) -> HeldOutJudge:
-        return held_out_judge(self._source)
+        return HeldOutJudge(*self._held_out, len(self._source.class_names), EVALUATION_SEED)
 
     def metrics(self, sampler: Sampler) -> dict[str, Any]:
         """Return the metrics by name."""
@@ -59,12 +65,13 @@ class Evaluation:
 
     def reference_metrics(self) -> dict[str, dict[str, Any]]:
         """Return the metrics of what the samples are to be compared with, by title."""
-        if not self._compared:
-            return {}
-        found = {PRIOR: self._prior} if self._prior else {}
-        if self._simulated:
-            found[CLIENTS] = pool_sampler(*_tensors(self._clients))
-        return {title: self.metrics(sampler) for title, sampler in found.items()}
+        found: dict[str, dict[str, Any]] = {}
+        if self._compared and self._prior:
+            found[PRIOR] = self.metrics(self._prior)
+        if self._compared and self._simulated:
+            with _or_without("metrics of clients' images"):
+                found[CLIENTS] = self.metrics(pool_sampler(*self._clients))
+        return found
 
     def nearest_training_images(self, sampler: Sampler) -> dict[str, dict[str, float]]:
         """Return how far samples, and held-out images, are from the nearest image of a client.
@@ -73,35 +80,38 @@ class Evaluation:
         It is read off the clients' images without noise: simulations only.
 
         Returns:
-            Median and first percentile of the L2 distances of pixels, by title.
+            Median and first percentile of the L2 distances of pixels, by title; nothing where there
+            are no images to compare.
         """
+        found: dict[str, dict[str, float]] = {}
         if not self._compared or not self._simulated:
-            return {}
-        held_out, labels = _tensors(self._source.held_out())
-        rows = torch.from_numpy(SeedStream(0).generator("strangers").permutation(len(labels)))
-        rows = rows[:COMPARED]
-        drawn = {SAMPLES: in_greys_of(held_out, sampler(labels[rows], 0)), HELD_OUT: held_out[rows]}
-        clients, _ = _tensors(self._clients)
-        found = {}
-        for title, images in drawn.items():
-            distances = nearest_distances(images, clients)
-            found[title] = {
-                "median": float(distances.median()),
-                "first_percentile": float(distances.quantile(0.01)),
-            }
+            return found
+        with _or_without("nearest training images"):
+            held_out, labels = self._held_out
+            clients, _ = self._clients
+            rows = torch.from_numpy(SeedStream(0).generator("strangers").permutation(len(labels)))
+            rows = rows[:COMPARED]
+            samples = in_greys_of(held_out, sampler(labels[rows], 0))
+            for title, images in ((SAMPLES, samples), (HELD_OUT, held_out[rows])):
+                distances = nearest_distances(images, clients)
+                found[title] = {
+                    "median": float(distances.median()),
+                    "first_percentile": float(distances.quantile(0.01)),
+                }
         return found
 
     def save_picture(self, sampler: Sampler, path: Path) -> None:
         """Draw samples beside those of the prior and beside held-out images, if there are any."""
         if not self._samples:
             return
-        names = self._source.class_names
-        found = {SAMPLES: sampler} | ({PRIOR: self._prior} if self._prior else {})
-        images, labels = _tensors(self._source.held_out())
-        if len(set(labels.tolist())) == len(names):
-            found[HELD_OUT] = pool_sampler(images, labels)
-        drawn = {title: drawn_for_picture(of, len(names)) for title, of in found.items()}
-        save_side_by_side(drawn, path, names)
+        with _or_without("picture side by side"):
+            names = self._source.class_names
+            found = {SAMPLES: sampler} | ({PRIOR: self._prior} if self._prior else {})
+            images, labels = self._held_out
+            if len(set(labels.tolist())) == len(names):
+                found[HELD_OUT] = pool_sampler(images, labels)
+            drawn = {title: drawn_for_picture(of, len(names)) for title, of in found.items()}
+            save_side_by_side(drawn, path, names)
 
     @property
     def _compared(self) -> bool:
@@ -118,16 +128,28 @@ class Evaluation:
         return server.sampler()
 
     @cached_property
-    def _clients(self) -> ClientDataset:
-        """The images of all clients, or of as many as give so many images."""
+    def _clients(self) -> tuple[Tensor, Tensor]:
+        """The images of all clients, or of as many as give so many images, and their labels."""
         partitions = partitions_of(self._source, self._config.shared)
         writers = [writer for of_client in partitions.shards for writer in of_client]
-        shards: list[ClientDataset] = []
+        shards, images = [], 0
         for writer in steps("reading clients' images", writers):
             shards.append(self._source.shard(writer))
-            if sum(len(shard.labels) for shard in shards) >= MOST_CLIENT_IMAGES:
+            images += len(shards[-1].labels)
+            if images >= MOST_CLIENT_IMAGES:
                 break
-        return ClientDataset.merge(shards)
+        if not images:
+            raise ValueError("the clients hold no image")
+        return _tensors(ClientDataset.merge(shards))
+
+
+@contextmanager
+def _or_without(what: str) -> Iterator[None]:
+    """Go on without what the block makes if the data do not serve; a run is not lost by it."""
+    try:
+        yield
+    except ValueError as error:
+        logger.error("no %s: %s", what, error)
 
 
 def _tensors(images: ClientDataset | LabelledImages) -> tuple[Tensor, Tensor]:

@@ -231,11 +231,28 @@ def mu_lower_bound(present: np.ndarray, changed: np.ndarray, false_alarm: float)
 def _bounds(
     present: np.ndarray, changed: np.ndarray, thresholds: np.ndarray, false_alarm: float
 ) -> np.ndarray:
+    missed, accused = error_rates(present, changed, thresholds, false_alarm)
+    return np.asarray(-ndtri(accused) - ndtri(missed))
+
+
+def error_rates(
+    present: np.ndarray, changed: np.ndarray, thresholds: np.ndarray, false_alarm: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return upper bounds of how often a guess "present" above each threshold misses and accuses.
+
+    Args:
+        present: scores in the one world.
+        changed: scores in the other.
+        thresholds: chosen without a look at these scores.
+        false_alarm: probability with which one of both bounds may be too low.
+
+    Source: Clopper and Pearson, Biometrika 26, 1934.
+    """
     false_negatives = np.searchsorted(np.sort(present), thresholds, side="right")
     false_positives = len(changed) - np.searchsorted(np.sort(changed), thresholds, side="right")
     missed = _largest_rates(len(present), false_alarm / 2)[false_negatives]
     accused = _largest_rates(len(changed), false_alarm / 2)[false_positives]
-    return np.asarray(-ndtri(accused) - ndtri(missed))
+    return missed, accused
 
 
 @lru_cache

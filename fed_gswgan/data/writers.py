@@ -29,7 +29,7 @@ from fed_gswgan.data.held_out import SplitSource, fixed_fraction
 
 FILE = Path(str(files("fed_gswgan_data"))) / "writers.npz"
 MOST_IMAGES = 40  # of a writer
-LIGHTEST, DARKEST = 0, 15  # greys in the file
+DARKEST = 15  # grey in the file; paper is 0
 SIDE = 20  # of what is kept of an image
 MARGIN = (IMAGE_SHAPE[-1] - SIDE) // 2
 

@@ -89,3 +89,21 @@ def test_a_generator_that_repeats_training_images_is_seen(few_steps):
     blank = evaluation.nearest_training_images(blank_paper)[SAMPLES]
     assert blank["median"] > found[HELD_OUT]["median"]
     assert evaluation_of(simulated=False).nearest_training_images(blank_paper) == {}
+
+
+@pytest.mark.parametrize("place", ["held_out", "shard"])
+def test_data_that_do_not_serve_cost_the_comparison_and_not_the_run(
+    monkeypatch, few_steps, tmp_path, place
+):
+    evaluation = evaluation_of()
+
+    def damaged(*of):
+        raise ValueError("no image of these classes")
+
+    monkeypatch.setattr(evaluation._source, place, damaged)
+    assert evaluation.nearest_training_images(blank_paper) == {}
+    assert (evaluation.metrics(blank_paper)["label_agreement"] is None) == (place == "held_out")
+    real = evaluation.reference_metrics().get(CLIENTS, {})
+    assert real.get("label_agreement") is None
+    evaluation.save_picture(blank_paper, tmp_path / "p.png")
+    assert (tmp_path / "p.png").exists() == (place == "shard")
