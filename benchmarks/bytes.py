@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.releases import DATA, OURS, SHARED, spread
 from benchmarks.simulated import side_by_side, simulate
 from simulations.tables.published import published_bytes
-from simulations.tables.table4 import FEDAVG
+from simulations.tables.table4_rows import FEDAVG
 
 # Frequencies of each axis (0: pixels), downlink bits, uplink bits.
 WAYS = (
@@ -65,7 +65,7 @@ def main() -> None:
         print_row(basis, down, up, sent, received, summaries)
     if options.each:
         return
-    fedavg = base | FEDAVG["small"] | DATA["digits"]
+    fedavg = base | FEDAVG | DATA["digits"]
     summaries = summaries_of(fedavg | {"rounds": options.rounds}, options.seeds)
     print_row("FedAvg", 32, 32, *published_bytes(), summaries)
 

@@ -48,20 +48,27 @@ def run(
     ``in-process`` is this process.
 
     Raises:
-        ValueError: this is no checkout of the project.
-        RuntimeError: the run failed or was interrupted; what it printed says why.
+        OSError, ValueError, ModuleNotFoundError: this is no checkout of the project; or settings,
+            data, folder or packages are unfit.
+        RuntimeError: the run failed or was interrupted.
 
     >>> settings = load_settings(rounds=1, cohort_size=2, max_clients=2, fit_steps=2,
     ...     generator_width=4, noise_stddev=2.14, evaluation_samples=0)
     >>> sorted(path.name for path in run(settings, FOLDER, quiet=True).glob("*.json"))
     ['run.json', 'summary.json']
     """
-    from fed_gswgan.cli import simulations
+    from rich.console import Console
 
-    simulate = simulations("run").simulate
-    status = simulate(settings, output=str(output), runtime=runtime, workers=workers, quiet=quiet)
-    if status != 0:
-        raise RuntimeError(f"the run in {output} ended with status {status}")
+    from fed_gswgan.cli import simulations
+    from fed_gswgan.reporting.progress_bar import bars_on
+
+    console = Console(quiet=quiet)
+    with bars_on(console):
+        simulation = simulations("run").Simulation.prepared(
+            settings, output=str(output), runtime=runtime, workers=workers
+        )
+        if not simulation.run(console):
+            raise RuntimeError(f"interrupted and saved; go on with: {simulation.resumption}")
     return Path(output)
 
 

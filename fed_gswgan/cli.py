@@ -39,8 +39,10 @@ Set = Annotated[
 Runtime = Annotated[str, typer.Option(help="ray or in-process")]
 Workers = Annotated[int, typer.Option(help="processes that serve clients; 0: one a core")]
 Preset = Annotated[str, typer.Option(help="small or full")]
+CellWorkers = Annotated[int, typer.Option(help="cells at a time, a process each")]
 Output = Annotated[Path | None, typer.Option(help="folder to write to, and to go on in")]
 RayAddress = Annotated[str, typer.Option(help="of a running Ray cluster", envvar="RAY_ADDRESS")]
+CORES = os.cpu_count() or 1
 SLACK_SECONDS = 60.0  # beyond the time-out, for a round's other work
 REPLIES = ("asked", "received", "failed", "malformed", "missing")
 WHOLE = ("mnist", "fashion-mnist")  # data sets with a test set of their own
@@ -242,7 +244,7 @@ def table1(
     seeds: Annotated[int, typer.Option(help="runs of each method")] = SEEDS,
     data_dir: Annotated[Path | None, typer.Option(help="default: FED_GSWGAN_DATA")] = None,
     output: Output = None,
-    workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
+    workers: CellWorkers = CORES,
     as_json: Json = False,
 ) -> None:
     """Compare centralised methods at a true epsilon (the paper's first table)."""
@@ -265,55 +267,58 @@ def table1(
 
 @compare.command()
 def table4(
-    preset: Preset = "small",
-    methods: Annotated[
-        str, typer.Option(help="with commas between")
-    ] = "gs-wgan,fedavg-gan,fedavg-gan-matched",
-    seeds: Annotated[int, typer.Option(help="runs of each method")] = 1,
-    runtime: Runtime = "ray",
+    classes: Annotated[str, typer.Option(help="digits or all")] = "digits",
+    methods: Annotated[str, typer.Option(help="with commas between; all")] = "all",
+    seeds: Annotated[int, typer.Option(help="runs of each method that does not run once")] = SEEDS,
     data_dir: Annotated[str, typer.Option(help="default: FED_GSWGAN_DATA")] = "",
     output: Output = None,
+    workers: CellWorkers = CORES,
     as_json: Json = False,
 ) -> None:
     """Compare federated methods on the writers of Fed-EMNIST (the paper's fourth table)."""
-    folder = output or Path("results") / f"table4-fed-emnist-{preset}"
+    from rich.console import Console
+
+    folder = output or Path("results") / f"table4-fed-emnist-{classes}"
+    rows = simulations("tables.table4_rows").rows_of(classes)
     table = simulations("tables.table4").Table4(
-        preset=preset,
-        methods=_names(methods),
+        classes=classes,
+        methods=tuple(rows) if methods == "all" else _names(methods),
         seeds=seeds,
-        runtime=runtime,
+        workers=workers,
         folder=folder,
         data_dir=data_dir,
     )
-    _show_table(table.run(), folder, as_json)
+    _show_table(table.run(Console(file=sys.stderr)), folder, as_json)
 
 
 @compare.command()
 def ablation(
-    rows: Annotated[str, typer.Option(help="with commas between; empty: all")] = "",
+    rows: Annotated[str, typer.Option(help="with commas between; all")] = "all",
     epsilon: Annotated[str, typer.Option(help="of every row")] = "1,10",
     axis: Annotated[bool, typer.Option(help="further epsilons for the curves")] = True,
     seeds: Annotated[int, typer.Option(help="runs of each row")] = 1,
     dataset: Annotated[str, typer.Option(help="fed-emnist or drawn")] = "fed-emnist",
-    runtime: Runtime = "ray",
     data_dir: Annotated[str, typer.Option(help="default: FED_GSWGAN_DATA")] = "",
     output: Output = None,
+    workers: CellWorkers = CORES,
     as_json: Json = False,
 ) -> None:
     """Change one part of the method at a time (docs/method.md)."""
+    from rich.console import Console
+
     folder = output or Path("results") / f"ablation-{dataset}"
     module = simulations("tables.ablation")
     table = module.Ablation(
-        rows=tuple(name.strip() for name in _names(rows)) or tuple(module.ROWS),
+        rows=tuple(module.ROWS) if rows == "all" else tuple(n.strip() for n in _names(rows)),
         epsilons=tuple(float(number) for number in epsilon.split(",")),
         axis=axis,
         seeds=seeds,
         dataset=dataset,
-        runtime=runtime,
+        workers=workers,
         folder=folder,
         data_dir=data_dir,
     )
-    _show_table(table.run(), folder, as_json)
+    _show_table(table.run(Console(file=sys.stderr)), folder, as_json)
 
 
 def _names(methods: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from simulations.worker_process import environment
 
 RUNTIMES = ("ray", "in-process")
 SHARDS_A_WORKER = 2
+UNFIT = (OSError, ValueError, ModuleNotFoundError)  # settings, data, folder or packages
+FAILURES = (*UNFIT, Refusal, RunStalled)
 
 Settings = dict[str, Value]
 
@@ -62,51 +65,136 @@ def simulate(
     runtime: str = "ray",
     workers: int = 0,
     ray_address: str = "",
-    quiet: bool = False,
 ) -> int:
-    """Run a simulation to its end or to Ctrl-C, and return the exit status as ``main``.
+    """Run a simulation to its end or to Ctrl-C, print what happens, and return as ``main``.
 
-    Args:
-        settings: TOML files, a later one over an earlier one, or a flat table.
-        overrides: ``KEY=VALUE`` each.
-        output: folder of the run; empty: ``runs/<name>``.
-        resume: folder of a run to go on with; then no files and no output.
-        runtime: ``ray`` or ``in-process``.
-        workers: processes that serve clients; 0: one for each core; 1 in-process: none but this;
-            with ``ray_address`` the cores of the cluster, which decide the number of shards.
-        ray_address: of a running Ray cluster; empty: start Ray here.
-        quiet: whether to print nothing.
+    The arguments are those of ``Simulation.prepared``.
     """
-    console = Console(quiet=quiet)
+    console = Console()
     with bars_on(console):
         try:
-            if runtime not in RUNTIMES:
-                raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
-            if workers < 0:
-                raise ValueError(f"workers={workers} must be >= 0")
-            table = _table(settings, overrides or [], output, resume)
-            config = Config.from_table(table)
-            source = open_source(config.shared)
-            config = config.with_noise(spec_of(source))
-            folder = Path(config.shared.output_dir)
-            check_run_folder(config, folder)
-            clients = len(partitions_of(source, config.shared))
-            resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
-            resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
-            resumption += ["--ray-address", ray_address] if ray_address else []
-            workers = workers or available_cores()
-            shards = read_run(folder).shards if resume else min(SHARDS_A_WORKER * workers, clients)
-        except (OSError, ValueError, ModuleNotFoundError) as error:
+            prepared = Simulation.prepared(
+                settings, overrides or [], output, resume, runtime, workers, ray_address
+            )
+        except UNFIT as error:
             _say(console, f"error: {error}")
             return 2
         try:
-            if _run(config, folder, shards, runtime, workers, ray_address, console):
+            if prepared.run(console):
                 return 0
-        except (OSError, ValueError, ModuleNotFoundError, Refusal, RunStalled) as error:
+        except FAILURES as error:
             _say(console, f"error: {error}")
             return 1
-        _say(console, f"stopped and saved; go on with: {shlex.join(resumption)}")
+        _say(console, f"stopped and saved; go on with: {prepared.resumption}")
         return 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """A run that fits its data and its folder, new or to go on with.
+
+    Attributes:
+        config: with its noise calibrated.
+        folder: of the run.
+        shards: of clients.
+        runtime: ``ray`` or ``in-process``.
+        workers: processes that serve clients; 1 in-process: none but this.
+        ray_address: of a running Ray cluster; empty: start Ray here.
+        resumption: command that goes on with the run.
+    """
+
+    config: Config
+    folder: Path
+    shards: int
+    runtime: str
+    workers: int
+    ray_address: str
+    resumption: str
+
+    @classmethod
+    def prepared(
+        cls,
+        settings: list[Path] | Settings,
+        overrides: Sequence[str] = (),
+        output: str = "",
+        resume: str = "",
+        runtime: str = "ray",
+        workers: int = 0,
+        ray_address: str = "",
+    ) -> "Simulation":
+        """Read settings, open data and folder.
+
+        Args:
+            settings: TOML files, a later one over an earlier one, or a flat table.
+            overrides: ``KEY=VALUE`` each.
+            output: folder of the run; empty: ``runs/<name>``.
+            resume: folder of a run to go on with; then no files and no output.
+            runtime: ``ray`` or ``in-process``.
+            workers: processes that serve clients; 0: one for each core; with ``ray_address`` the
+                cores of the cluster, which decide the number of shards.
+            ray_address: of a running Ray cluster.
+
+        Raises:
+            OSError, ValueError, ModuleNotFoundError: settings, data, folder or packages are unfit.
+        """
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime={runtime!r} must be one of {', '.join(RUNTIMES)}")
+        if workers < 0:
+            raise ValueError(f"workers={workers} must be >= 0")
+        config = Config.from_table(_table(settings, overrides, output, resume))
+        source = open_source(config.shared)
+        config = config.with_noise(spec_of(source))
+        folder = Path(config.shared.output_dir)
+        check_run_folder(config, folder)
+        clients = len(partitions_of(source, config.shared))
+        resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
+        resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
+        resumption += ["--ray-address", ray_address] if ray_address else []
+        workers = workers or available_cores()
+        shards = read_run(folder).shards if resume else min(SHARDS_A_WORKER * workers, clients)
+        return cls(
+            config=config,
+            folder=folder,
+            shards=shards,
+            runtime=runtime,
+            workers=workers,
+            ray_address=ray_address,
+            resumption=shlex.join(resumption),
+        )
+
+    def run(self, console: Console) -> bool:
+        """Run, and tell whether to the end; a first Ctrl-C saves and stops.
+
+        Raises:
+            OSError, ValueError, ModuleNotFoundError, Refusal, RunStalled: the run failed; its
+                ``run.log`` says how far it came.
+        """
+        clients_folder = (self.folder / CLIENTS).absolute()
+        passed_on = {SIMULATION_FOLDER: str(clients_folder)}
+        if "FED_GSWGAN_DATA" in os.environ:
+            passed_on["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
+        log_to(logging.NullHandler() if console.quiet else _log_handler(console))
+        # Flower warns at length that its Python entry point may go one day; its version is pinned.
+        logging.getLogger("flwr").setLevel(logging.ERROR)
+        run_config = self.config.to_table()
+
+        def serve(grid: Any) -> None:
+            run_server(
+                grid, self.config, clients_folder, self.shards, self.runtime, stop.is_set, console
+            )
+
+        with environment(**passed_on), _stop_on_ctrl_c(console) as stop:
+            if self.runtime == "ray":
+                from simulations.ray_runtime import run_on_ray
+
+                run_on_ray(serve, run_config, self.shards, self.workers, self.ray_address)
+            else:
+                from simulations.in_process import InProcessGrid
+
+                processes = min(self.workers, self.shards)
+                with closing(InProcessGrid(self.shards, run_config, processes)) as grid:
+                    serve(grid)
+        return not stop.is_set()
 
 
 def available_cores() -> int:
@@ -114,43 +202,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(
-    config: Config,
-    folder: Path,
-    shards: int,
-    runtime: str,
-    workers: int,
-    ray_address: str,
-    console: Console,
-) -> bool:
-    """Run, and tell whether to the end."""
-    clients_folder = (folder / CLIENTS).absolute()
-    passed_on = {SIMULATION_FOLDER: str(clients_folder)}
-    if "FED_GSWGAN_DATA" in os.environ:
-        passed_on["FED_GSWGAN_DATA"] = str(Path(os.environ["FED_GSWGAN_DATA"]).absolute())
-    log_to(logging.NullHandler() if console.quiet else _log_handler(console))
-    # Flower warns at length that its Python entry point may go one day; its version is pinned.
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    run_config = config.to_table()
-
-    def serve(grid: Any) -> None:
-        run_server(grid, config, clients_folder, shards, runtime, stop.is_set, console)
-
-    with environment(**passed_on), _stop_on_ctrl_c(console) as stop:
-        if runtime == "ray":
-            from simulations.ray_runtime import run_on_ray
-
-            run_on_ray(serve, run_config, shards, workers, ray_address)
-        else:
-            from simulations.in_process import InProcessGrid
-
-            with closing(InProcessGrid(shards, run_config, min(workers, shards))) as grid:
-                serve(grid)
-    return not stop.is_set()
-
-
 def _table(
-    settings: list[Path] | Settings, overrides: list[str], output: str, resume: str
+    settings: list[Path] | Settings, overrides: Sequence[str], output: str, resume: str
 ) -> Settings:
     """Return the flat settings: of files or the resumed run, then overrides, then the folder."""
     table: Settings = {}

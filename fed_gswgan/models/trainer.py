@@ -168,11 +168,14 @@ def sampler_of(generator: nn.Module, config: GeneratorSettings) -> Callable[[Ten
         latents_BZ = draw_latents(len(labels_B), config.latent_dim, config.latent_kind, randomness)
         generator.eval()
         samples_BCHW: Tensor = generator(latents_BZ, labels_B)
-        if config.sample_contrast != 1:
-            samples_BCHW = torch.sigmoid(config.sample_contrast * torch.logit(samples_BCHW))
-        return samples_BCHW
+        return with_contrast(samples_BCHW, config.sample_contrast)
 
     return sampler
+
+
+def with_contrast(samples_BCHW: Tensor, contrast: float) -> Tensor:
+    """Return samples with the logit of each pixel, which lies in [0, 1], times ``contrast`` > 0."""
+    return torch.sigmoid(contrast * torch.logit(samples_BCHW)) if contrast != 1 else samples_BCHW
 
 
 def to_tensors(

@@ -18,6 +18,8 @@ SEED = 0
 GAP = 2  # pixels between two samples
 LETTER = 7  # pixels of a title, at most on average
 CPU = torch.device("cpu")
+MOST_INSIDE = 6  # curves whose legend stands in the plot
+MARKERS = "osD^vP*X<"
 
 
 def sample_grid(sampler: Sampler, num_classes: int, seed: int) -> Tensor:
@@ -114,14 +116,19 @@ def save_curves(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    many = len(curves) > MOST_INSIDE
+    figure = Figure(figsize=(9.5 if many else 6, 4), layout="constrained")
     axes = figure.add_subplot()
-    for title, (xs, ys) in curves.items():
-        axes.plot(xs, ys, marker="o" if len(xs) < 20 else "", label=title)
+    for place, (title, (xs, ys)) in enumerate(curves.items()):
+        marker = MARKERS[place % len(MARKERS)] if len(xs) < 20 else ""
+        axes.plot(xs, ys, marker=marker, label=title)
     if level:
         axes.axhline(level[1], linestyle="dotted", color="black", label=level[0])
     axes.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
-    axes.legend(fontsize="small")
+    if many:
+        figure.legend(loc="outside right center", fontsize="small")
+    else:
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=120, format="png")
 
 

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from fed_gswgan.algorithms import gs_wgan
 from fed_gswgan.algorithms.base import ClientView, Mean, Query, ReleaseShape, Request, Step, Update
@@ -25,20 +26,22 @@ from fed_gswgan.field.rule import Rule
 from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
-from simulations.run import RUNTIMES
+from simulations.tables.cells import FederatedRun, run_cells
 from simulations.tables.results import Column, ResultsFolder, write_tables
-from simulations.tables.table4 import GSWGAN, NO_PRIOR, SECURE, finished_run
+from simulations.tables.table4_rows import CONFIGS, NO_PRIOR
 
 METRICS = (
     "frechet_distance", "label_agreement", "downstream_accuracy", "within_class_variance",
 )  # fmt: skip
 EPSILONS = (1.0, 10.0)  # of every row
 AXIS = (0.2, 0.5, 2.0, 5.0, 1e6)  # further ones, of ``CURVES``; the last is hardly any noise
+SECURE = CONFIGS / "fed-emnist-digits-secure.toml"
 DRAWN: Mapping[str, Value] = {"dataset": "drawn", "min-images-per-writer": 1, "cohort-size": 1172}
 
+PUBLISHED = CONFIGS / "fed-emnist-digits.toml"
 # What GS-WGAN was before: critics trained on the 411 writers who have enough images for it.
 TRAINED: Mapping[str, Value] = {
-    **{k: v for k, v in tomllib.loads(GSWGAN["small"].read_text()).items() if k != "dataset"},
+    **{k: v for k, v in tomllib.loads(PUBLISHED.read_text()).items() if k != "dataset"},
     "noise-stddev": 0.0,
     "delta": 1e-5,
     "prior": "none",
@@ -142,7 +145,7 @@ class Ablation:
     axis: bool
     seeds: int
     dataset: str
-    runtime: str
+    workers: int
     folder: Path
     data_dir: str = ""
 
@@ -150,34 +153,56 @@ class Ablation:
         for name in self.rows:
             one_of(ROWS, rows=name)
         one_of(("fed-emnist", "drawn"), dataset=self.dataset)
-        one_of(RUNTIMES, runtime=self.runtime)
         at_least(1, seeds=self.seeds)
+        at_least(1, workers=self.workers)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, console: Console) -> dict[str, Any]:
         """Run what is not finished, write the tables after each run, and return the rows.
 
         Raises:
             ValueError: the folder holds another comparison, or runs of other settings.
             RuntimeError: a run failed or was interrupted.
         """
-        found: dict[str, Any] = {"table": "ablation", "dataset": self.dataset}
-        ResultsFolder(self.folder).open(found)
-        runs: dict[tuple[str, float], list[dict[str, Any]]] = {}
-        places: dict[str, Path] = {}
-        for seed in range(1, self.seeds + 1):
-            for name in self.rows:
-                further = AXIS if self.axis and name in CURVES else ()
-                for epsilon in sorted({*self.epsilons, *further}):
-                    folder = self._folder(name, epsilon, seed)
-                    settings = self.settings(name, epsilon, seed)
-                    run = finished_run(settings, folder, self.runtime)
-                    runs.setdefault((name, epsilon), []).append(run)
-                    if seed == 1 and epsilon in self.epsilons:
-                        places[f"{name}, epsilon {epsilon:g}"] = folder
-                    found |= {"rows": [_row(*key, of) for key, of in runs.items()]}
-                    found["notes"] = _notes(run)
-                    write_tables(found, self.folder, COLUMNS, f"ablation, {self.dataset}")
-        self._save_pictures(found["rows"], places)
+        ResultsFolder(self.folder).open({"table": "ablation", "dataset": self.dataset})
+        runs = self.runs()
+        # First seeds first.
+        cells = [of[seed] for seed in range(self.seeds) for of in runs.values()]
+        run_cells(cells, self.workers, console, lambda: self._write(runs))
+        return self._write(runs)
+
+    def runs(self) -> dict[tuple[str, float], list[FederatedRun]]:
+        """Return the runs of each row, a seed each."""
+        return {
+            (name, epsilon): [
+                FederatedRun(
+                    name=f"{name.replace(' ', '-')}-{epsilon:g}-{seed}",
+                    settings=self.settings(name, epsilon, seed),
+                    comparison=self.folder,
+                )
+                for seed in range(1, self.seeds + 1)
+            ]
+            for name in self.rows
+            for epsilon in sorted({*self.epsilons, *(AXIS if self.axis and name in CURVES else ())})
+        }
+
+    def _write(self, runs: Mapping[tuple[str, float], list[FederatedRun]]) -> dict[str, Any]:
+        """Write tables and pictures of the finished runs, and return the rows."""
+        finished = {key: [run for run in of if run.finished] for key, of in runs.items()}
+        summaries = {key: [run.summary() for run in of] for key, of in finished.items() if of}
+        rows = [_row(*key, of) for key, of in summaries.items()]
+        found = {
+            "table": "ablation",
+            "dataset": self.dataset,
+            "rows": rows,
+            "notes": _notes(next(iter(summaries.values()))[0]),
+        }
+        write_tables(found, self.folder, COLUMNS, f"ablation, {self.dataset}")
+        places = {
+            f"{name}, epsilon {epsilon:g}": of[0].folder
+            for (name, epsilon), of in finished.items()
+            if of and epsilon in self.epsilons
+        }
+        self._save_pictures(rows, places)
         return found
 
     def settings(self, name: str, epsilon: float, seed: int) -> dict[str, Value]:
@@ -195,13 +220,10 @@ class Ablation:
         own = [f"{key} = {json.dumps(settings.pop(key))}" for key in sorted(keys)]
         return settings | {"algorithm-settings": "\n".join(own)}
 
-    def _folder(self, name: str, epsilon: float, seed: int) -> Path:
-        word = name.replace(" ", "-")
-        return self.folder / "runs" / f"{word}-{epsilon:g}-{seed}"
-
     def _save_pictures(self, rows: list[dict[str, Any]], places: Mapping[str, Path]) -> None:
         """Draw samples of every row side by side, and quality against epsilon."""
-        save_side_by_side(drawn_samples(places), self.folder / "samples.png")
+        if places:
+            save_side_by_side(drawn_samples(places), self.folder / "samples.png")
         for metric in ("frechet_distance", "downstream_accuracy"):
             curves = {}
             for name in CURVES:

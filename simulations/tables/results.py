@@ -102,14 +102,16 @@ def spreads(columns: Sequence[Column], cells: Sequence[Row]) -> dict[str, float 
     return row
 
 
-def write_tables(found: Row, folder: Path, columns: Sequence[Column], title: str) -> None:
-    """Write ``table.md`` of the columns, and ``table.csv`` and ``table.json`` of every key.
+def write_tables(
+    found: Row, folder: Path, columns: Sequence[Column], title: str, name: str = "table"
+) -> None:
+    """Write ``NAME.md`` of the columns, and ``NAME.csv`` and ``NAME.json`` of every key.
 
     ``found`` holds ``rows`` and ``notes``, with the settings beside them.
     """
-    replace_file(folder / "table.md", markdown(found, columns, title).encode())
-    replace_file(folder / "table.csv", _csv(found["rows"]).encode())
-    replace_json(folder / "table.json", found)
+    replace_file(folder / f"{name}.md", markdown(found, columns, title).encode())
+    replace_file(folder / f"{name}.csv", _csv(found["rows"]).encode())
+    replace_json(folder / f"{name}.json", found)
 
 
 def markdown(found: Row, columns: Sequence[Column], title: str) -> str:

@@ -1,14 +1,10 @@
 """The paper's first table: every centralised method at a true epsilon, on one data set.
 
-A cell of the table is a method, an epsilon and a seed. Cells run in worker processes of one thread
-each, and every finished cell is kept.
+A cell of the table is a method, an epsilon and a seed.
 """
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -17,7 +13,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from safetensors.torch import load, save
 
 from fed_gswgan.accounting.trust import epsilon_of
@@ -31,9 +26,9 @@ from fed_gswgan.optional_extra import needs_extra
 from fed_gswgan.reporting.pictures import drawn_for_picture, save_curves, save_side_by_side
 from fed_gswgan.reporting.run_folder import replace_file
 from fed_gswgan.validation import at_least, between, one_of, positive
+from simulations.tables.cells import run_cells
 from simulations.tables.published import PUBLISHED_TABLE1
 from simulations.tables.results import Column, ResultsFolder, Row, spreads, write_tables
-from simulations.worker_process import end_with, environment
 
 # Constant, so that every row of a table has the same judge and the same reference images.
 EVALUATION_SEED = 0
@@ -115,8 +110,7 @@ class Table1:
         ResultsFolder(self.folder).open(self._settings())
         real, *others = self._cells()  # real images come first: they calibrate the others
         for cells in ([real], others):
-            if missing := [cell for cell in cells if not cell.finished]:
-                run_cells(run_cell, missing, self.workers, console, self._write)
+            run_cells(cells, self.workers, console, self._write)
         return self._write()
 
     def _settings(self) -> dict[str, Any]:
@@ -186,14 +180,13 @@ class Cell:
             found["method"] = TypeAdapter(type(settings)).dump_python(settings, mode="json")
         return found
 
-
-def run_cell(cell: Cell) -> None:
-    """Train and measure one cell, and keep it in the folder of the comparison."""
-    torch.set_num_threads(1)  # one thread a process: more of them spin against each other
-    results = ResultsFolder(cell.table.folder)
-    measured = _measure(cell, results, results.progress_log(cell.name))
-    named = {"method": cell.method, "seed": cell.seed}
-    results.keep(cell.name, {**named, **measured, "settings": cell.settings()})
+    def run(self) -> None:
+        """Train and measure, and keep the result in the folder of the comparison."""
+        torch.set_num_threads(1)  # one thread a process: more of them spin against each other
+        results = ResultsFolder(self.table.folder)
+        measured = _measure(self, results, results.progress_log(self.name))
+        named = {"method": self.method, "seed": self.seed}
+        results.keep(self.name, {**named, **measured, "settings": self.settings()})
 
 
 def _measure(cell: Cell, results: ResultsFolder, log: Callable[[str], None]) -> dict[str, Any]:
@@ -232,44 +225,6 @@ def _measure(cell: Cell, results: ResultsFolder, log: Callable[[str], None]) -> 
         "training_seconds": round(seconds, 1),
         "metrics": metrics.to_dict(),
     }
-
-
-def run_cells(
-    run: Callable[[Cell], object],
-    cells: Sequence[Cell],
-    workers: int,
-    console: Console,
-    on_finished: Callable[[], object],
-) -> None:
-    """Run cells in worker processes, with a progress bar; a failure stops no other cell.
-
-    ``run`` is a function of a module, so that a process can import it.
-
-    Raises:
-        RuntimeError: at the end, with the names of the failed cells and the first error.
-    """
-    failed: dict[str, BaseException] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        Progress(*columns, TimeElapsedColumn(), console=console) as bar,
-        environment(OMP_NUM_THREADS="1"),
-        ProcessPoolExecutor(workers, spawn, end_with, (os.getpid(),)) as pool,
-    ):
-        task = bar.add_task("cells", total=len(cells))
-        futures = {pool.submit(run, cell): cell.name for cell in cells}
-        for future in as_completed(futures):
-            if error := future.exception():
-                failed[futures[future]] = error
-            else:
-                on_finished()
-            bar.update(task, advance=1, description=f"last: {futures[future]}")
-    if failed:
-        first = next(iter(failed.values()))
-        raise RuntimeError(
-            f"{', '.join(sorted(failed))} failed, the first with {type(first).__name__}: {first}; "
-            "the folder's logs say how far they came; run the same command again to go on"
-        ) from first
 
 
 def _title(method: str) -> str:

@@ -1,149 +1,53 @@
-"""The paper's fourth table: federated GS-WGAN beside FedAvg-GAN, on the writers of Fed-EMNIST.
+"""The paper's fourth table: federated methods beside each other, on the writers of Fed-EMNIST.
 
-The row of GS-WGAN is a file of ``simulations/configs``; FedAvg-GAN changes some of its settings. It
-runs twice: with its published noise, and with the noise that gives it the epsilon of GS-WGAN.
+``table4_rows.py`` says what each method runs with. A cell is a run of a method from one seed; one
+more measures the prior and real images; and one for each method finds its best contrast.
 """
 
-import json
-import math
-import sys
-import tomllib
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import torch
+from rich.console import Console
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.doctor import trial_update
+from fed_gswgan.evaluation.distances import stroke_frechet_distance
+from fed_gswgan.evaluation.report import held_out_judge, in_greys_of
+from fed_gswgan.evaluation.samplers import draw_samples, proportional_labels
+from fed_gswgan.models.trainer import with_contrast
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, config_of_run, read_run
+from fed_gswgan.reporting.run_folder import config_of_run
 from fed_gswgan.reporting.summary_table import most_of_a_client
+from fed_gswgan.reporting.trained_generator import load_generator
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
-from simulations.run import RUNTIMES, simulate
+from server.evaluation import CLIENTS, PRIOR, Evaluation
+from simulations.tables.cells import Cell, FederatedRun, run_cells
 from simulations.tables.published import PUBLISHED_TABLE4, published_bytes
 from simulations.tables.results import Column, ResultsFolder, Row, spreads, write_tables
+from simulations.tables.table4_rows import FederatedRow, rows_of
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 DATASET = "fed-emnist"
-PLACES = ("output-dir", "data-dir", "resume")  # paths and mode, which may differ on resuming
-
-GSWGAN: Mapping[str, Path] = {
-    # The digits of every writer with at least 40 of them; slim networks for all. With 62 classes,
-    # 440 writers and half an hour only FedAvg-GAN reaches readable samples.
-    "small": CONFIGS / "fed-emnist-digits.toml",
-    # The paper's networks and number of rounds; for a GPU and a day.
-    "full": CONFIGS / "paper-fed-emnist.toml",
-}
-_PUBLISHED_FEDAVG: Mapping[str, Value] = {
-    "algorithm": "fedavg-gan",
-    "cohort-size": 10,
-    "batch-size": 32,
-    "critic-steps": 6,
-    "generator-steps": 6,
-    "trust": "central",
-    "clipping-bound": 0.1,
-    "noise-stddev": 0.01,
-}
-FEDAVG: Mapping[str, Mapping[str, Value]] = {
-    # As much arithmetic for the clients as GS-WGAN's: 10 TFLOP over all rounds. FedAvg-GAN's
-    # clients draw their own samples, which takes most of theirs. The published learning rate of
-    # the critic, 5e-4, is for the published critic; this one is tuned.
-    "small": {
-        **_PUBLISHED_FEDAVG,
-        "rounds": 595,
-        "critic-learning-rate": 2e-2,
-        "ema-halflife-steps": 20.0,
-    },
-    "full": {
-        **_PUBLISHED_FEDAVG,
-        "rounds": 1000,
-        "critic-learning-rate": 5e-4,
-        "generator-learning-rate": 2e-3,
-        "warm-start-steps": 0,
-    },
-}
-MATCHED = "fedavg-gan-matched"
-# FedAvg-GAN starts from the prior's generator and critic, whose settings these are.
-WITH_PRIOR: Mapping[str, Value] = {
-    "prior": "strokes", "latent-dim": 32, "critic-width": 256, "class-embedding-stddev": 0.05,
-}  # fmt: skip
-NO_PRIOR: Mapping[str, Value] = {"prior": "none", "rounds": 12, "fit-steps": 1200}
-# The writers of the small preset, all of them asked in each round, for methods that are solved.
-SECURE = CONFIGS / "fed-emnist-digits-secure.toml"
-LOCAL = CONFIGS / "fed-emnist-digits-local.toml"
-SAME_WRITERS: Mapping[str, Value] = {"min-images-per-writer": 40, "cohort-size": 411}
-ALGORITHMS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
-    "cramer": ("GS-WGAN, Cramér critic", {}),
-    "mean-embedding": ("DP-MERF, federated", {"algorithm": "mean-embedding"}),
-    "private-evolution": (
-        "private evolution", {"algorithm": "private-evolution", "rounds": 1}
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Solved:
-    """A row of a method that is solved in closed form.
-
-    Attributes:
-        title: in the table.
-        base: file of its settings.
-        changes: over the file, and over the writers of the table.
-    """
-
-    title: str
-    base: Path
-    changes: Mapping[str, Value]
-
-
-def _solved() -> dict[str, Solved]:
-    """Return the rows by name: algorithm, whether local or without prior, and epsilon."""
-    rows = {}
-    for algorithm, (title, changes) in ALGORITHMS.items():
-        for prior in ("from the prior", "no prior")[: 1 if algorithm == "private-evolution" else 2]:
-            start = {} if prior == "from the prior" else NO_PRIOR
-            word = "-no-prior" if start else ""
-            for epsilon in (1.0, 10.0):
-                rows[f"{algorithm}{word}-{epsilon:g}"] = Solved(
-                    f"{title}, {prior}, epsilon {epsilon:g}",
-                    SECURE,
-                    {**changes, **start, "epsilon": epsilon},
-                )
-    title, _ = ALGORITHMS["cramer"]
-    rows["cramer-local-10"] = Solved(f"{title}, from the prior, local, epsilon 10", LOCAL, {})
-    return rows
-
-
-SOLVED = _solved()
-TITLES: Mapping[str, str] = {
-    "gs-wgan": "GS-WGAN",
-    "fedavg-gan": "FedAvg-GAN",
-    MATCHED: "FedAvg-GAN, matched epsilon",
-    "fedavg-gan-prior": "FedAvg-GAN from the prior",
-    **{name: row.title for name, row in SOLVED.items()},
-}
-# Rows whose ratio of Fréchet distances is printed: neither with the prior, and both.
+CONTRASTS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+CONTRAST_SAMPLES = 2000
+# Rows whose ratio is printed: neither side from the prior, both, and ours alone.
 RIVALS = (
     ("gs-wgan", "fedavg-gan"),
-    ("gs-wgan", MATCHED),
-    ("cramer-no-prior-1", "fedavg-gan"),
-    ("cramer-no-prior-10", "fedavg-gan"),
-    ("cramer-1", "fedavg-gan-prior"),
-    ("cramer-10", "fedavg-gan-prior"),
+    *((f"cramer-no-prior-{epsilon}", "fedavg-gan") for epsilon in (1, 10)),
+    *((f"cramer-{epsilon}", "fedavg-gan-prior") for epsilon in (1, 10)),
+    *((f"cramer-{epsilon}", "fedavg-gan") for epsilon in (1, 10)),
 )
-PAPERS = ("gs-wgan", "fedavg-gan", MATCHED)
-
-COLUMNS: tuple[Column, ...] = (
-    ("method", "method", None),
-    ("trust", "trust_model", None),
+METRICS: tuple[Column, ...] = (
     ("IS", "inception_score", 2),
     ("Fréchet", "frechet_distance", 2),
     ("second judge", "stroke_frechet_distance", 1),
@@ -151,182 +55,248 @@ COLUMNS: tuple[Column, ...] = (
     ("label agreement", "label_agreement", 3),
     ("downstream acc.", "downstream_accuracy", 3),
     ("within-class variance", "within_class_variance", 4),
+)
+COLUMNS: tuple[Column, ...] = (
+    ("method", "method", None),
+    ("trust", "trust_model", None),
+    *METRICS,
     ("epsilon, replace-one", "epsilon_replace_one", 1),
     ("epsilon, zero-out", "epsilon_zero_out", 1),
+    ("delta", "delta", None),
     ("replies of a user, at most", "participations_max", None),
     ("kB up", "uplink_kilobytes", 1),
     ("kB down", "downlink_kilobytes", 1),
     ("kB of a user, all", "user_kilobytes", 1),
+    ("with the protocol", "protocol_kilobytes", 0),
+    ("at the published size", "published_kilobytes", 0),
+    ("device s of a user", "device_seconds", 2),
     ("client TFLOP", "client_teraflops", 2),
-    ("delta", "delta", None),
     ("seeds", "seeds", None),
     ("s to train", "training_seconds", 0),
 )
-
-
-def settings_of(method: str, preset: str) -> dict[str, Value]:
-    """Return the settings of a row's runs; of a matched row, before its noise is matched.
-
-    Raises:
-        ValueError: a row that is solved, or from the prior, in the full preset.
-    """
-    if method not in PAPERS and preset != "small":
-        raise ValueError(
-            f"methods={method} must be one of {', '.join(PAPERS)} in preset={preset}: its settings "
-            "are for the digits of the small preset's writers"
-        )
-    if row := SOLVED.get(method):
-        return {**tomllib.loads(row.base.read_text()), **SAME_WRITERS, **row.changes}
-    settings = tomllib.loads(GSWGAN[preset].read_text())
-    if method == "gs-wgan":
-        return settings
-    start = WITH_PRIOR if method == "fedavg-gan-prior" else {}
-    return {**settings, **FEDAVG[preset], **start}
+CONTRAST_COLUMNS: tuple[Column, ...] = (
+    ("method", "method", None),
+    ("contrast", "contrast", None),
+    *METRICS,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table4:
     """Rows of the fourth table, and the folder that keeps them.
 
-    ``methods`` are keys of ``TITLES``, the matched one after the two others; each runs for
-    ``seeds`` seeds. An empty ``data_dir`` stands for FED_GSWGAN_DATA.
+    Attributes:
+        classes: ``digits`` or ``all``.
+        methods: names of ``rows_of``; the prior alone and real images are always rows.
+        seeds: runs of each method that does not run once.
+        workers: number of cells at a time; each has one core.
+        folder: where results stand.
+        data_dir: of the data set; empty: FED_GSWGAN_DATA.
     """
 
-    preset: str
+    classes: str
     methods: tuple[str, ...]
     seeds: int
-    runtime: str
+    workers: int
     folder: Path
     data_dir: str = ""
 
     def __post_init__(self) -> None:
-        one_of(GSWGAN, preset=self.preset)
         at_least(1, seeds=self.seeds)
-        one_of(RUNTIMES, runtime=self.runtime)
-        for place, name in enumerate(self.methods):
-            one_of(TITLES, methods=name)
-            settings_of(name, self.preset)
-            for needed in ("gs-wgan", "fedavg-gan") if name == MATCHED else ():
-                if needed not in self.methods[:place]:
-                    raise ValueError(f"methods must name {needed} before {name}")
+        at_least(1, workers=self.workers)
+        at_least(1, methods=len(self.methods))
+        for name in self.methods:
+            one_of(rows_of(self.classes), methods=name)
 
-    def run(self) -> dict[str, Any]:
+    def run(self, console: Console) -> dict[str, Any]:
         """Run what is not finished, write the tables after each run, and return the rows.
 
         Raises:
             ValueError: the folder holds another comparison, or runs of other settings.
             RuntimeError: a run failed or was interrupted.
         """
-        found = {"table": 4, "dataset": DATASET, "preset": self.preset}
-        ResultsFolder(self.folder).open(found)
-        runs: dict[str, list[dict[str, Any]]] = {}
-        for seed in range(self.seeds):
-            for name in self.methods:
-                settings = {**settings_of(name, self.preset), "seed": seed}
-                if self.data_dir:
-                    settings["data-dir"] = self.data_dir
-                if name == MATCHED:
-                    # The cohorts follow from the seed: other noise, the same number of replies.
-                    replies = runs["fedavg-gan"][seed]["privacy"]["participations_max"]
-                    mu = runs["gs-wgan"][seed]["privacy"]["mu"]
-                    settings["noise-stddev"] = 2 * math.sqrt(replies) / mu
-                run = finished_run(settings, self._folder(name, seed), self.runtime)
-                runs.setdefault(name, []).append(run)
-                rows = [self._row(name, of_row) for name, of_row in runs.items()]
-                found |= {"rows": rows, "notes": _notes(runs[self.methods[0]][0], rows)}
-                write_tables(found, self.folder, COLUMNS, f"{DATASET}, {self.preset}")
-                self._save_pictures(rows)
+        ResultsFolder(self.folder).open({"table": 4, "dataset": DATASET, "classes": self.classes})
+        references = References(comparison=self.folder, settings=self._settings("cramer-1"))
+        runs = self._runs()
+        cells: list[Cell] = [references, *(run for of_seed in runs for run in of_seed.values())]
+        run_cells(cells, self.workers, console, lambda: self._write(references, runs))
+        contrasts = [
+            BestContrast(comparison=self.folder, method=name, trained=run)
+            for name, run in runs[0].items()
+        ]
+        run_cells(contrasts, self.workers, console, lambda: self._write_contrasts(contrasts))
+        self._write_contrasts(contrasts)
+        return self._write(references, runs)
+
+    def _settings(self, name: str, seed: int = 0) -> dict[str, Value]:
+        place = {"data-dir": self.data_dir} if self.data_dir else {}
+        return {**rows_of(self.classes)[name].settings, **place, "seed": seed}
+
+    def _runs(self) -> list[dict[str, FederatedRun]]:
+        """Return the runs of each seed, by method."""
+        rows = rows_of(self.classes)
+        return [
+            {
+                name: FederatedRun(
+                    name=f"{name}-{seed}",
+                    settings=self._settings(name, seed),
+                    comparison=self.folder,
+                )
+                for name in self.methods
+                if seed == 0 or not rows[name].once
+            }
+            for seed in range(self.seeds)
+        ]
+
+    def _write(
+        self, references: "References", runs: list[dict[str, FederatedRun]]
+    ) -> dict[str, Any]:
+        """Write tables and pictures of the finished cells, and return the rows."""
+        rows, folders = list(references.rows()), {}
+        titles = rows_of(self.classes)
+        for name in self.methods:
+            of_method = [of_seed[name] for of_seed in runs if name in of_seed]
+            if finished := [run for run in of_method if run.finished]:
+                rows.append(_row(name, titles[name], finished))
+                folders[titles[name].title] = finished[0].folder
+        found = {
+            "table": 4,
+            "dataset": DATASET,
+            "classes": self.classes,
+            "rows": rows,
+            "notes": _notes(rows),
+        }
+        write_tables(found, self.folder, COLUMNS, f"{DATASET}, {self.classes}")
+        if folders:
+            self._save_pictures(rows, folders)
         return found
 
-    def _folder(self, name: str, seed: int) -> Path:
-        return self.folder / "runs" / f"{name}-{seed}"
+    def _write_contrasts(self, contrasts: list["BestContrast"]) -> None:
+        titles = rows_of(self.classes)
+        rows = [
+            {"method": titles[cell.method].title, "seeds": 1, **cell.read()}
+            for cell in contrasts
+            if cell.finished
+        ]
+        note = (
+            f"seed 0; of {', '.join(f'{c:g}' for c in CONTRASTS)} the contrast at which "
+            f"{CONTRAST_SAMPLES} samples are nearest to drawn characters, by the second judge"
+        )
+        found = {"rows": rows, "notes": [note]}
+        title = f"{DATASET}, {self.classes}, each method at its best contrast"
+        write_tables(found, self.folder, CONTRAST_COLUMNS, title, "contrast")
 
-    def _row(self, name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-        privacy = [run["privacy"] for run in runs]
-        delta = privacy[0]["delta"]
-        mu = max(p["mu"] for p in privacy)  # of replace-one, which is twice that of zero-out
-        config = Config.from_table(config_of_run(self._folder(name, 0)))
-        flops = participation_flops(config, runs[0]["classes"])
-        return {
-            "name": name,
-            "method": TITLES[name],
-            "seeds": len(runs),
-            **spreads(COLUMNS, runs),
-            **_median_distance(runs),
-            "published": PUBLISHED_TABLE4.get(name, {}),
-            "trust_model": privacy[0]["trust_model"],
-            "mu": mu,
-            "delta": delta,
-            "epsilon_replace_one": gaussian_epsilon(mu, delta),
-            "epsilon_zero_out": gaussian_epsilon(mu / 2, delta),
-            "participations_max": max(p["participations_max"] for p in privacy),
-            "noise_stddev": privacy[0]["noise_stddev"],
-            "uplink_kilobytes": runs[0]["bytes"]["uplink_per_reply"] / 1e3,
-            "downlink_kilobytes": runs[0]["bytes"]["downlink_per_request"] / 1e3,
-            "user_kilobytes": max(most_of_a_client(run["bytes"]["by_client"]) for run in runs)
-            / 1e3,
-            "rounds": runs[0]["rounds"],
-            "clients": runs[0]["clients"],
-            "client_teraflops": flops * int(runs[0]["replies"]["received"]) / 1e12,
-            "training_seconds": mean(run["seconds"] for run in runs),
-        }
+    def _save_pictures(self, rows: list[dict[str, Any]], folders: Mapping[str, Path]) -> None:
+        """Draw samples of each method, and quality against epsilon and bytes.
 
-    def _save_pictures(self, rows: list[dict[str, Any]]) -> None:
-        """Draw samples of each method, quality against epsilon and bytes, epsilon against rounds.
-
-        A row without a Fréchet distance has no point.
+        A method at several epsilons is a curve; a row without a metric has no point.
         """
-        against_epsilon, against_bytes, epsilons, folders = {}, {}, {}, {}
-        for row in rows:
-            title = row["method"]
-            folders[title] = self._folder(row["name"], 0)
-            if distance := row.get("frechet_distance"):
-                against_epsilon[title] = [row["epsilon_replace_one"]], [distance]
-                sent = row["uplink_kilobytes"] + row["downlink_kilobytes"]
-                against_bytes[title] = [sent], [distance]
-            rounds = read_rounds(folders[title])
-            bounds = [line["epsilon_server_bound"] for line in rounds]
-            epsilons[title] = [line["server_round"] for line in rounds], bounds
-        worst, quality = "epsilon (replace-one) of the worst user", "Fréchet distance"
-        sent_label, by_server = "kB a participation, both ways", f"{worst}, by the server's count"
-        for name, curves, x_label, y_label in (
-            ("quality-against-epsilon", against_epsilon, worst, quality),
-            ("quality-against-bytes", against_bytes, sent_label, quality),
-            ("epsilon-against-rounds", epsilons, "round", by_server),
+        for metric, label, scale in (
+            ("frechet_distance", "Fréchet distance", "log"),
+            ("downstream_accuracy", "downstream accuracy", "linear"),
         ):
-            save_curves(self.folder / f"{name}.png", curves, x_label, y_label)
+            for key, x_label, word in (
+                ("epsilon_replace_one", "epsilon (replace-one) of the worst user", "epsilon"),
+                ("user_kilobytes", "kB of a user, all rounds, both ways", "bytes"),
+            ):
+                curves: dict[str, tuple[list[float], list[float]]] = {}
+                for row in rows:
+                    if row.get(metric) and row.get(key):
+                        family, _, _ = row["method"].partition(", epsilon")
+                        xs, ys = curves.setdefault(family, ([], []))
+                        xs.append(row[key])
+                        ys.append(row[metric])
+                prior = next((row.get(metric) for row in rows if row["name"] == "prior"), None)
+                level = ("the prior alone", prior) if prior else None
+                path = self.folder / f"{metric.replace('_', '-')}-against-{word}.png"
+                save_curves(path, curves, x_label, label, scale, level)
         save_side_by_side(drawn_samples(folders), self.folder / "samples.png")
 
 
-def finished_run(settings: Mapping[str, Value], folder: Path, runtime: str) -> dict[str, Any]:
-    """Run a simulation to its end, or resume the one in the folder, and return its summary.
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """A cell: metrics of the prior alone and of real images of clients."""
 
-    The metrics stand alone: a table has rows for what they are compared with. What ``python -m
-    simulations.run`` prints goes to standard error.
+    comparison: Path
+    settings: Mapping[str, Value]
+    name: str = "references"
 
-    Raises:
-        ValueError: the run in the folder has other settings.
-        RuntimeError: the run failed or was interrupted.
+    @property
+    def finished(self) -> bool:
+        """Whether they were measured under these settings."""
+        return ResultsFolder(self.comparison).finished(self.name, self.settings)
+
+    def run(self) -> None:
+        """Measure them as a run does."""
+        torch.set_num_threads(1)
+        config = Config.from_table(dict(self.settings))
+        evaluation = Evaluation(config, open_source(config.shared), simulated=True)
+        measured = {"metrics": evaluation.reference_metrics(), "settings": dict(self.settings)}
+        ResultsFolder(self.comparison).keep(self.name, measured)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return both rows, none before they are measured."""
+        if not self.finished:
+            return []
+        found = ResultsFolder(self.comparison).read(self.name)["metrics"]
+        titles = (("prior", PRIOR, "public"), ("real", CLIENTS, "none: not private"))
+        return [
+            {"name": name, "method": title, "trust_model": trust, "seeds": 1, **found[title]}
+            for name, title, trust in titles
+            if title in found
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestContrast:
+    """A cell: metrics of a finished run's samples at their best contrast.
+
+    The contrast is chosen on drawn characters, whom no user's image and no held-out image touched,
+    so it costs no privacy and nothing is tuned on what judges.
     """
-    settings = {**settings, "evaluation-references": False}
-    started = (folder / RUN).exists()
-    config = Config.from_table(settings)
-    if started:
-        config = config.with_noise(read_run(folder).spec)
-    if started and (changed := changed_setting(config, folder, PLACES)):
-        key, asked, kept = changed
-        raise ValueError(
-            f"{key}={asked} must be {kept}, as in the run in {folder}: name another output folder"
-        )
-    if not (folder / SUMMARY).exists():
-        with redirect_stdout(sys.stderr):
-            if started:
-                status = simulate([], resume=str(folder), runtime=runtime)
-            else:
-                status = simulate(dict(settings), output=str(folder), runtime=runtime)
-        if status != 0:
-            raise RuntimeError(f"{folder}: the run ended with status {status}, as printed above")
-    return dict(json.loads((folder / SUMMARY).read_text()))
+
+    comparison: Path
+    method: str
+    trained: FederatedRun
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's file."""
+        return f"contrast-{self.method}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was found for these settings of the run."""
+        return ResultsFolder(self.comparison).finished(self.name, self.trained.settings)
+
+    def run(self) -> None:
+        """Choose the contrast, and measure samples at it as the run's own were measured."""
+        torch.set_num_threads(1)
+        trained = load_generator(self.trained.folder)
+        shared = trained.config.shared
+        drawn = open_source(shared.model_copy(update={"dataset": "drawn"})).held_out()
+        images = torch.from_numpy(drawn.images)
+        labels = proportional_labels(torch.from_numpy(drawn.labels), CONTRAST_SAMPLES)
+        samples = draw_samples(trained.sampler, labels, "contrast", 0)
+
+        def distance(contrast: float) -> float:
+            shown = in_greys_of(images, with_contrast(samples, contrast))
+            found = stroke_frechet_distance(images, shown)
+            return float("inf") if found is None else found
+
+        best = min(CONTRASTS, key=distance)
+        judge = held_out_judge(open_source(shared))
+
+        def sampler(labels_B: Tensor, seed: int) -> Tensor:
+            return with_contrast(trained.sampler(labels_B, seed), best)
+
+        metrics = judge.report(sampler, shared.evaluation_samples).to_dict()
+        measured = {"contrast": best, **metrics, "settings": dict(self.trained.settings)}
+        ResultsFolder(self.comparison).keep(self.name, measured)
+
+    def read(self) -> dict[str, Any]:
+        """Return the contrast and the metrics at it."""
+        return ResultsFolder(self.comparison).read(self.name)
 
 
 def participation_flops(config: Config, num_classes: int) -> int:
@@ -342,68 +312,111 @@ def participation_flops(config: Config, num_classes: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _median_distance(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the median over seeds of the Fréchet distance, if every run has one."""
-    found = [run["metrics"].get("frechet_distance") for run in runs]
-    return {} if None in found else {"frechet_distance_median": median(found)}
+IDENTITY, PLACE, KEY, SIGNATURE, SHARE, SEALED = 32, 2, 32, 64, 32, 28  # bytes
 
 
-def _notes(run: Row, rows: list[dict[str, Any]]) -> list[str]:
+def protocol_bytes(cohort: int) -> int:
+    """Return what the messages of secure aggregation add to a participation, both ways, in bytes.
+
+    By formula, for a complete graph of so many devices, as designed and not as measured: each sends
+    two signed keys and receives those of all; seals a pair of shares for every other and receives
+    as many; signs the list of survivors and receives all signatures; and sends a share of each.
+    """
+    keys, shares = 2 * KEY + SIGNATURE, PLACE + 2 * SHARE + SEALED
+    up = keys + cohort * shares + SIGNATURE + cohort * (PLACE + SHARE)
+    down = cohort * (IDENTITY + keys) + cohort * shares + cohort // 8 + cohort * SIGNATURE
+    return up + down
+
+
+def _row(name: str, described: FederatedRow, cells: list[FederatedRun]) -> dict[str, Any]:
+    """Return the row of a method, over the seeds that are finished."""
+    runs = [cell.summary() for cell in cells]
+    first = runs[0]
+    privacy = [run["privacy"] for run in runs]
+    delta, mu = privacy[0]["delta"], max(p["mu"] for p in privacy)  # mu of replace-one
+    replies = max(p["participations_max"] for p in privacy)
+    user = max(most_of_a_client(run["bytes"]["by_client"]) for run in runs)
+    secure = privacy[0]["trust_model"] == "secure-aggregation"
+    by_protocol = first["rounds"] * protocol_bytes(first["cohort_size"]) if secure else 0
+    flops = participation_flops(Config.from_table(config_of_run(cells[0].folder)), first["classes"])
+    lines = [line for cell in cells for line in read_rounds(cell.folder)]
+    waited = sum(line["waited_seconds"] for line in lines) / sum(line["received"] for line in lines)
+    row = {
+        "name": name,
+        "method": described.title,
+        "seeds": len(runs),
+        **spreads(COLUMNS, runs),
+        "published": PUBLISHED_TABLE4.get(name, {}),
+        "trust_model": privacy[0]["trust_model"],
+        "mu": mu,
+        "delta": delta,
+        "epsilon_replace_one": gaussian_epsilon(mu, delta),
+        "epsilon_zero_out": gaussian_epsilon(mu / 2, delta),
+        "participations_max": replies,
+        "noise_stddev": privacy[0]["noise_stddev"],
+        "uplink_kilobytes": first["bytes"]["uplink_per_reply"] / 1e3,
+        "downlink_kilobytes": first["bytes"]["downlink_per_request"] / 1e3,
+        "user_kilobytes": user / 1e3,
+        "protocol_kilobytes": (user + by_protocol) / 1e3,
+        "rounds": first["rounds"],
+        "clients": first["clients"],
+        "device_seconds": waited * replies,
+        "client_teraflops": flops * int(first["replies"]["received"]) / 1e12,
+        "training_seconds": mean(run["seconds"] for run in runs),
+        "judge_note": first["metrics"].get("judge_note", "none"),
+    }
+    if name.startswith("fedavg-gan"):
+        row["published_kilobytes"] = sum(published_bytes()) * replies / 1e3
+    distances = [run["metrics"].get("frechet_distance") for run in runs]
+    if None not in distances:
+        row["frechet_distances"] = distances
+    return row
+
+
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
     """Return the sentences below the table, with the ratios that the paper prints."""
-    published = published_bytes()
+    ran = [row for row in rows if "mu" in row]
+    if not ran:
+        return []
     notes = [
-        f"{run['clients']} writers, a client each; every "
+        f"{ran[0]['clients']} writers, a client each; every "
         "epsilon is that of the user with most replies, by the clients' own ledgers",
-        "local: nobody but the device is trusted; central: the server is trusted to add the "
-        "noise, and against the server itself FedAvg-GAN has no protection at all",
+        "local: nobody but the device is trusted; secure aggregation: in its ideal form, of 65 % "
+        "honest devices; central: the server is trusted to add the noise, and against the server "
+        "itself there is no protection at all",
+        "kB: payload; with the protocol: the messages of secure aggregation, by formula; at the "
+        "published size: of FedAvg-GAN's networks as published",
+        "device s: of one core, bound, noise, ledger and encoding included, all rounds of a user",
         "client TFLOP: products of matrices in the critics' training and, under FedAvg-GAN, "
         "in the samples that a client draws itself; all participations together",
         "as published: all 62 classes, Inception features, the paper's own accounting; not "
         "to be divided by what was measured here",
-        f"metrics: {run['metrics'].get('judge_note', 'none')}",
-        f"FedAvg-GAN at its published size: {published.downlink / 1e6:.1f} MB down and "
-        f"{published.uplink / 1e6:.1f} MB up a participation",
+        f"metrics: {ran[0]['judge_note']}",
     ]
     by_name = {row["name"]: row for row in rows}
-    for name in PAPERS[1:]:
-        if "gs-wgan" in by_name and name in by_name:
-            notes += _ratios(by_name["gs-wgan"], by_name[name])
     for ours, theirs in RIVALS:
         if ours in by_name and theirs in by_name:
-            notes += _distances(by_name[ours], by_name[theirs])
+            notes.append(_ratios(by_name[ours], by_name[theirs]))
     return notes
 
 
-def _ratios(ours: Row, theirs: Row) -> list[str]:
+def _ratios(ours: Row, theirs: Row) -> str:
     """Return ours over theirs, and the paper's own ratio beside each."""
-    sent, slim = (
-        1e3 * (row["uplink_kilobytes"] + row["downlink_kilobytes"]) for row in (ours, theirs)
+    parts = []
+    if ours.get("frechet_distances") and theirs.get("frechet_distances"):
+        first, second = ours["frechet_distances"], theirs["frechet_distances"]
+        parts.append(
+            f"Fréchet distance, medians over seeds, {median(first):.2f} / {median(second):.2f} = "
+            f"{median(first) / median(second):.2f}, between {min(first) / max(second):.2f} and "
+            f"{max(first) / min(second):.2f} (the paper: 0.28)"
+        )
+    bytes_ratio = theirs["user_kilobytes"] / ours["user_kilobytes"]
+    published = theirs["published_kilobytes"] / ours["user_kilobytes"]
+    parts.append(
+        f"bytes of a user, payload, 1/{bytes_ratio:.3g}, at the published size 1/{published:.3g} "
+        "(the paper, of a participation: 1/263)"
     )
-    pair = _pair(ours, theirs)
-    lines = [
-        f"bytes a participation, both ways, {pair}: 1/{sum(published_bytes()) / sent:.0f} at the "
-        f"published size of FedAvg-GAN's networks, {sent / slim:.3f} at the size run here; the "
-        "paper's ratio: 1/263"
-    ]
-    lines += [
-        f"epsilon, {relation.replace('_', '-')}, {pair}: "
-        f"{ours[f'epsilon_{relation}'] / theirs[f'epsilon_{relation}']:.3g}; the paper's "
-        "ratio, not tight: 1/16,700"
-        for relation in ("replace_one", "zero_out")
-    ]
-    return lines
-
-
-def _distances(ours: Row, theirs: Row) -> list[str]:
-    """Return the ratio of the medians over seeds of Fréchet distances, if both rows have one."""
-    first, second = (row.get("frechet_distance_median") for row in (ours, theirs))
-    if first is None or second is None:
-        return []
-    return [
-        f"Fréchet distance, median of seeds, {_pair(ours, theirs)}: {first:.2f} / {second:.2f} = "
-        f"{first / second:.2f}; the paper's ratio: 0.28"
-    ]
-
-
-def _pair(ours: Row, theirs: Row) -> str:
-    return " over ".join(f"{row['method']} ({row['trust_model']} trust)" for row in (ours, theirs))
+    epsilons = theirs["epsilon_replace_one"] / ours["epsilon_replace_one"]
+    parts.append(f"epsilon, replace-one, 1/{epsilons:.3g} (the paper, not tight: 1/16,700)")
+    pair = " over ".join(f"{row['method']} ({row['trust_model']})" for row in (ours, theirs))
+    return f"{pair}: {'; '.join(parts)}"

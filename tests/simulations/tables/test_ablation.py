@@ -2,13 +2,13 @@
 
 import json
 import tomllib
+from unittest.mock import Mock
 
 import pytest
 
 from fed_gswgan.cli import main
 from fed_gswgan.config import Config
 from fed_gswgan.evaluation import classifier
-from simulations import run
 from simulations.tables import ablation
 from simulations.tables.ablation import CURVES, ROWS, Ablation
 
@@ -31,10 +31,10 @@ evaluation-samples = 100
 
 
 @pytest.fixture
-def make(tmp_path, monkeypatch, small_fits):
+def make(tmp_path, monkeypatch, small_fits, cells_here):
     tiny = tmp_path / "tiny.toml"
     tiny.write_text(TINY)
-    monkeypatch.setattr(run, "available_cores", lambda: 1)  # no worker processes
+    cells_here(ablation)
     monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 1)  # of every metric's classifier
     monkeypatch.setattr(ablation, "SECURE", tiny)
     monkeypatch.setattr(ablation, "AXIS", (5.0,))
@@ -44,7 +44,7 @@ def make(tmp_path, monkeypatch, small_fits):
         return Ablation(
             rows=rows,
             dataset="fed-emnist",
-            runtime="in-process",
+            workers=1,
             folder=tmp_path / "found",
             **given,
         )
@@ -52,9 +52,9 @@ def make(tmp_path, monkeypatch, small_fits):
     return of
 
 
-def test_rows_are_medians_and_go_on_where_they_stopped(make, tmp_path, monkeypatch):
+def test_rows_are_medians_and_go_on_where_they_stopped(make, tmp_path, cells_here):
     folder = tmp_path / "found"
-    found = make("default", "private evolution", "features dct", "no tilt", "no scale").run()
+    found = make("default", "private evolution", "features dct", "no tilt", "no scale").run(Mock())
     rows = [(row["what"], row["epsilon"]) for row in found["rows"]]
     assert rows == [
         ("default", 1.0), ("default", 5.0), ("private evolution", 1.0), ("private evolution", 5.0),
@@ -72,16 +72,15 @@ def test_rows_are_medians_and_go_on_where_they_stopped(make, tmp_path, monkeypat
         "samples.png", "frechet-distance-against-epsilon.png",
         "downstream-accuracy-against-epsilon.png",
     }  # fmt: skip
-    with monkeypatch.context() as patch:
-        patch.setattr("simulations.tables.table4.simulate", None)  # what is finished stays
-        again = make("default", "private evolution", "features dct", "no tilt", "no scale").run()
+    cells_here(ablation, none=True)
+    again = make("default", "private evolution", "features dct", "no tilt", "no scale").run(Mock())
     assert again == json.loads((folder / "table.json").read_text()) == found
 
 
 def test_every_row_has_valid_settings_and_one_thing_changed():
     default = Ablation(
         rows=tuple(ROWS), epsilons=(1.0,), axis=False, seeds=1, dataset="drawn",
-        runtime="in-process", folder=None,
+        workers=1, folder=None,
     )  # fmt: skip
     tables = {name: Config.from_table(default.settings(name, 1.0, 1)).to_table() for name in ROWS}
     assert tables["default"]["dataset"] == "drawn"

@@ -19,8 +19,9 @@ from fed_gswgan.evaluation.samplers import draw_samples
 from fed_gswgan.evaluation.table import in_bytes, table_judge
 from fed_gswgan.privacy.mechanism import NeighboringRelation
 from simulations.tables import table1
+from simulations.tables.cells import run_cells
 from simulations.tables.results import ResultsFolder
-from simulations.tables.table1 import Cell, Table1, run_cell, run_cells
+from simulations.tables.table1 import Cell, Table1
 
 TINY = replace(
     SMALL, name="tiny", classifier_samples=40, lenet_epochs=1, score_training=20,
@@ -110,11 +111,11 @@ def test_real_images_leave_the_judge_that_then_judges_every_method(tmp_path, tin
     results, real, copying = ResultsFolder(tmp_path), Cell(asked), Cell(asked, "copying", 10.0)
     results.open({})
     with pytest.raises(FileNotFoundError, match=r"real-0\.json"):
-        run_cell(copying)
-    run_cell(real)
+        copying.run()
+    real.run()
     with monkeypatch.context() as patch:
         patch.setattr(table1, "table_judge", None)  # no second one is trained
-        run_cell(copying)
+        copying.run()
     found = results.read(copying.name)
     samples = draw_samples(striped, torch.arange(40) % 4, "table", table1.EVALUATION_SEED)
     judge = table_judge(DATA, TINY, table1.EVALUATION_SEED, lambda line: None)
@@ -197,7 +198,7 @@ def test_a_cell_that_fails_is_named_with_its_error(tmp_path):
     failing, finished = Cell(table(tmp_path), "dp-merf", 10.0), []
     message = r"dp-merf-epsilon10.0-0 failed.*FileNotFoundError.*MNIST"
     with pytest.raises(RuntimeError, match=message):
-        run_cells(run_cell, [failing], 1, quiet(), lambda: finished.append(1))
+        run_cells([failing], 1, quiet(), lambda: finished.append(1))
     assert not finished
 
 

@@ -1,180 +1,185 @@
-"""The fourth table on the built-in digits, with runs of three rounds."""
+"""The fourth table on the built-in digits, with runs of a few rounds."""
 
 import json
-from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.config import Config
+from fed_gswgan.data.registry import open_source
 from fed_gswgan.evaluation import classifier
-from simulations import run
-from simulations.tables import table4
+from simulations.tables import table4, table4_rows
 from simulations.tables.table4 import (
-    GSWGAN,
-    PAPERS,
     RIVALS,
-    SOLVED,
-    TITLES,
+    BestContrast,
+    FederatedRow,
     Table4,
     participation_flops,
-    settings_of,
-)  # fmt: skip
+    protocol_bytes,
+)
+from simulations.tables.table4_rows import rows_of
 
-TINY = """
-dataset = "digits"
-classes = "digits"
-max-clients = 4
-cohort-size = 3
-batch-size = 8
-critic = "mlp"
-critic-width = 16
-critic-steps = 2
-generator-width = 8
-rounds = 3
-noise-stddev = 2.14
-noise-source = "seeded"
-samples-every = 100
-evaluation-samples = 200
-delta = 1e-3
-"""
-SECURE = """
-dataset = "digits"
-classes = "digits"
-max-clients = 4
-cohort-size = 4
-trust = "secure-aggregation"
-rounds = 1
-prior = "strokes"
-fit-steps = 2
-points = 1
-noise-source = "seeded"
-samples-every = 100
-evaluation-samples = 200
-"""
+DIGITS = {
+    "dataset": "digits", "classes": "digits", "max-clients": 4, "noise-source": "seeded",
+    "samples-every": 100, "evaluation-samples": 100, "delta": 1e-3,
+}  # fmt: skip
+TRAINED = DIGITS | {
+    "cohort-size": 3, "batch-size": 8, "critic": "mlp", "critic-width": 16, "critic-steps": 2,
+    "generator-width": 8, "rounds": 3, "noise-stddev": 2.14,
+}  # fmt: skip
 FEDAVG = {
     "algorithm": "fedavg-gan", "trust": "central", "clipping-bound": 0.1, "noise-stddev": 0.01,
 }  # fmt: skip
+SOLVED = DIGITS | {
+    "cohort-size": 4, "trust": "secure-aggregation", "rounds": 1, "prior": "strokes",
+    "fit-steps": 2, "points": 1, "epsilon": 1.0,
+}  # fmt: skip
+TINY_ROWS = {
+    "gs-wgan": FederatedRow(title="GS-WGAN, as published", settings=TRAINED),
+    "fedavg-gan": FederatedRow(title="FedAvg-GAN", settings=TRAINED | FEDAVG, once=False),
+    "cramer-1": FederatedRow(title="Cramér critic, epsilon 1", settings=SOLVED),
+}
 
 
 @pytest.fixture
-def table(tmp_path, monkeypatch):
-    tiny = tmp_path / "tiny.toml"
-    tiny.write_text(TINY)
-    monkeypatch.setattr(run, "available_cores", lambda: 1)  # no worker processes
+def table(tmp_path, monkeypatch, small_fits, cells_here):
     monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 1)  # of every metric's classifier
-    monkeypatch.setattr(table4, "GSWGAN", {"small": tiny})
-    monkeypatch.setattr(table4, "FEDAVG", {"small": FEDAVG})
+    monkeypatch.setattr(table4, "rows_of", lambda classes: TINY_ROWS)
+    cells_here(table4)
+    monkeypatch.setattr(table4, "CONTRAST_SAMPLES", 100)
+    monkeypatch.setattr(table4, "CONTRASTS", (1.0, 2.0))
 
-    def make(*names):
-        return Table4(
-            preset="small", methods=names, seeds=1, runtime="in-process", folder=tmp_path / "table4"
-        )
+    def make(*names, **changed):
+        given = {"seeds": 1, "workers": 1, "classes": "digits"} | changed
+        return Table4(methods=names, folder=tmp_path / "table4", **given)
 
     return make
 
 
-def test_every_method_runs_once_and_has_a_row_with_epsilons_bytes_and_trust(
-    table, tmp_path, monkeypatch, capfd
+def test_every_method_has_a_row_with_epsilons_bytes_and_trust(
+    table, tmp_path, monkeypatch, cells_here
 ):
     folder = tmp_path / "table4"
-    found = table(*PAPERS).run()
-    ours, theirs, matched = found["rows"]
-    assert [row["trust_model"] for row in found["rows"]] == ["local", "central", "central"]
+    drawn = open_source(Config.from_table(DIGITS).shared)
+    monkeypatch.setattr(
+        table4, "open_source", lambda s: drawn if s.dataset == "drawn" else open_source(s)
+    )
+    found = table(*TINY_ROWS, seeds=2).run(Mock())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["prior", "real", *TINY_ROWS]
+    assert rows["real"]["label_agreement"] >= rows["prior"]["label_agreement"]
+    assert "not private" in rows["real"]["trust_model"]
+    ours, theirs, low = (rows[name] for name in TINY_ROWS)
+    trusts = [row["trust_model"] for row in (ours, theirs, low)]
+    assert trusts == ["local", "central", "secure-aggregation"]
+    assert [row["seeds"] for row in (ours, theirs, low)] == [1, 2, 1]
+    assert len(theirs["frechet_distances"]) == 2
+    assert low["epsilon_replace_one"] == pytest.approx(1, rel=1e-3)
     assert ours["epsilon_zero_out"] < ours["epsilon_replace_one"] < theirs["epsilon_replace_one"]
-    assert matched["epsilon_replace_one"] == pytest.approx(ours["epsilon_replace_one"], rel=1e-6)
-    assert ours["frechet_distance"] > 0
     both_ways = ours["uplink_kilobytes"] + ours["downlink_kilobytes"]
     assert ours["user_kilobytes"] == pytest.approx(both_ways * ours["participations_max"])
+    assert ours["protocol_kilobytes"] == ours["user_kilobytes"]
+    added = low["protocol_kilobytes"] - low["user_kilobytes"]
+    assert added == pytest.approx(protocol_bytes(4) / 1e3)
     assert 0 < ours["client_teraflops"] < theirs["client_teraflops"] < 1
-    assert theirs["client_teraflops"] == matched["client_teraflops"]
-    assert "IS 11.25, FID 60.76" in (folder / "table.md").read_text()
-    notes = "\n".join(found["notes"])
-    for words in (
-        "GS-WGAN (local trust) over FedAvg-GAN (central trust): ", "1/263", "1/16,700", "0.28",
-        "against the server itself FedAvg-GAN has no",
-    ):  # fmt: skip
-        assert words in notes
+    assert all(0 < row["device_seconds"] < 60 for row in (ours, theirs, low))
+
+    text = (folder / "table.md").read_text()
+    assert "IS 11.25, FID 60.76" in text
+    (ratio,) = (note for note in found["notes"] if note.startswith("GS-WGAN, as published (local)"))
+    for words in ("over FedAvg-GAN (central): Fréchet distance, medians", "1/263", "0.28"):
+        assert words in ratio
     assert {path.name for path in folder.glob("*.png")} == {
-        "samples.png", "quality-against-epsilon.png", "quality-against-bytes.png",
-        "epsilon-against-rounds.png",
+        "samples.png", "frechet-distance-against-epsilon.png",
+        "frechet-distance-against-bytes.png", "downstream-accuracy-against-epsilon.png",
+        "downstream-accuracy-against-bytes.png",
     }  # fmt: skip
+    contrasts = json.loads((folder / "contrast.json").read_text())["rows"]
+    assert [row["method"] for row in contrasts] == [row.title for row in TINY_ROWS.values()]
+    assert all(row["contrast"] in (1.0, 2.0) for row in contrasts)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(table4, "simulate", None)  # what is finished does not run again
-        assert table(*PAPERS).run() == json.loads((folder / "table.json").read_text()) == found
-        capfd.readouterr()
-        words = ["compare", "table4", "--methods", "gs-wgan", "--output", str(folder)]
-        assert main(words) == 0
-    printed = capfd.readouterr().out
-    assert printed == (folder / "table.md").read_text() + f"written to {folder}\n"
-    (tmp_path / "tiny.toml").write_text(TINY.replace("critic-steps = 2", "critic-steps = 5"))
-    with pytest.raises(ValueError, match="critic-steps=5 must be 2, as in the run in"):
-        table("gs-wgan").run()
+    cells_here(table4, none=True)
+    again = table(*TINY_ROWS, seeds=2).run(Mock())
+    assert again == json.loads((folder / "table.json").read_text()) == found
 
 
-@pytest.mark.parametrize("missing", ["gs-wgan", "fedavg-gan"])
-def test_a_matched_row_needs_both_rows_that_it_follows(table, missing):
-    (there,) = {"gs-wgan", "fedavg-gan"} - {missing}
-    with pytest.raises(ValueError, match=f"methods must name {missing} before"):
-        table(there, "fedavg-gan-matched")
+def test_the_best_contrast_is_the_one_nearest_to_drawn_characters(tmp_path, monkeypatch):
+    drawn = open_source(Config.from_table(DIGITS).shared)
+    images = torch.from_numpy(drawn.held_out().images)
+    trained = Mock()
+    trained.sampler = lambda labels, seed: torch.sigmoid(
+        torch.logit(images[torch.arange(len(labels)) % len(images)], eps=1e-3) / 2
+    )
+    trained.config = Config.from_table(SOLVED)
+    monkeypatch.setattr(classifier, "STEPS_PER_CLASS", 1)
+    monkeypatch.setattr(table4, "open_source", lambda shared: drawn)
+    monkeypatch.setattr(table4, "load_generator", lambda folder: trained)
+    table4.ResultsFolder(tmp_path).open({})
+    run = Mock(settings=SOLVED)
+    cell = BestContrast(comparison=tmp_path, method="cramer-1", trained=run)
+    assert not cell.finished
+    cell.run()
+    assert cell.finished
+    assert cell.read()["contrast"] == 2.0
+    run.settings = SOLVED | {"rounds": 2}
+    assert not cell.finished
 
 
-def test_an_unknown_method_is_named(capfd):
-    assert main(["compare", "table4", "--methods", "dp-merf"]) == 2
-    assert "methods='dp-merf' must be one of" in capfd.readouterr().err
+def test_messages_of_the_protocol_cost_what_the_design_says():
+    assert 4.5e5 < protocol_bytes(1174) < 6e5
+    assert protocol_bytes(200) == pytest.approx(2 * protocol_bytes(100), rel=0.01)
 
 
-def test_the_small_preset_gives_the_clients_of_each_method_as_much_to_compute():
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "dp-merf"], "methods='dp-merf' must be one of"),
+        (["--classes", "letters"], "classes='letters' must be one of"),
+        (["--methods", ""], "methods=0 must be"),
+        (["--workers", "0"], "workers=0 must be"),
+    ],
+)
+def test_what_does_not_exist_is_refused_by_name(capfd, words, message):
+    assert main(["compare", "table4", *words]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_the_published_methods_give_their_clients_as_much_to_compute():
     flops = []
-    for method in PAPERS:
-        config = Config.from_table(settings_of(method, "small"))
+    for method in ("gs-wgan", "fedavg-gan"):
+        config = Config.from_table(dict(rows_of("digits")[method].settings))
         assert config.own.warm_start_steps == 0  # which would not be counted
         participations = config.shared.rounds * config.shared.cohort_size
         flops.append(participations * participation_flops(config, num_classes=10))
     assert flops == pytest.approx([flops[0]] * len(flops), rel=0.02)
 
 
-@pytest.mark.parametrize("preset", GSWGAN)
-def test_every_row_has_valid_settings(preset):
-    for method in PAPERS:
-        shared = Config.from_table(settings_of(method, preset)).shared
-        assert (shared.dataset, shared.neighboring_relation) == ("fed-emnist", "replace-one")
-        assert shared.trust == ("local" if method == "gs-wgan" else "central")
-
-
-def test_rows_of_the_critic_that_is_solved_have_the_same_writers_and_their_own_epsilon():
-    paper = Config.from_table(settings_of("gs-wgan", "small")).shared
+@pytest.mark.parametrize("classes", table4_rows.CLASSES)
+def test_rows_have_the_same_writers_and_their_own_trust_and_epsilon(classes):
+    rows = rows_of(classes)
     same = ("dataset", "classes", "min_images_per_writer", "evaluation_samples")
-    for method in TITLES.keys() - set(PAPERS):
-        config = Config.from_table(settings_of(method, "small"))
-        for name in same:
-            assert getattr(config.shared, name) == getattr(paper, name), name
-        assert (config.own.prior == "none") == ("no-prior" in method)
-    for method in SOLVED:
-        shared = Config.from_table(settings_of(method, "small")).shared
-        trust = "local" if "local" in method else "secure-aggregation"
-        assert (shared.trust, shared.cohort_size, shared.delta) == (trust, 411, 1e-5)
-        assert shared.epsilon == float(method.rpartition("-")[2])
-        with pytest.raises(ValueError, match=f"methods={method} must be one of gs-wgan"):
-            settings_of(method, "full")
-    assert {name for pair in RIVALS for name in pair} <= set(TITLES)
-
-
-def test_from_the_prior_both_sides_and_their_ratio(table, tmp_path, monkeypatch, small_fits):
-    secure = tmp_path / "secure.toml"
-    secure.write_text(SECURE)
-    row = replace(SOLVED["cramer-10"], base=secure)
-    monkeypatch.setattr(table4, "SOLVED", {"cramer-10": row})
-    monkeypatch.setattr(table4, "SAME_WRITERS", {})
-    started = {**table4.WITH_PRIOR, "generator-width": 32}
-    monkeypatch.setattr(table4, "WITH_PRIOR", started)
-    found = table("fedavg-gan-prior", "cramer-10").run()
-    theirs, ours = found["rows"]
-    assert ours["epsilon_replace_one"] == pytest.approx(10, rel=1e-3)
-    assert ours["client_teraflops"] < theirs["client_teraflops"]
-    first, second = ours["frechet_distance_median"], theirs["frechet_distance_median"]
-    ratio = f"= {first / second:.2f}; the paper's ratio: 0.28"
-    said = [note for note in found["notes"] if note.endswith(ratio)]
-    assert len(said) == 1
-    assert "from the prior, epsilon 10 (secure-aggregation trust) over FedAvg-GAN from" in said[0]
+    paper = Config.from_table(dict(rows["gs-wgan"].settings)).shared
+    for name, row in rows.items():
+        config = Config.from_table(dict(row.settings))
+        shared = config.shared
+        for key in same:
+            assert getattr(shared, key) == getattr(paper, key), (name, key)
+        assert shared.neighboring_relation == "replace-one"
+        trained = name == "gs-wgan" or (name.startswith("fedavg-gan") and "prior" not in name)
+        assert (config.own.prior == "none") == ("no-prior" in name or trained)
+        published = name in ("gs-wgan", "fedavg-gan", "fedavg-gan-prior")
+        assert (shared.noise_stddev > 0) == published
+        if not published:
+            assert shared.epsilon == float(name.rpartition("-")[2])
+            assert (shared.delta, shared.cohort_size) == (1e-5, table4_rows.POPULATION[classes])
+        if name.startswith("fedavg-gan"):
+            assert shared.rounds * shared.cohort_size <= table4_rows.UPDATES
+        trust = "central" if name.startswith("fedavg-gan") else "secure-aggregation"
+        trust = "secure-aggregation" if "secure" in name else trust
+        trust = "local" if name == "gs-wgan" or "local" in name else trust
+        assert shared.trust == trust, name
+    assert {name for pair in RIVALS for name in pair} <= set(rows)
+    assert Path(table4_rows.CONFIGS).is_dir()
