@@ -68,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @app.command()
 def run(
-    config: Annotated[Path | None, typer.Argument(metavar="[FILE.toml]")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE.toml]",
+            help="settings; without it and without --set: simulations/configs/writers.toml",
+        ),
+    ] = None,
     output: Annotated[str, typer.Option(help="folder of the run; default runs/<name>")] = "",
     set_: Set = None,
     runtime: Runtime = "ray",
@@ -76,10 +82,9 @@ def run(
     ray_address: RayAddress = "",
 ) -> None:
     """Run a simulation of many clients."""
-    files = [config] if config else []
-    status = simulations("run").simulate(
-        files, set_ or [], output, "", runtime, workers, ray_address
-    )
+    module = simulations("run")
+    files = [config] if config else [] if set_ else [module.WRITERS]
+    status = module.simulate(files, set_ or [], output, "", runtime, workers, ray_address)
     raise typer.Exit(status)
 
 

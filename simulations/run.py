@@ -37,6 +37,7 @@ from server.client_registry import RunStalled
 from simulations.worker_process import environment
 
 RUNTIMES = ("ray", "in-process")
+WRITERS = Path(__file__).parent / "configs" / "writers.toml"  # what a run is where nothing is asked
 SHARDS_A_WORKER = 2
 UNFIT = (OSError, ValueError, ModuleNotFoundError)  # settings, data, folder or packages
 FAILURES = (*UNFIT, Refusal, RunStalled)

@@ -1,8 +1,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from fed_gswgan.cli import main
+from simulations import run
+from simulations.run import WRITERS
 
 
 def test_a_data_set_is_described_in_lines(capsys):
@@ -34,3 +39,15 @@ def test_the_help_names_every_command(capsys):
     listed = capsys.readouterr().out.partition("Commands")[2].split()
     commands = ["run", "resume", "status", "sample", "evaluate", "data", "compare"]
     assert {*commands, "privacy", "device", "ledger"} <= {*listed}
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [([], [WRITERS]), (["--set", "rounds=5"], []), (["a.toml"], [Path("a.toml")])],
+)
+def test_a_run_of_which_nothing_is_asked_is_that_of_the_writers(monkeypatch, words, files):
+    asked = []
+    monkeypatch.setattr(run, "simulate", lambda files, *others: asked.append(files) or 0)
+    assert main(["run", *words]) == 0
+    assert asked == [files]
+    assert WRITERS.is_file()
