@@ -17,9 +17,15 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from fed_gswgan.accounting.trust import Exposure, SamplingMethod, TrustModel, privacy_spent
-from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
+from fed_gswgan.privacy.mechanism import (
+    Event,
+    NeighboringRelation,
+    grid_step,
+    noise_deviation,
+)
 from fed_gswgan.privacy.noise import MAX_DEPTH
 from fed_gswgan.validation import at_least, non_negative
 
@@ -49,6 +55,63 @@ def finite_arithmetic_log10_delta(coordinates: int, epsilon: float) -> float:
         return -math.inf
     tau = (math.log2(coordinates) + LOG2_UNDECIDED) * math.log10(2)
     return tau + float(np.logaddexp(0.0, epsilon)) / math.log(10)
+
+
+def sum_of_shares_log10_delta(event: Event, coordinates: int, epsilon: float) -> float:
+    """Return the logarithm to base 10 of what rounding each share adds to delta at ``epsilon``.
+
+    Under secure aggregation each client rounds its own value and share of noise to the grid, and
+    the sum of H rounded shares is only nearly the rounding of one Gaussian: by the lemma of
+    ``docs/secure-aggregation.md`` within total variation ``log10_total_variation`` of it, for each
+    of the coordinates that a user's sums hold.
+
+    Args:
+        event: under secure aggregation.
+        coordinates: all that a user ever took part in: participations x numbers of a release.
+        epsilon: at least 0.
+
+    Returns:
+        ``-math.inf`` for a single share, or when nothing was released.
+    """
+    at_least(0, coordinates=coordinates)
+    non_negative(epsilon=epsilon)
+    if coordinates == 0:
+        return -math.inf
+    of_one = log10_total_variation(noise_deviation(event) / grid_step(event), event.honest)
+    return of_one + math.log10(coordinates) + float(np.logaddexp(0.0, epsilon)) / math.log(10)
+
+
+FARTHEST = 200  # standard deviations
+
+
+def log10_total_variation(share_steps: float, honest: int) -> float:
+    """Return how far a sum of rounded shares is from a rounded Gaussian, at most, as a logarithm.
+
+    One coordinate: the sum of H values round(x_k + s Z_k) beside the rounding of N(sum of x_k,
+    H s^2) plus H - 1 independent uniforms on [-1/2, 1/2]. At most (R + 1/2) p + P(|N(0, H s^2)| > R
+    - H/2) for every R, with p = 2.1 H exp(-2 pi^2 s^2 (H - 1) / H) / (s sqrt(2 pi H)).
+
+    Args:
+        share_steps: s, a share's standard deviation in steps of the grid, at least 1.
+        honest: H, in 1 .. 10^6.
+
+    Returns:
+        The logarithm to base 10; ``-math.inf`` for a single share, which is exact.
+    """
+    at_least(1, honest=honest)
+    if not (share_steps >= 1 and honest <= 10**6):
+        raise ValueError(
+            f"share-steps={share_steps:g} must be >= 1 and honest={honest} <= 1,000,000: the bound "
+            "holds there"
+        )
+    if honest == 1:
+        return -math.inf
+    spread = share_steps * math.sqrt(honest)
+    log_p = math.log(2.1 * honest) - 2 * (math.pi * share_steps) ** 2 * (honest - 1) / honest
+    log_p -= math.log(spread * math.sqrt(2 * math.pi))
+    deviations = np.arange(0.5, FARTHEST, 0.5)
+    inside = np.log(honest / 2 + deviations * spread + 0.5) + log_p
+    return float(np.logaddexp(inside, math.log(2) + log_ndtr(-deviations)).min()) / math.log(10)
 
 
 DELTA_EXPONENT = -1.1  # of the population, so that delta stays below one over it

@@ -7,7 +7,10 @@ from typing import Any
 
 from scipy.special import log_ndtr, ndtri
 
-from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
+from fed_gswgan.accounting.report import (
+    finite_arithmetic_log10_delta,
+    sum_of_shares_log10_delta,
+)
 from fed_gswgan.accounting.trust import SamplingMethod, TrustModel, must_be_believed
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import LEDGER, Ledger
@@ -129,6 +132,11 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
         "delta_of_finite_arithmetic_log10": finite_arithmetic_log10_delta(draws, epsilon)
         if draws and not server_trusted
         else None,
+        "delta_of_rounded_shares_log10": max(
+            sum_of_shares_log10_delta(event, coordinates, epsilon) for event in spent.releases
+        )
+        if trust is TrustModel.SECURE_AGGREGATION and coordinates
+        else None,
     }
 
 
@@ -227,6 +235,12 @@ def _remarks(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"5. Finite arithmetic adds {added} to delta, for {found['noise_draws']:,} "
             "draws of noise"
+        )
+    if found["delta_of_rounded_shares_log10"] is not None:
+        added = f"10^{found['delta_of_rounded_shares_log10']:.0f}"
+        lines.append(
+            f"6. Rounding each share, and not the sum, adds at most {added} to delta, for "
+            f"{found['coordinates_released']:,} coordinates (docs/secure-aggregation.md)"
         )
     lines += ["", f"What must be believed: {found['must_be_believed']}"]
     if found["trust_model"] == "secure-aggregation":
