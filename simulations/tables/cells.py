@@ -123,10 +123,14 @@ def run_cells(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     spawn = multiprocessing.get_context("spawn")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    shares = spawn.SimpleQueue()
+    for share in shares_of(cores, workers):
+        shares.put(share)
     with (
         Progress(*columns, *times, console=console, speed_estimate_period=24 * 3600) as bar,
         environment(OMP_NUM_THREADS="1"),
-        ProcessPoolExecutor(workers, spawn, end_with, (os.getpid(),)) as pool,
+        ProcessPoolExecutor(workers, spawn, _begin, (os.getpid(), shares)) as pool,
     ):
         task = bar.add_task("cells", total=len(missing))
         futures = {pool.submit(cell.run): cell.name for cell in missing}
@@ -142,3 +146,15 @@ def run_cells(
             f"{', '.join(sorted(failed))} failed, the first with {type(first).__name__}: {first}; "
             "the folder's logs say how far they came; run the same command again to go on"
         ) from first
+
+
+def shares_of(cores: Sequence[int], workers: int) -> list[tuple[int, ...]]:
+    """Return the cores of each worker, as evenly as can be; one each where there are fewer."""
+    return [tuple(cores[w::workers]) or (cores[w % len(cores)],) for w in range(workers)]
+
+
+def _begin(parent: int, shares: "multiprocessing.SimpleQueue[tuple[int, ...]]") -> None:
+    """End with the parent, and keep to cores of one's own: a fit takes all that it may use."""
+    end_with(parent)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, shares.get())

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fed_gswgan.reporting.round_log import read_rounds
-from simulations.tables.cells import FederatedRun, run_cells
+from simulations.tables.cells import FederatedRun, run_cells, shares_of
 
 SETTINGS = {
     "dataset": "digits", "classes": "digits", "max-clients": 4, "cohort-size": 3, "critic": "mlp",
@@ -48,3 +48,9 @@ def test_a_run_that_cannot_begin_is_named_with_its_error_and_stops_no_other(tmp_
         run_cells([fails, works], 1, Console(file=io.StringIO()), lambda: None)
     assert works.finished
     assert not fails.finished
+
+
+def test_workers_share_the_cores():
+    assert shares_of([0, 1, 4], 2) == [(0, 4), (1,)]
+    assert shares_of([3, 5], 2) == [(3,), (5,)]
+    assert shares_of([3], 2) == [(3,), (3,)]
