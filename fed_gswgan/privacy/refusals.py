@@ -100,6 +100,12 @@ class ClientFailed(Refusal):
     code = 1012
 
 
+class UnsafeAggregation(Refusal):
+    """A message of secure aggregation breaks the protocol, or its terms the owner's roster."""
+
+    code = 1013
+
+
 _BY_CODE: dict[int, type[Refusal]] = {
     kind.code: kind
     for kind in (
@@ -113,6 +119,7 @@ _BY_CODE: dict[int, type[Refusal]] = {
         RngUnavailable,
         MechanismSelftestFailed,
         ClientFailed,
+        UnsafeAggregation,
     )
 }
 

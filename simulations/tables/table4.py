@@ -29,6 +29,7 @@ from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import config_of_run
 from fed_gswgan.reporting.summary_table import most_of_a_client
 from fed_gswgan.reporting.trained_generator import load_generator
+from fed_gswgan.secure_aggregation.protocol import bytes_beside_payload
 from fed_gswgan.settings import Value
 from fed_gswgan.validation import at_least, one_of
 from server.evaluation import CLIENTS, PRIOR, Evaluation
@@ -312,22 +313,6 @@ def participation_flops(config: Config, num_classes: int) -> int:
     return int(counter.get_total_flops())
 
 
-IDENTITY, PLACE, KEY, SIGNATURE, SHARE, SEALED = 32, 2, 32, 64, 32, 28  # bytes
-
-
-def protocol_bytes(cohort: int) -> int:
-    """Return what the messages of secure aggregation add to a participation, both ways, in bytes.
-
-    By formula, for a complete graph of so many devices, as designed and not as measured: each sends
-    two signed keys and receives those of all; seals a pair of shares for every other and receives
-    as many; signs the list of survivors and receives all signatures; and sends a share of each.
-    """
-    keys, shares = 2 * KEY + SIGNATURE, PLACE + 2 * SHARE + SEALED
-    up = keys + cohort * shares + SIGNATURE + cohort * (PLACE + SHARE)
-    down = cohort * (IDENTITY + keys) + cohort * shares + cohort // 8 + cohort * SIGNATURE
-    return up + down
-
-
 def _row(name: str, described: FederatedRow, cells: list[FederatedRun]) -> dict[str, Any]:
     """Return the row of a method, over the seeds that are finished."""
     runs = [cell.summary() for cell in cells]
@@ -337,7 +322,7 @@ def _row(name: str, described: FederatedRow, cells: list[FederatedRun]) -> dict[
     replies = max(p["participations_max"] for p in privacy)
     user = max(most_of_a_client(run["bytes"]["by_client"]) for run in runs)
     secure = privacy[0]["trust_model"] == "secure-aggregation"
-    by_protocol = first["rounds"] * protocol_bytes(first["cohort_size"]) if secure else 0
+    by_protocol = first["rounds"] * bytes_beside_payload(first["cohort_size"]) if secure else 0
     flops = participation_flops(Config.from_table(config_of_run(cells[0].folder)), first["classes"])
     lines = [line for cell in cells for line in read_rounds(cell.folder)]
     waited = sum(line["waited_seconds"] for line in lines) / sum(line["received"] for line in lines)

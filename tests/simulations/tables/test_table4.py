@@ -11,6 +11,7 @@ from fed_gswgan.cli import main
 from fed_gswgan.config import Config
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.evaluation import classifier
+from fed_gswgan.secure_aggregation.protocol import bytes_beside_payload
 from simulations.tables import table4, table4_rows
 from simulations.tables.table4 import (
     RIVALS,
@@ -18,7 +19,6 @@ from simulations.tables.table4 import (
     FederatedRow,
     Table4,
     participation_flops,
-    protocol_bytes,
 )
 from simulations.tables.table4_rows import rows_of
 
@@ -83,7 +83,7 @@ def test_every_method_has_a_row_with_epsilons_bytes_and_trust(
     assert ours["user_kilobytes"] == pytest.approx(both_ways * ours["participations_max"])
     assert ours["protocol_kilobytes"] == ours["user_kilobytes"]
     added = low["protocol_kilobytes"] - low["user_kilobytes"]
-    assert added == pytest.approx(protocol_bytes(4) / 1e3)
+    assert added == pytest.approx(bytes_beside_payload(4) / 1e3)
     assert 0 < ours["client_teraflops"] < theirs["client_teraflops"] < 1
     assert all(0 < row["device_seconds"] < 60 for row in (ours, theirs, low))
 
@@ -126,11 +126,6 @@ def test_the_best_contrast_is_the_one_nearest_to_drawn_characters(tmp_path, monk
     assert cell.read()["contrast"] == 2.0
     run.settings = SOLVED | {"rounds": 2}
     assert not cell.finished
-
-
-def test_messages_of_the_protocol_cost_what_the_design_says():
-    assert 4.5e5 < protocol_bytes(1174) < 6e5
-    assert protocol_bytes(200) == pytest.approx(2 * protocol_bytes(100), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Secure aggregation: a server that cheats can open no sum of fewer than H releases."""
