@@ -21,7 +21,8 @@ from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.service import check_path
-from fed_gswgan.privacy.ledger import Ledger, owners_hash, write_durably
+from fed_gswgan.privacy.durable import write_durably
+from fed_gswgan.privacy.ledger import Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy

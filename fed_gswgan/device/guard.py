@@ -22,6 +22,7 @@ from fed_gswgan.privacy.refusals import (
     ClientFailed,
     MalformedInput,
     Refusal,
+    Replay,
     RequestExceedsPolicy,
 )
 from fed_gswgan.privacy.selftest import require_randomness, selftest
@@ -75,12 +76,34 @@ class Guard:
             logger.warning("refused: %s: %s", refusal.name, refusal)
             return [encode_refusal(refusal)] * len(clients)
         except Exception:  # what failed is not told: even its kind may depend on data
-            self._note_failure()
+            self.note_failure()
             return [encode_refusal(ClientFailed("failed"))] * len(clients)
+
+    def release_once(self, request: Request, client: ClientView) -> np.ndarray:
+        """Charge a release that leaves under masks, compute it, and return its grid steps.
+
+        It is not kept: asked for again, it is refused.
+
+        Raises:
+            Refusal: as ``answer`` would send it.
+        """
+        charge = self.check(request, masked=True)
+        self._require_working_mechanism()
+        users = {client.client_id: client.users}
+        with Ledger(self.folder, self.owners, durable=not self.simulated) as ledger:
+            reserved = ledger.reserve(users, request.key, charge, self.policy)
+            if not reserved.todo:
+                raise reserved.refused.get(client.client_id, Replay("answered before"))
+            client.state = self._state_of(ledger.state_before(client.client_id, request.key))
+            ((update, state),) = self._compute(request, [client])
+            noise = self.noise(client.client_id, request.server_round)
+            steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
+            self._store(ledger, request, [(client.client_id, None, state)])
+        return steps
 
     def _answer(self, blob: bytes, clients: Sequence[ClientView]) -> list[bytes]:
         request = Request.decode(blob)
-        charge = self._check(request)
+        charge = self.check(request)
         self._require_working_mechanism()
         views = {client.client_id: client for client in clients}
         if len(views) < len(clients):
@@ -102,14 +125,22 @@ class Guard:
             self._store(ledger, request, to_keep)
         return [self._encoded(request, client_id, reserved, made) for client_id in views]
 
-    def _check(self, request: Request) -> Event:
-        """Return what a release costs, if the request is one that this guard answers."""
+    def check(self, request: Request, masked: bool = False) -> Event:
+        """Return what a release costs, if the request is one that this guard answers.
+
+        Args:
+            request: of a server.
+            masked: whether the release leaves under masks that hide it from the server.
+
+        Raises:
+            RequestExceedsPolicy, MalformedInput: it is not.
+        """
         if request.algorithm != self.algorithm:
             raise RequestExceedsPolicy(
                 f"algorithm={request.algorithm} must be {self.algorithm}, which the owner chose"
             )
         charge = self.policy.charge(request.event)
-        if request.event.trust == "secure-aggregation" and not self.simulated:
+        if request.event.trust == "secure-aggregation" and not (self.simulated or masked):
             raise RequestExceedsPolicy(
                 "secure-aggregation in its ideal form is for simulations: a device refuses it, "
                 "since the server would see each release with one client's share of noise"
@@ -129,7 +160,7 @@ class Guard:
         try:
             return None if kept is None else load(kept)
         except Exception:
-            self._note_failure()
+            self.note_failure()
             return None
 
     def _compute(
@@ -144,7 +175,7 @@ class Guard:
             try:
                 found = together(request, clients)
             except Exception:
-                self._note_failure()
+                self.note_failure()
                 found = [zeros] * len(clients)
         for position, client in enumerate(clients):
             try:
@@ -156,7 +187,7 @@ class Guard:
                         raise ValueError(f"update of {found_array.dtype} {found_array.shape}")
                 made = update, _bytes_of(update.state)
             except Exception:
-                self._note_failure()
+                self.note_failure()
                 made = zeros, None
             yield made
 
@@ -170,7 +201,7 @@ class Guard:
         try:
             ledger.store(request.key, request.oldest_round, answers)
         except Exception:
-            self._note_failure()
+            self.note_failure()
 
     def _encoded(
         self, request: Request, client_id: str, reserved: Reservation, made: Mapping[str, bytes]
@@ -187,7 +218,8 @@ class Guard:
             selftest(self.noise("selftest", 0))
             self._tested = True
 
-    def _note_failure(self) -> None:
+    def note_failure(self) -> None:
+        """Append the exception at hand to the failure log, which stays on the device."""
         note_failure(self.folder)
 
 

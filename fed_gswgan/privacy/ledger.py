@@ -11,7 +11,6 @@ ledger's last line, so that a ledger that was rolled back alone shows. A folder 
 import hashlib
 import json
 import math
-import os
 import secrets
 import sqlite3
 import time
@@ -29,6 +28,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from fed_gswgan.privacy.durable import connect, database, transaction, write_durably
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.policy import Budget, Policy
 from fed_gswgan.privacy.refusals import (
@@ -163,10 +163,10 @@ class Ledger:
                 raise FileExistsError(f"{folder / name}: there is a ledger already; it stays")
         folder.mkdir(parents=True, exist_ok=True)
         ledger_id = secrets.token_hex(16)
-        with _database(folder / REPLIES, create=True) as replies:
+        with database(folder / REPLIES, create=True) as replies:
             replies.executescript(_REPLY_TABLES)
             replies.execute("INSERT INTO header VALUES (?, 0)", (ledger_id,))
-        with _database(folder / LEDGER, create=True) as ledger:
+        with database(folder / LEDGER, create=True) as ledger:
             ledger.executescript(_LEDGER_TABLES)
             ledger.execute("INSERT INTO header VALUES (?, ?, ?)", (VERSION, ledger_id, owners))
         write_durably(folder / HEAD, _head(0, _first_hash(ledger_id, owners)))
@@ -180,7 +180,7 @@ class Ledger:
         if (folder / HEAD).exists():
             return
         if (folder / LEDGER).exists():
-            with _database(folder / LEDGER) as ledger:
+            with database(folder / LEDGER) as ledger:
                 tables = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master")]
                 if "lines" in tables and ledger.execute("SELECT 1 FROM lines LIMIT 1").fetchone():
                     return  # without its head it counts as exhausted
@@ -311,7 +311,7 @@ class Ledger:
         """
         experiment, server_round, number = key.experiment_id, key.server_round, self._last_number
         db = self._replies
-        with _transaction(db):
+        with transaction(db):
             db.execute("UPDATE header SET last_number = ?", (number,))
             for client, steps, state in answers:
                 if steps is not None:
@@ -385,8 +385,8 @@ class Ledger:
 
     def _open(self) -> None:
         with self._failing_closed():
-            self._ledger = _connect(self._folder / LEDGER)
-            self._replies = _connect(self._folder / REPLIES)
+            self._ledger = connect(self._folder / LEDGER)
+            self._replies = connect(self._folder / REPLIES)
             self._ledger.execute("PRAGMA synchronous = FULL")
             self._replies.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
             version, ledger_id, owners = self._ledger.execute("SELECT * FROM header").fetchone()
@@ -492,7 +492,7 @@ class Ledger:
         db, text = self._ledger, json.dumps(asdict(event), sort_keys=True)
         number, line_hash, batch = self._last_number, self._last_hash, self._last_number + 1
         by_policy = policy_hash(policy)
-        with _transaction(db):
+        with transaction(db):
             db.execute("INSERT OR IGNORE INTO events (event) VALUES (?)", (text,))
             (event_id,) = db.execute("SELECT id FROM events WHERE event = ?", (text,)).fetchone()
 
@@ -553,50 +553,6 @@ class Ledger:
 def policy_hash(policy: Policy | Budget) -> str:
     """Return the hash of a policy's limits; empty for a server's own budget."""
     return policy.hash() if isinstance(policy, Policy) else ""
-
-
-def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file in one step; the new content is on disk when this returns."""
-    temporary = path.with_name(path.name + ".new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open an existing database; transactions are ours."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is missing")
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-
-
-@contextmanager
-def _database(path: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
-    if create:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    connection = _connect(path)
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def _refuse_replay(event: Event, policy: Policy | Budget) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
-from fed_gswgan.privacy.ledger import write_durably
+from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.settings import Value
 
 READABLE = 0o644
