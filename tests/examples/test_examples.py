@@ -9,7 +9,6 @@ from torchvision.io import read_image
 
 import fed_gswgan
 from examples import federated_digits
-from simulations.run import simulate
 
 TINY = {
     "rounds": 2, "cohort-size": 3, "max-clients": 3, "noise-stddev": 2.14, "noise-source": "seeded",
@@ -24,8 +23,7 @@ def run_of(tmp_path, task_identity):
 
     def run(**settings):
         table = TINY | {key.replace("_", "-"): value for key, value in settings.items()}
-        folder = tmp_path / "run"
-        assert simulate(table, output=str(folder), runtime="in-process", workers=1, quiet=True) == 0
+        folder = fed_gswgan.run(table, tmp_path / "run", quiet=True)
         return json.loads((folder / "summary.json").read_text()), folder
 
     return run
