@@ -18,6 +18,7 @@ SEED = 0
 GAP = 2  # pixels between two samples
 LETTER = 7  # pixels of a title, at most on average
 CPU = torch.device("cpu")
+MOST_ACROSS = 6  # blocks beside each other
 MOST_INSIDE = 6  # curves whose legend stands in the plot
 MARKERS = "osD^vP*X<"
 
@@ -68,6 +69,8 @@ def save_side_by_side(
 ) -> None:
     """Draw a block for each method, a row for each class, as a PNG; grey samples as ink on paper.
 
+    Six blocks stand beside each other, further ones below them.
+
     Args:
         pictures: titles with bytes (classes, per class, H, W), ink 255, or (..., H, W, C).
         path: of the PNG.
@@ -76,20 +79,24 @@ def save_side_by_side(
     from matplotlib.figure import Figure
 
     blocks = {title: _block(samples) for title, samples in pictures.items()}
+    across = min(len(blocks), MOST_ACROSS)
+    down = -(-len(blocks) // across)
     height, width = next(iter(blocks.values())).shape[:2]
     titles = [fill(title, max(width // LETTER, 1)) for title in blocks]
     lines = 1 + max(title.count("\n") for title in titles)
-    size = (width / 100 * len(blocks), height / 100 + 0.15 + 0.15 * lines)
+    size = (width / 100 * across, (height / 100 + 0.15 + 0.15 * lines) * down)
     figure = Figure(figsize=size, layout="constrained")
-    places = figure.subplots(1, len(blocks), squeeze=False)[0]
-    for axes, title, block in zip(places, titles, blocks.values(), strict=True):
-        axes.imshow(block, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize="small")
+    places = figure.subplots(down, across, squeeze=False)
+    for axes in places.flat:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set(xticks=[], yticks=[])
+    for axes, title, block in zip(places.flat, titles, blocks.values(), strict=False):
+        axes.imshow(block, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize="small")
     rows = (np.arange(len(class_names)) + 0.5) * height / max(len(class_names), 1)
-    places[0].set_yticks(rows, class_names, fontsize="small")
+    for first in places[:, 0]:
+        first.set_yticks(rows, class_names, fontsize="small")
     figure.savefig(path, dpi=150, format="png")
 
 

@@ -168,7 +168,14 @@ class Ablation:
         # First seeds first.
         cells = [of[seed] for seed in range(self.seeds) for of in runs.values()]
         run_cells(cells, self.workers, console, lambda: self._write(runs))
-        return self._write(runs)
+        found = self._write(runs)
+        places = {
+            f"{name}, epsilon {epsilon:g}": of[0].folder
+            for (name, epsilon), of in runs.items()
+            if epsilon in self.epsilons
+        }
+        self._save_pictures(found["rows"], places)
+        return found
 
     def runs(self) -> dict[tuple[str, float], list[FederatedRun]]:
         """Return the runs of each row, a seed each."""
@@ -186,7 +193,7 @@ class Ablation:
         }
 
     def _write(self, runs: Mapping[tuple[str, float], list[FederatedRun]]) -> dict[str, Any]:
-        """Write tables and pictures of the finished runs, and return the rows."""
+        """Write the table of the finished runs, and return the rows."""
         finished = {key: [run for run in of if run.finished] for key, of in runs.items()}
         summaries = {key: [run.summary() for run in of] for key, of in finished.items() if of}
         rows = [_row(*key, of) for key, of in summaries.items()]
@@ -197,12 +204,6 @@ class Ablation:
             "notes": _notes(next(iter(summaries.values()))[0]),
         }
         write_tables(found, self.folder, COLUMNS, f"ablation, {self.dataset}")
-        places = {
-            f"{name}, epsilon {epsilon:g}": of[0].folder
-            for (name, epsilon), of in finished.items()
-            if of and epsilon in self.epsilons
-        }
-        self._save_pictures(rows, places)
         return found
 
     def settings(self, name: str, epsilon: float, seed: int) -> dict[str, Value]:
@@ -222,8 +223,7 @@ class Ablation:
 
     def _save_pictures(self, rows: list[dict[str, Any]], places: Mapping[str, Path]) -> None:
         """Draw samples of every row side by side, and quality against epsilon."""
-        if places:
-            save_side_by_side(drawn_samples(places), self.folder / "samples.png")
+        save_side_by_side(drawn_samples(places), self.folder / "samples.png")
         for metric in ("frechet_distance", "downstream_accuracy"):
             curves = {}
             for name in CURVES:

@@ -127,7 +127,9 @@ class Table4:
         ]
         run_cells(contrasts, self.workers, console, lambda: self._write_contrasts(contrasts))
         self._write_contrasts(contrasts)
-        return self._write(references, runs)
+        found = self._write(references, runs)
+        self._save_pictures(found["rows"], runs[0])
+        return found
 
     def _settings(self, name: str, seed: int = 0) -> dict[str, Value]:
         place = {"data-dir": self.data_dir} if self.data_dir else {}
@@ -152,14 +154,13 @@ class Table4:
     def _write(
         self, references: "References", runs: list[dict[str, FederatedRun]]
     ) -> dict[str, Any]:
-        """Write tables and pictures of the finished cells, and return the rows."""
-        rows, folders = list(references.rows()), {}
+        """Write tables of the finished cells, and return the rows."""
+        rows = list(references.rows())
         titles = rows_of(self.classes)
         for name in self.methods:
             of_method = [of_seed[name] for of_seed in runs if name in of_seed]
             if finished := [run for run in of_method if run.finished]:
                 rows.append(_row(name, titles[name], finished))
-                folders[titles[name].title] = finished[0].folder
         found = {
             "table": 4,
             "dataset": DATASET,
@@ -168,8 +169,6 @@ class Table4:
             "notes": _notes(rows),
         }
         write_tables(found, self.folder, COLUMNS, f"{DATASET}, {self.classes}")
-        if folders:
-            self._save_pictures(rows, folders)
         return found
 
     def _write_contrasts(self, contrasts: list["BestContrast"]) -> None:
@@ -187,7 +186,7 @@ class Table4:
         title = f"{DATASET}, {self.classes}, each method at its best contrast"
         write_tables(found, self.folder, CONTRAST_COLUMNS, title, "contrast")
 
-    def _save_pictures(self, rows: list[dict[str, Any]], folders: Mapping[str, Path]) -> None:
+    def _save_pictures(self, rows: list[dict[str, Any]], runs: Mapping[str, FederatedRun]) -> None:
         """Draw samples of each method, and quality against epsilon and bytes.
 
         A method at several epsilons is a curve; a row without a metric has no point.
@@ -211,6 +210,7 @@ class Table4:
                 level = ("the prior alone", prior) if prior else None
                 path = self.folder / f"{metric.replace('_', '-')}-against-{word}.png"
                 save_curves(path, curves, x_label, label, scale, level)
+        folders = {rows_of(self.classes)[name].title: run.folder for name, run in runs.items()}
         save_side_by_side(drawn_samples(folders), self.folder / "samples.png")
 
 

@@ -111,3 +111,13 @@ def test_a_runs_samples_come_class_by_class_and_the_same_each_time(small_run):
     drawn = drawn_samples(runs)["one"]
     assert (drawn.shape, drawn.dtype) == ((10, PER_CLASS, 28, 28), np.uint8)
     assert np.array_equal(drawn, drawn_samples(runs)["one"])
+
+
+def test_more_blocks_than_stand_beside_each_other_go_below(tmp_path):
+    ink = np.full((10, 2, 28, 28), 255, np.uint8)
+    for count in (6, 7):
+        methods = {f"method {n}": ink for n in range(count)}
+        save_side_by_side(methods, tmp_path / f"{count}.png")
+    one, two = (Image.open(tmp_path / f"{count}.png").size for count in (6, 7))
+    assert two[0] == one[0]
+    assert 1.8 < two[1] / one[1] < 2.2
