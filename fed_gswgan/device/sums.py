@@ -121,6 +121,7 @@ class Sums:
             raise LedgerUnavailable(f"{self._guard.folder / ROUNDS}: {error}") from error
         try:
             rounds.execute("PRAGMA synchronous = FULL")
+            rounds.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
             yield rounds
         except sqlite3.Error as error:
             raise LedgerUnavailable(f"{self._guard.folder / ROUNDS}: {error}") from error

@@ -24,7 +24,7 @@ from fed_gswgan.privacy.policy import Policy
 from fed_gswgan.privacy.refusals import Refusal, refusal_named
 from fed_gswgan.secure_aggregation.aggregation import Aggregation
 from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES, Identity
-from fed_gswgan.secure_aggregation.protocol import Device, Phase, Roster
+from fed_gswgan.secure_aggregation.protocol import Device, Phase, Roster, Round
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.encoding import unpack_words
 from fed_gswgan.wire.messages import RELEASED, Request
@@ -230,6 +230,26 @@ def test_a_phase_is_answered_once_and_a_round_attempted_once(federation):
             answer(SumMessage(Phase.KEYS, "run", 1, body).encode())
         assert refused.value.name == "REPLAY"
     assert device.charges() == 1
+
+
+def test_no_secret_is_left_in_the_file_after_a_round(federation):
+    device, request, kept = federation.devices[0], request_of(), []
+    answer = device.answer
+
+    def noted(blob):
+        reply = answer(blob)
+        if SumMessage.decode(blob).phase == Phase.MASKED:
+            with sqlite3.connect(device.folder / ROUNDS) as rounds:
+                ((state,),) = rounds.execute("SELECT state FROM rounds")
+            kept.append(Round.from_json(state))
+        return reply
+
+    device.answer = noted
+    federation.run(request)
+    content = (device.folder / ROUNDS).read_bytes()
+    for secret in (kept[0].seed, kept[0].masking_secret, *kept[0].pair_keys.values()):
+        assert secret.hex().encode() not in content
+    assert (device.folder / ROUNDS).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_new_round_ends_the_ones_before(federation):
