@@ -6,6 +6,7 @@ more measures the prior and real images; and one for each method finds its best 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.doctor import trial_update
@@ -303,14 +305,20 @@ class BestContrast:
 def participation_flops(config: Config, num_classes: int) -> int:
     """Return the floating point operations of one participation, products of matrices alone.
 
-    It is counted on blank images, since pixels do not matter, and from no start, warm or prior.
+    It is counted on blank images, since pixels do not matter, and from no warm start.
     """
-    spec = DataSpec((1, 28, 28), num_classes)  # of Fed-EMNIST
-    own = config.own.model_copy(update={"warm_start_steps": 0, "prior": "none"})
+    names = emnist_class_set("digits" if num_classes == 10 else "all").names
+    spec = DataSpec(IMAGE_SHAPE, num_classes, names)
+    own = config.own.model_copy(update={"warm_start_steps": 0})
     with FlopCounterMode(display=False) as counter:
         counter.mod_tracker.__exit__()  # its hooks refuse torch.autograd.grad; the total needs none
         trial_update(Config(config.shared, config.algorithm, own), spec, counter.flop_counts.clear)
     return int(counter.get_total_flops())
+
+
+@cache  # a server with its prior takes seconds to build
+def _flops_of_run(folder: Path, num_classes: int) -> int:
+    return participation_flops(Config.from_table(config_of_run(folder)), num_classes)
 
 
 def _row(name: str, described: FederatedRow, cells: list[FederatedRun]) -> dict[str, Any]:
@@ -323,7 +331,7 @@ def _row(name: str, described: FederatedRow, cells: list[FederatedRun]) -> dict[
     user = max(most_of_a_client(run["bytes"]["by_client"]) for run in runs)
     secure = privacy[0]["trust_model"] == "secure-aggregation"
     by_protocol = first["rounds"] * bytes_beside_payload(first["cohort_size"]) if secure else 0
-    flops = participation_flops(Config.from_table(config_of_run(cells[0].folder)), first["classes"])
+    flops = _flops_of_run(cells[0].folder, first["classes"])
     lines = [line for cell in cells for line in read_rounds(cell.folder)]
     waited = sum(line["waited_seconds"] for line in lines) / sum(line["received"] for line in lines)
     row = {

@@ -152,6 +152,14 @@ def test_the_published_methods_give_their_clients_as_much_to_compute():
     assert flops == pytest.approx([flops[0]] * len(flops), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "method", ["cramer-10", "mean-embedding-no-prior-1", "private-evolution-1"]
+)
+def test_arithmetic_is_counted_for_every_kind_of_method(method, small_fits):
+    config = Config.from_table(dict(rows_of("digits")[method].settings))
+    assert participation_flops(config, num_classes=10) > 0
+
+
 @pytest.mark.parametrize("classes", table4_rows.CLASSES)
 def test_rows_have_the_same_writers_and_their_own_trust_and_epsilon(classes):
     rows = rows_of(classes)
