@@ -94,11 +94,8 @@ class Guard:
             reserved = ledger.reserve(users, request.key, charge, self.policy)
             if not reserved.todo:
                 raise reserved.refused.get(client.client_id, Replay("answered before"))
-            client.state = self._state_of(ledger.state_before(client.client_id, request.key))
-            ((update, state),) = self._compute(request, [client])
-            noise = self.noise(client.client_id, request.server_round)
-            steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
-            self._store(ledger, request, [(client.client_id, None, state)])
+            ((client_id, steps, state),) = self._releases(ledger, request, [client])
+            self._store(ledger, request, [(client_id, None, state)])
         return steps
 
     def _answer(self, blob: bytes, clients: Sequence[ClientView]) -> list[bytes]:
@@ -111,17 +108,13 @@ class Guard:
         with Ledger(self.folder, self.owners, durable=not self.simulated) as ledger:
             users = {client_id: view.users for client_id, view in views.items()}
             reserved = ledger.reserve(users, request.key, charge, self.policy, self.seeded)
-            todo = [views[client_id] for client_id in reserved.todo]
-            for view in todo:
-                view.state = self._state_of(ledger.state_before(view.client_id, request.key))
             made: dict[str, bytes] = {}
             to_keep = []
-            for view, (update, state) in zip(todo, self._compute(request, todo), strict=True):
-                noise = self.noise(view.client_id, request.server_round)
-                steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
-                made[view.client_id] = encode_release(steps, request)
+            todo = [views[client_id] for client_id in reserved.todo]
+            for client_id, steps, state in self._releases(ledger, request, todo):
+                made[client_id] = encode_release(steps, request)
                 # A reply whose noise is seeded is computed anew instead.
-                to_keep.append((view.client_id, None if self.seeded else steps, state))
+                to_keep.append((client_id, None if self.seeded else steps, state))
             self._store(ledger, request, to_keep)
         return [self._encoded(request, client_id, reserved, made) for client_id in views]
 
@@ -154,6 +147,17 @@ class Guard:
         except ValueError as error:
             raise MalformedInput(str(error)) from error
         return charge
+
+    def _releases(
+        self, ledger: Ledger, request: Request, clients: Sequence[ClientView]
+    ) -> Iterator[tuple[str, np.ndarray, bytes | None]]:
+        """Yield the grid steps and the new state of each client, whose users are charged."""
+        for view in clients:
+            view.state = self._state_of(ledger.state_before(view.client_id, request.key))
+        for view, (update, state) in zip(clients, self._compute(request, clients), strict=True):
+            noise = self.noise(view.client_id, request.server_round)
+            steps = privatize(update.rows_RN, update.extra_E, request.event, noise)
+            yield view.client_id, steps, state
 
     def _state_of(self, kept: bytes | None) -> State | None:
         """Return a state that was kept; None for a damaged one, so that its client begins anew."""

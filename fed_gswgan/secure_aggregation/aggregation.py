@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fed_gswgan.privacy.refusals import UnsafeAggregation
-from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES, digest, is_signed, mask, public_of
+from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES, is_signed, mask, public_of
 from fed_gswgan.secure_aggregation.protocol import (
     KEYS_BYTES,
     SEALED_BYTES,
     Terms,
+    after_keys,
+    after_shares,
     own_mask_key,
     pair_key,
     place_bytes,
@@ -69,7 +71,7 @@ class Aggregation:
                 kept[place] = reply
         self._require_enough(kept, "keys")
         message = b"".join(kept.values())
-        self._transcript = digest(b"keys", self.terms.hash(), message)
+        self._transcript = after_keys(self.terms, message)
         return message
 
     def take_shares(self, replies: Mapping[int, bytes]) -> dict[int, bytes]:
@@ -90,7 +92,7 @@ class Aggregation:
                 sealed[place] = found
         self._require_enough(sealed, "shares")
         self._peers = tuple(sealed)
-        self._transcript = digest(b"peers", self._transcript, places_bytes(self._peers))
+        self._transcript = after_shares(self._transcript, self._peers)
         return {
             receiver: b"".join(
                 place_bytes(sender) + of_sender[receiver]

@@ -23,7 +23,7 @@ whole transcript, and shares are opened before anything is masked.
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 
@@ -258,7 +258,7 @@ class Device:
         if (masking.get(begun.place), sealing.get(begun.place)) != mine:
             raise UnsafeAggregation("keys must hold the ones that this device sent")
         self._roster.require_enough(terms, list(masking), "keys")
-        transcript = digest(b"keys", terms.hash(), messages)
+        transcript = after_keys(terms, messages)
         points = [place + 1 for place in masking]
         pairs = zip(
             split(begun.seed, points, terms.threshold, self._random),
@@ -308,7 +308,7 @@ class Device:
                 raise UnsafeAggregation("shares must be two numbers below the prime")
             shares[sender] = pair
         self._roster.require_enough(sent.terms, list(shares), "shares")
-        transcript = digest(b"peers", sent.transcript, places_bytes(sorted(shares)))
+        transcript = after_shares(sent.transcript, shares)
         pair_keys = {
             peer: pair_key(
                 sent.masking_secret, sent.masking_keys[peer], transcript, sent.place, peer
@@ -414,6 +414,16 @@ def read_keys(terms: Terms, messages: bytes) -> tuple[dict[int, bytes], dict[int
         masking[place], sealing[place] = keys[:KEY_BYTES], keys[KEY_BYTES:]
         last = place
     return masking, sealing
+
+
+def after_keys(terms: Terms, messages: bytes) -> bytes:
+    """Return the transcript once the keys of all peers, in the order of places, are known."""
+    return digest(b"keys", terms.hash(), messages)
+
+
+def after_shares(transcript: bytes, peers: Iterable[int]) -> bytes:
+    """Return the transcript once it is known who sealed shares, oneself included."""
+    return digest(b"peers", transcript, places_bytes(sorted(peers)))
 
 
 def pair_key(secret: bytes, public: bytes, transcript: bytes, one: int, two: int) -> bytes:

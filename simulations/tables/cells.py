@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,13 +79,11 @@ class FederatedRun:
             RuntimeError: it was interrupted; and what ``Simulation`` raises.
         """
         torch.set_num_threads(1)  # one thread a process: more of them spin against each other
-        place = str(self.folder)
-        table, output, resume = self._table, place, ""
+        prepared = partial(Simulation.prepared, runtime="in-process", workers=1)
         if (self.folder / RUN).exists():
-            table, output, resume = {}, "", place
-        simulation = Simulation.prepared(
-            table or [], output=output, resume=resume, runtime="in-process", workers=1
-        )
+            simulation = prepared([], resume=str(self.folder))
+        else:
+            simulation = prepared(self._table, output=str(self.folder))
         if not simulation.run(Console(quiet=True)):
             raise RuntimeError(f"{self.folder}: interrupted and saved")
 
