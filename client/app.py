@@ -12,12 +12,14 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fed_gswgan.device.service import GuardUnreachable, ask, ask_client_id
+from fed_gswgan.device.service import GuardUnreachable, ask, ask_for_proof
 from fed_gswgan.wire.message_types import (
+    CHALLENGE,
     CLIENT_FAILED,
     CLIENTS,
     GUARD_UNREACHABLE,
     NAME,
+    PROOF,
     RECORD,
     REPLIES,
     REQUEST,
@@ -30,11 +32,14 @@ app = ClientApp()
 
 @app.query("register")
 def register(message: Message, context: Context) -> Message:
-    """Answer with the client id of the device, or the name of the shard."""
+    """Answer with the device's key and the proof that it has it, or the name of the shard."""
 
     def answer() -> ConfigRecord:
         if (socket := _guard_socket(context)) is not None:
-            return ConfigRecord({NAME: ask_client_id(socket)})
+            challenge = message.content.config_records[RECORD][CHALLENGE]
+            if not isinstance(challenge, bytes):
+                raise TypeError("a challenge must be bytes")
+            return ConfigRecord({PROOF: ask_for_proof(socket, challenge)})
         from client.shard import name_of
 
         return ConfigRecord({NAME: name_of(context)})

@@ -50,7 +50,7 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
         lines = [f"{limit} = {toml_value(value)}\n" for limit, value in policy.items()]
         (folder / POLICY).write_text("".join(lines))
         device = DeviceSettings(
-            client_id=name,
+            name=name,
             data=str(folder / IMAGES),
             classes=tuple(source.class_names),
             training=device_share(settings),

@@ -1,12 +1,13 @@
 """Registry of clients: which node answers for which client, while nodes vanish, return and join.
 
-A node registers under a name: a device under its client id, a node of a simulation under the name
-of the shard that it hosts. With node authentication a node id belongs to a key and survives
-restarts; without it, a restarted node is a new one. Asking a node for its name does not depend on
-any client's data.
+A node registers under a name: a device under its client id, which is the hash of a key that it
+proves to have, a node of a simulation under the name of the shard that it hosts. With node
+authentication a node id belongs to a key of Flower's and survives restarts; without it, a restarted
+node is a new one. Asking a node for its name does not depend on any client's data.
 """
 
 import logging
+import secrets
 import time
 from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +17,8 @@ from flwr.serverapp import Grid
 
 from fed_gswgan.device.shards import SimulatedClients, shard_name, shard_of
 from fed_gswgan.reporting.logs import one_line
-from fed_gswgan.wire.message_types import NAME, RECORD, REGISTER
+from fed_gswgan.secure_aggregation.keys import client_id_of, proven
+from fed_gswgan.wire.message_types import ASK, CHALLENGE, NAME, PROOF, RECORD, REGISTER
 from server.collect import exchange
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT_SECONDS = 60.0  # for nodes to appear; one that comes later joins the run then
 ANSWER_PATIENCE_SECONDS = 60.0  # a node that gave no name is asked again after so long
 LONGEST_NAME = 64
+CHALLENGE_BYTES = 32
 POLL_SECONDS = 1.0
 
 
@@ -39,12 +42,12 @@ class ClientRegistry(Sequence[str]):
 
     Args:
         grid: reaches the nodes.
-        simulated: the clients of a simulation, whose ids are known; None: devices, whose ids are
-            the names they register under.
+        simulated: the clients of a simulation, whose ids are known; None: devices.
         interrupted: True once the run shall end.
 
     Attributes:
         registration_bytes: payload of all registrations, both halves.
+        keys: public key of each device that registered, by client id.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class ClientRegistry(Sequence[str]):
         self._nodes: dict[str, int] = {}  # by name
         self._names: list[str] = []  # sorted
         self._claims: dict[int, str] = {}
+        self._challenges: dict[int, bytes] = {}
         self._asked: dict[int, float] = {}
         self._pending: set[str] = set()
         self._disputed: set[str] = set()
         self.registration_bytes = 0
+        self.keys: dict[str, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -165,8 +170,9 @@ class ClientRegistry(Sequence[str]):
             time.sleep(0.1)
 
     def _question(self, node_id: int, ttl_seconds: float) -> Message:
-        content = RecordDict({RECORD: ConfigRecord({"ask": NAME})})
-        self.registration_bytes += len("ask") + len(NAME)
+        challenge = self._challenges[node_id] = secrets.token_bytes(CHALLENGE_BYTES)
+        content = RecordDict({RECORD: ConfigRecord({ASK: NAME, CHALLENGE: challenge})})
+        self.registration_bytes += len(ASK) + len(NAME) + len(CHALLENGE) + CHALLENGE_BYTES
         return Message(content, node_id, REGISTER, ttl=ttl_seconds)
 
     def _ask(self, node_ids: Iterable[int]) -> None:
@@ -185,12 +191,31 @@ class ClientRegistry(Sequence[str]):
             logger.warning("node %s did not register: %s", node_id, reason)
             return
         record = reply.content.get(RECORD)
-        name = record.get(NAME) if isinstance(record, ConfigRecord) else None
+        answer = record if isinstance(record, ConfigRecord) else ConfigRecord()
+        try:
+            name = self._name(node_id, answer) if self._simulated else self._id(node_id, answer)
+        except ValueError as error:
+            logger.warning("node %s did not register: %s; left out", node_id, error)
+            return
+        self._claims[node_id] = name
+
+    def _name(self, node_id: int, answer: ConfigRecord) -> str:
+        name = answer.get(NAME)
         if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable():
             self.registration_bytes += len(NAME) + len(name.encode())
-            self._claims[node_id] = name
-        else:
-            logger.warning("node %s gave no name; left out", node_id)
+            return name
+        raise ValueError("it gave no name")
+
+    def _id(self, node_id: int, answer: ConfigRecord) -> str:
+        """Return the client id of a device that proved to have the key."""
+        proof, challenge = answer.get(PROOF), self._challenges.get(node_id)
+        if not isinstance(proof, bytes) or challenge is None:
+            raise ValueError("it gave no proof of who it is")
+        public = proven(proof, challenge)
+        self.registration_bytes += len(PROOF) + len(proof)
+        client_id = client_id_of(public)
+        self.keys[client_id] = public
+        return client_id
 
     def _settle(self, online: set[int]) -> None:
         """Give names without a node, or whose node is gone, the one node that claims them."""

@@ -19,7 +19,7 @@ ledger = typer.Typer(no_args_is_help=True, help="what left a device, and whether
 @device.command()
 def init(
     folder: Folder,
-    client_id: Annotated[str, typer.Option(metavar="ID")],
+    name: Annotated[str, typer.Option(help="of the ledger's user; no server learns it")],
     data: Annotated[
         Path, typer.Option(metavar="PATH", help="a folder of CLASS/*.png, or .npz, .h5, .hdf5")
     ],
@@ -42,14 +42,16 @@ def init(
     ),
     as_json: Json = False,
 ) -> None:
-    """Make a device's folder, with an empty ledger, once."""
+    """Make a device's folder, with a key of its own and an empty ledger, once."""
     from fed_gswgan.device.folder import (
         CLASS_SETS,
         DeviceSettings,
         create_device,
         device_share,
+        read_identity,
         socket_path,
     )
+    from fed_gswgan.secure_aggregation.keys import client_id_of
 
     if settings:
         run_config = tomllib.loads(settings.read_text())
@@ -57,7 +59,7 @@ def init(
         run_config = {} if policy else {"clipping": "message"}
     made = DeviceSettings.from_table(
         {
-            "client-id": client_id,
+            "name": name,
             "data": str(data.absolute()),
             "classes": classes if classes in CLASS_SETS else tuple(classes.split(",")),
             "training": device_share(run_config),
@@ -65,9 +67,11 @@ def init(
         }
     )
     create_device(folder, made, policy)
+    public = read_identity(folder).public
     found = {
         "device": str(folder),
-        "client_id": client_id,
+        "client_id": client_id_of(public),
+        "public_key": public.hex(),
         "socket": str(socket_path(folder, made)),
         "next": f"fed-gswgan device check {folder}",
     }
@@ -116,11 +120,11 @@ def serve(folder: Folder) -> None:
     try_training(opened.settings.config(), opened.settings.spec)
 
     def ready() -> None:
-        print(f"serving {opened.settings.client_id} at {opened.socket}")
+        print(f"serving {opened.settings.name} at {opened.socket}")
         sys.stdout.flush()
 
-    lock, client_id = folder / "serving.lock", opened.settings.client_id
-    service.serve(opened.socket, client_id, opened.answer, lock, ready)
+    lock = folder / "serving.lock"
+    service.serve(opened.socket, opened.identity.prove, opened.answer, lock, ready)
     print("stopped")
 
 

@@ -1,8 +1,8 @@
 """Folder of a device: made once by its owner, opened by the guard's process.
 
-``device.toml``, ``policy.toml``, the ledger with its head and replies, ``failures.log``,
-``guard.sock``. Its group may pass through the folder, so that a relay reaches the socket;
-everything in it but the socket is the owner's alone.
+``device.toml``, ``policy.toml``, ``identity.key``, the ledger with its head and replies,
+``failures.log``, ``guard.sock``. Its group may pass through the folder, so that a relay reaches the
+socket; everything in it but the socket is the owner's alone.
 """
 
 import os
@@ -27,10 +27,12 @@ from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy
 from fed_gswgan.privacy.refusals import RequestExceedsPolicy
+from fed_gswgan.secure_aggregation.keys import KEY_BYTES, Identity
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings, Value, check_keys, toml_value
 
 SETTINGS, POLICY, SOCKET = "device.toml", "policy.toml", "guard.sock"
+IDENTITY = "identity.key"  # Ed25519, 32 bytes
 FOLDER_MODE = 0o710
 CLASS_SETS = ("digits", "letters", "all", "merged")  # of EMNIST
 ALGORITHM_KEYS = ("algorithm", "algorithm-settings")
@@ -43,7 +45,8 @@ class DeviceSettings(Settings):
     """The owner's settings of one device.
 
     Attributes:
-        client_id: what the server calls the client; also the ledger's user.
+        name: of the ledger's user, and what seeds are keyed by; the server knows the device by the
+            hash of its key, and is not told.
         data: absolute path of the images.
         classes: those of the run, in the order of the labels: the name of one of EMNIST's sets
             (``digits``, ``letters``, ``all``, ``merged``) or the names themselves.
@@ -52,7 +55,7 @@ class DeviceSettings(Settings):
         socket: absolute path; empty: ``guard.sock`` in the device's folder.
     """
 
-    client_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     data: str
     classes: str | tuple[str, ...] = "digits"
     training: dict[str, Any] = Field(default_factory=dict)
@@ -106,6 +109,7 @@ class OpenDevice(NamedTuple):
 
     settings: DeviceSettings
     policy: Policy
+    identity: Identity
     guard: Guard
     client: ClientView
     socket: Path
@@ -154,6 +158,7 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name}: there is a device already; it stays as it is")
     Ledger.create(folder, owners(settings))
+    write_durably(folder / IDENTITY, secrets.token_bytes(KEY_BYTES))
     write_durably(folder / POLICY, text.encode())
     written = settings.model_copy(update={"training": seeded})
     write_durably(folder / SETTINGS, written.to_toml().encode())
@@ -208,7 +213,7 @@ def open_device(
     settings, policy = read_settings(folder / SETTINGS), read_policy(folder / POLICY)
     with Ledger(folder, owners(settings)):
         pass
-    users, config = (settings.client_id,), settings.config()
+    users, config = (settings.name,), settings.config()
 
     def read() -> ClientDataset:
         images = read_own_images(Path(settings.data), settings.class_names)
@@ -217,6 +222,7 @@ def open_device(
     return OpenDevice(
         settings=settings,
         policy=policy,
+        identity=read_identity(folder),
         guard=Guard(
             folder=folder,
             owners=owners(settings),
@@ -225,14 +231,30 @@ def open_device(
             policy=policy,
             noise=noise,
         ),
-        client=ClientView(settings.client_id, users, read, SeedStream(config.shared.seed)),
+        client=ClientView(settings.name, users, read, SeedStream(config.shared.seed)),
         socket=socket_path(folder, settings),
     )
 
 
+def read_identity(folder: Path) -> Identity:
+    """Read the device's own key.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not 32 bytes.
+    """
+    secret = (folder / IDENTITY).read_bytes()
+    if len(secret) != KEY_BYTES:
+        raise ValueError(
+            f"{folder / IDENTITY}: {len(secret)} bytes must be {KEY_BYTES}; put back a copy of it, "
+            "or make a new device: another key is another client"
+        )
+    return Identity(secret)
+
+
 def owners(settings: DeviceSettings) -> str:
     """Return the hash of whose ledger a device keeps."""
-    return owners_hash({settings.client_id: (settings.client_id,)})
+    return owners_hash({settings.name: (settings.name,)})
 
 
 def socket_path(folder: Path, settings: DeviceSettings) -> Path:

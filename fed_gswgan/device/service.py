@@ -20,11 +20,11 @@ from fed_gswgan.privacy.refusals import LedgerLocked
 
 logger = logging.getLogger(__name__)
 
-SERVICE, ANSWER, CLIENT_ID = "fed_gswgan.Guard", "Answer", "ClientId"
+SERVICE, ANSWER, PROVE = "fed_gswgan.Guard", "Answer", "Prove"
 LARGEST_MESSAGE_BYTES = 2**28 + 2**20
 LONGEST_PATH_BYTES = 107  # of a Unix domain socket
 SOCKET_UMASK = 0o117  # owner and group may connect
-THREADS = 4  # the client id is told while a request is answered
+THREADS = 4  # the identity is proven while a request is answered
 ANSWER_PATIENCE_SECONDS = 3600.0
 CONNECT_PATIENCE_SECONDS = 5.0
 _OPTIONS = [
@@ -53,7 +53,7 @@ def check_path(path: Path) -> None:
 
 def serve(
     path: Path,
-    client_id: str,
+    prove: Callable[[bytes], bytes],
     answer: Callable[[bytes], bytes],
     lock: Path,
     ready: Callable[[], None],
@@ -62,7 +62,7 @@ def serve(
 
     Args:
         path: of the socket; one that an earlier guard left is replaced.
-        client_id: told to relays.
+        prove: a server's challenge to the proof of who the device is.
         answer: bytes of a request to bytes of a release or refusal.
         lock: file that only one serving process holds.
         ready: called once relays may connect.
@@ -78,7 +78,7 @@ def serve(
     except Timeout as error:
         raise LedgerLocked(f"{lock.parent}: another process serves this device") from error
     with held:
-        server = _server(path, client_id, answer)
+        server = _server(path, prove, answer)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -99,24 +99,26 @@ def ask(path: Path, blob: bytes) -> bytes:
     return _call(path, ANSWER, blob, ANSWER_PATIENCE_SECONDS)
 
 
-def ask_client_id(path: Path) -> str:
-    """Return the client id that the device's owner chose; GuardUnreachable as ``ask``."""
-    return _call(path, CLIENT_ID, b"", CONNECT_PATIENCE_SECONDS).decode()
+def ask_for_proof(path: Path, challenge: bytes) -> bytes:
+    """Return the device's public key and its signature; GuardUnreachable as ``ask``."""
+    return _call(path, PROVE, challenge, CONNECT_PATIENCE_SECONDS)
 
 
-def _server(path: Path, client_id: str, answer: Callable[[bytes], bytes]) -> grpc.Server:
+def _server(
+    path: Path, prove: Callable[[bytes], bytes], answer: Callable[[bytes], bytes]
+) -> grpc.Server:
     one_at_a_time = threading.Lock()
 
     def answered(blob: bytes, context: Any) -> bytes:
         with one_at_a_time:
             return answer(blob)
 
-    def identified(blob: bytes, context: Any) -> bytes:
-        return client_id.encode()
+    def proven(challenge: bytes, context: Any) -> bytes:
+        return prove(challenge)
 
     handlers = {
         ANSWER: grpc.unary_unary_rpc_method_handler(answered),
-        CLIENT_ID: grpc.unary_unary_rpc_method_handler(identified),
+        PROVE: grpc.unary_unary_rpc_method_handler(proven),
     }
     server = grpc.server(ThreadPoolExecutor(THREADS), options=_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 PROTOCOL = b"fed-gswgan secure aggregation 1"
 KEY_BYTES, SIGNATURE_BYTES, TAG_BYTES = 32, 64, 16
+CLIENT_ID_BYTES = 16  # of a key's hash: nobody finds another key of the same id
 # A sealing key seals one message and a mask's key draws one mask, so that neither needs a nonce.
 NO_NONCE, NO_COUNTER = bytes(12), bytes(16)
 WORD_BYTES = 4
@@ -39,6 +40,27 @@ class Identity:
     def sign(self, *parts: bytes) -> bytes:
         """Return a signature of these parts, 64 bytes."""
         return self._key.sign(digest(*parts))
+
+    def prove(self, challenge: bytes) -> bytes:
+        """Return the public key, and a signature of what a server drew for this answer alone."""
+        return self.public + self.sign(b"register", challenge)
+
+
+def proven(proof: bytes, challenge: bytes) -> bytes:
+    """Return the public key of who answered a challenge.
+
+    Raises:
+        ValueError: the answer is not signed with the key that it shows.
+    """
+    public, signature = proof[:KEY_BYTES], proof[KEY_BYTES:]
+    if not is_signed(public, signature, b"register", challenge):
+        raise ValueError("the node does not hold the key that it shows")
+    return public
+
+
+def client_id_of(public: bytes) -> str:
+    """Return the client id of a device: a hash of its public key, 32 hexadecimal digits."""
+    return digest(b"client", public)[:CLIENT_ID_BYTES].hex()
 
 
 def is_signed(public: bytes, signature: bytes, *parts: bytes) -> bool:

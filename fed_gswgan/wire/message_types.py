@@ -5,7 +5,8 @@ REGISTER = "query.register"
 
 # The one record of a message, and its keys.
 RECORD = "fed-gswgan"
-REQUEST, CLIENTS, REPLIES, NAME = "request", "clients", "replies", "name"
+REQUEST, CLIENTS, REPLIES = "request", "clients", "replies"
+ASK, CHALLENGE, NAME, PROOF = "ask", "challenge", "name", "proof"
 
 # Codes of Flower errors; a guard's refusals have codes of their own, inside a reply.
 CLIENT_FAILED = 1003

@@ -12,10 +12,12 @@ from client import shard
 from fed_gswgan.device.service import GuardUnreachable
 from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.wire.message_types import (
+    CHALLENGE,
     CLIENT_FAILED,
     CLIENTS,
     GUARD_UNREACHABLE,
     NAME,
+    PROOF,
     RECORD,
     REGISTER,
     REPLIES,
@@ -57,9 +59,10 @@ def test_a_device_relays_bytes_to_its_guard_and_back(monkeypatch):
         assert asked.pop() == (Path("/run/guard.sock"), blob)
 
 
-def test_a_device_registers_by_the_name_that_its_owner_chose(monkeypatch):
-    monkeypatch.setattr(relay, "ask_client_id", lambda path: f"alice at {path}")
-    assert found(send(REGISTER, GUARDED)) == {NAME: "alice at /run/guard.sock"}
+def test_a_device_registers_by_what_its_guard_signs(monkeypatch):
+    monkeypatch.setattr(relay, "ask_for_proof", lambda path, challenge: b"signed " + challenge)
+    reply = send(REGISTER, GUARDED, **{CHALLENGE: b"drawn"})
+    assert found(reply) == {PROOF: b"signed drawn"}
 
 
 def test_a_simulated_node_answers_for_its_shard(monkeypatch):
@@ -79,12 +82,14 @@ def broken(*_):
     raise RuntimeError("a pixel of 0.25")
 
 
-REQUESTED = {REQUEST: b"blob", CLIENTS: ["x"]}
+REQUESTED, CHALLENGED = {REQUEST: b"blob", CLIENTS: ["x"]}, {CHALLENGE: b"drawn"}
 FAILURES = {
     "no guard": (unreachable, GUARDED, TRAIN, REQUESTED, GUARD_UNREACHABLE),
-    "no guard to register": (unreachable, GUARDED, REGISTER, {}, GUARD_UNREACHABLE),
+    "no guard to register": (unreachable, GUARDED, REGISTER, CHALLENGED, GUARD_UNREACHABLE),
     "an exception": (broken, GUARDED, TRAIN, REQUESTED, CLIENT_FAILED),
-    "an exception to register": (broken, GUARDED, REGISTER, {}, CLIENT_FAILED),
+    "an exception to register": (broken, GUARDED, REGISTER, CHALLENGED, CLIENT_FAILED),
+    "no challenge": (broken, GUARDED, REGISTER, {}, CLIENT_FAILED),
+    "a challenge of text": (broken, GUARDED, REGISTER, {CHALLENGE: "text"}, CLIENT_FAILED),
     "no record": (broken, GUARDED, TRAIN, {}, CLIENT_FAILED),
     "no bytes": (broken, GUARDED, TRAIN, {REQUEST: "text", CLIENTS: ["x"]}, CLIENT_FAILED),
     "no shard": (broken, {}, TRAIN, REQUESTED, CLIENT_FAILED),
@@ -101,7 +106,7 @@ def test_a_failure_is_an_error_without_detail(monkeypatch, caplog, name):
     """The server learns a code and a fixed text; the device's log has the rest."""
     failing, node_config, message_type, record, code = FAILURES[name]
     monkeypatch.setattr(relay, "ask", failing)
-    monkeypatch.setattr(relay, "ask_client_id", failing)
+    monkeypatch.setattr(relay, "ask_for_proof", failing)
     monkeypatch.delenv(SIMULATION_FOLDER, raising=False)
     error = send(message_type, node_config, **record).error
     assert (error.code, error.reason) == (code, TEXTS[code])

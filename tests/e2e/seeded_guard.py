@@ -20,5 +20,5 @@ if __name__ == "__main__":
         return SeededNoise(seeds.generator("noise", server_round, client_id))
 
     device = open_device(folder, noise)
-    client_id = device.settings.client_id
-    serve(device.socket, client_id, device.answer, folder / "serving.lock", lambda: None)
+    lock = folder / "serving.lock"
+    serve(device.socket, device.identity.prove, device.answer, lock, lambda: None)

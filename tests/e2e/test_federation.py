@@ -109,7 +109,7 @@ def seeded_device(nodes, name, users, source, settings):
     lines = [f"{key} = {toml_value(value)}\n" for key, value in limits.items()]
     (folder / "policy.toml").write_text("".join(lines))
     device = DeviceSettings(
-        client_id=name,
+        name=name,
         data=str(folder / "images.npz"),
         classes=tuple(source.class_names),
         training=device_share(settings),

@@ -1,5 +1,6 @@
-"""Which node answers for which client, while nodes vanish, return, join and dispute a name."""
+"""Which node answers for which client, while nodes vanish, return, join and dispute an id."""
 
+import hashlib
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -7,7 +8,8 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from fed_gswgan.device.shards import ClientIds, shard_name, shard_of
-from fed_gswgan.wire.message_types import NAME, RECORD, REGISTER
+from fed_gswgan.secure_aggregation.keys import Identity, client_id_of
+from fed_gswgan.wire.message_types import CHALLENGE, NAME, PROOF, RECORD, REGISTER
 from server import client_registry
 from server.client_registry import ClientRegistry, RunStalled
 from simulations.in_process import InProcessGrid
@@ -15,8 +17,27 @@ from simulations.in_process import InProcessGrid
 FAILS = Error(1013, "no guard\nanswers")
 
 
+def keys_of(*owners):
+    """Return keys whose client ids have the order of their owners."""
+    made = [Identity(hashlib.sha256(name.encode()).digest()) for name in owners]
+    ordered = sorted(made, key=lambda identity: client_id_of(identity.public))
+    return dict(zip(sorted(owners), ordered, strict=True))
+
+
+IDENTITIES = keys_of("a", "b", "c", "other", "twin")
+IDS = {name: client_id_of(identity.public) for name, identity in IDENTITIES.items()}
+OWNERS = {client_id: name for name, client_id in IDS.items()}
+
+
+def proof_of(name):
+    return lambda challenge: {PROOF: IDENTITIES[name].prove(challenge)}
+
+
 class Nodes(InProcessGrid):
-    """Nodes of these names, which the test lets in and out; a name may be an error, or no name."""
+    """Nodes that the test lets in and out, each with its answer to a challenge.
+
+    It is a device's owner, a shard's name, an error, or a function of the challenge.
+    """
 
     def __init__(self, names):
         super().__init__(0, {})
@@ -31,9 +52,15 @@ class Nodes(InProcessGrid):
         assert message.metadata.message_type == REGISTER
         self.asked.append(node_id)
         name = self.names[node_id]
-        content = (
-            name if isinstance(name, Error) else RecordDict({RECORD: ConfigRecord({NAME: name})})
-        )
+        challenge = message.content[RECORD][CHALLENGE]
+        if isinstance(name, str) and name in IDENTITIES:
+            name = proof_of(name)
+        if callable(name):
+            content = RecordDict({RECORD: ConfigRecord(name(challenge))})
+        elif isinstance(name, Error):
+            content = name
+        else:
+            content = RecordDict({RECORD: ConfigRecord({NAME: name})})
         answered = Future()
         answered.set_result([Message(content, reply_to=message)])
         return answered
@@ -54,38 +81,64 @@ def registered(names, expected=None, timeout_seconds=5.0, **options):
 def absent(registry, wanted=1):
     """Look twice: a new node is asked at one look, and its answer taken in at the next."""
     registry.absent(wanted, 5.0)
-    return registry.absent(wanted, 5.0)
+    return {OWNERS.get(client, client) for client in registry.absent(wanted, 5.0)}
+
+
+def owners_of(registry):
+    return [OWNERS[client] for client in registry]
 
 
 def nodes_of(registry):
-    return {client: registry.node_id(client) for client in registry}
+    return {OWNERS[client]: registry.node_id(client) for client in registry}
 
 
-def test_clients_are_sorted_by_name_and_reached_at_their_nodes():
+def test_clients_are_sorted_by_id_and_reached_at_their_nodes():
     grid, registry = registered({11: "c", 12: "a", 13: "b"})
-    assert list(registry) == ["a", "b", "c"]
-    assert (len(registry), registry[-1]) == (3, "c")
+    assert owners_of(registry) == ["a", "b", "c"]
+    assert (len(registry), registry[-1]) == (3, IDS["c"])
     assert nodes_of(registry) == {"a": 12, "b": 13, "c": 11}
-    assert registry.registration_bytes == 3 * (len("ask") + 2 * len("name") + 1)
+    assert registry.keys == {IDS[name]: IDENTITIES[name].public for name in "abc"}
+    sent = len("ask") + len("name") + len("challenge") + 32
+    assert registry.registration_bytes == 3 * (sent + len("proof") + 32 + 64)
     assert absent(registry, wanted=3) == frozenset()
     assert grid.asked == [11, 12, 13], "once"
 
 
+def another_signature(challenge):
+    return {PROOF: IDENTITIES["a"].public + IDENTITIES["b"].prove(challenge)[32:]}
+
+
+def an_old_proof(challenge):
+    return {PROOF: IDENTITIES["b"].prove(bytes(32))}
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [(FAILS, "did not register: no guard?answers"), ("", "gave no name"), ("x" * 65, "no name"),
-     (7, "no name"), (b"a", "no name"), ("a\nb", "no name")],
+    [(FAILS, "no guard?answers"), ("b?", "it gave no proof"),
+     (lambda c: {}, "it gave no proof"), (lambda c: {PROOF: "text"}, "it gave no proof"),
+     (lambda c: {PROOF: b""}, "does not hold the key"),
+     (another_signature, "does not hold the key"), (an_old_proof, "does not hold the key"),
+     (lambda c: {PROOF: IDENTITIES["b"].prove(c) + b"1"}, "does not hold the key")],
 )  # fmt: skip
-def test_a_node_without_a_proper_name_is_left_out(caplog, answer, said):
+def test_a_node_that_cannot_prove_who_it_is_is_named_and_left_out(caplog, answer, said):
+    """Alice's id is a hash of her key: who has another key can neither take nor burn it."""
     _, registry = registered({11: "a", 12: answer})
-    assert list(registry) == ["a"]
+    assert owners_of(registry) == ["a"]
+    assert "node 12 did not register: " in caplog.text
     assert said in caplog.text
 
 
-def test_two_nodes_of_one_name_are_both_left_out(caplog):
+@pytest.mark.parametrize("answer", ["", "x" * 65, 7, b"a", "a\nb"])
+def test_a_simulated_node_without_a_proper_name_is_left_out(caplog, answer):
+    simulated = SimpleNamespace(shards=1, client_ids=ClientIds(1))
+    registered({11: shard_name(0), 12: answer}, simulated=simulated)
+    assert "node 12 did not register: it gave no name; left out" in caplog.text
+
+
+def test_two_nodes_of_one_key_are_both_left_out(caplog):
     _, registry = registered({11: "twin", 12: "other", 13: "twin"})
     assert nodes_of(registry) == {"other": 12}
-    assert "client-id='twin' must be unique" in caplog.text
+    assert f"client-id='{IDS['twin']}' must be unique" in caplog.text
 
 
 def test_without_clients_a_run_does_not_begin():
@@ -103,9 +156,9 @@ def test_nodes_that_come_late_are_waited_for():
     grid.get_node_ids = lambda: grid.online.append(11 + len(grid.online)) or grid.online[:2]
     registry = ClientRegistry(grid, None)
     registry.register(2, 30.0)
-    assert list(registry) == ["a", "b"]
+    assert owners_of(registry) == ["a", "b"]
     _, fewer = registered({11: "a"}, expected=2, timeout_seconds=0.2)
-    assert list(fewer) == ["a"], "after the time-out, those who are there will do"
+    assert owners_of(fewer) == ["a"], "after the time-out, those who are there will do"
 
 
 def test_a_client_that_left_is_absent_until_its_node_is_back():
@@ -130,7 +183,7 @@ def test_a_client_that_joins_stands_where_the_order_has_it():
     grid.names |= {13: "b"}
     grid.online = [11, 12, 13]
     assert absent(registry) == frozenset()
-    assert list(registry) == ["a", "b", "c"]
+    assert owners_of(registry) == ["a", "b", "c"]
 
 
 def test_a_name_stays_with_the_node_that_had_it_first(caplog):
@@ -152,7 +205,7 @@ def test_a_name_that_two_new_nodes_claim_is_given_to_neither():
     grid.names |= {12: "twin", 13: "twin"}
     grid.online = [11, 12, 13]
     absent(registry)
-    assert list(registry) == ["a"]
+    assert owners_of(registry) == ["a"]
 
 
 def test_a_node_that_gave_no_name_is_asked_again_after_a_while(monkeypatch):
@@ -165,14 +218,14 @@ def test_a_node_that_gave_no_name_is_asked_again_after_a_while(monkeypatch):
     grid.names[12] = "b"  # its guard is up now
     monkeypatch.setattr(client_registry, "ANSWER_PATIENCE_SECONDS", 0.0)
     absent(registry)
-    assert list(registry) == ["a", "b"]
+    assert owners_of(registry) == ["a", "b"]
 
 
 def test_too_few_clients_are_waited_for_before_any_is_charged():
     grid, registry = registered({11: "a", 12: "b", 13: "c"})
     grid.online = [11, 12]
     before = grid.looks
-    assert registry.absent(2, 5.0) == {"c"}
+    assert registry.absent(2, 5.0) == {IDS["c"]}
     assert grid.looks == before + 1, "enough are there"
     with pytest.raises(RunStalled, match="only 2 of 3 clients are there, min-replies=3; waited"):
         registry.absent(3, 0.02)

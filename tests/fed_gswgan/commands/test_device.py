@@ -12,12 +12,13 @@ import pytest
 
 from fed_gswgan.cli import main
 from fed_gswgan.device import service
-from fed_gswgan.device.folder import read_settings
-from fed_gswgan.device.service import ask, ask_client_id
+from fed_gswgan.device.folder import read_identity, read_settings
+from fed_gswgan.device.service import ask, ask_for_proof
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.policy import Policy, read_policy
+from fed_gswgan.secure_aggregation.keys import client_id_of, proven
 from fed_gswgan.wire.messages import ReleaseKey, Request, decode_release
 
 POLICY = """
@@ -61,10 +62,13 @@ def device(tmp_path, capsys):
     (tmp_path / "digits.npz").chmod(0o600)
     (tmp_path / "policy.toml").write_text(POLICY)
     (tmp_path / "run.toml").write_text(RUN)
-    options = ["--client-id", "alice", "--data", tmp_path / "digits.npz"]
+    options = ["--name", "alice", "--data", tmp_path / "digits.npz"]
     options += ["--policy", tmp_path / "policy.toml", "--settings", tmp_path / "run.toml"]
     found = said(capsys, "device", "init", tmp_path / "device", *options)
     assert found["socket"] == str(tmp_path / "device" / "guard.sock")
+    public = read_identity(tmp_path / "device").public
+    assert found["client_id"] == client_id_of(public)
+    assert found["public_key"] == public.hex()
     assert found["next"] == f"fed-gswgan device check {tmp_path / 'device'}"
     return tmp_path / "device"
 
@@ -72,13 +76,13 @@ def device(tmp_path, capsys):
 class TestDevice:
     def test_init_takes_the_algorithms_settings_and_makes_it_once(self, device, tmp_path, capsys):
         made = read_settings(device / "device.toml")
-        assert (made.client_id, made.classes) == ("alice", "digits")
+        assert (made.name, made.classes) == ("alice", "digits")
         own = {"critic": "mlp", "batch-size": 4, "critic-width": 8, "critic-steps": 1}
         assert {k: v for k, v in made.training.items() if k != "seed"} == own
         assert read_policy(device / "policy.toml").max_participations == 20
-        again = ["device", "init", device, "--client-id", "bob", "--data", "/x"]
+        again = ["device", "init", device, "--name", "bob", "--data", "/x"]
         assert "there is a device already" in refused(capsys, *again)
-        named = [tmp_path / "named", "--client-id", "b", "--data", "/x", "--classes", "cat,dog"]
+        named = [tmp_path / "named", "--name", "b", "--data", "/x", "--classes", "cat,dog"]
         said(capsys, "device", "init", *named)
         made = read_settings(tmp_path / "named" / "device.toml")
         assert (made.classes, made.training["clipping"]) == (("cat", "dog"), "message")
@@ -86,8 +90,8 @@ class TestDevice:
     def test_init_refuses_a_wrong_setting_and_makes_nothing(self, tmp_path, capsys):
         (tmp_path / "run.toml").write_text("batch-sze = 4")
         init = ["device", "init", tmp_path / "device", "--data", "/x"]
-        assert "client-id" in refused(capsys, *init)
-        init += ["--client-id", "a", "--settings", tmp_path / "run.toml"]
+        assert "name" in refused(capsys, *init)
+        init += ["--name", "a", "--settings", tmp_path / "run.toml"]
         assert "did you mean batch-size" in refused(capsys, *init)
         assert not (tmp_path / "device").exists()
 
@@ -117,7 +121,8 @@ class TestDevice:
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 serving = process.stdout.readline()
                 assert serving == f"serving alice at {device}/guard.sock\n"
-                assert ask_client_id(device / "guard.sock") == "alice"
+                proof = ask_for_proof(device / "guard.sock", b"drawn")
+                assert proven(proof, b"drawn") == read_identity(device).public
                 answers.append(ask(device / "guard.sock", request.encode()))
                 process.send_signal(number)
                 rest = process.stdout.read()

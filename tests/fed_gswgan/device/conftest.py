@@ -23,7 +23,7 @@ def make_device(tmp_path):
             np.savez(data, images=pixels, labels=np.arange(20) % 10)
             data.chmod(0o600)
         policy_file.write_text(policy)
-        given = {"client_id": "alice", "data": str(data), "training": TRAINING} | settings
+        given = {"name": "alice", "data": str(data), "training": TRAINING} | settings
         create_device(tmp_path / name, DeviceSettings(**given), policy_file)
         return tmp_path / name
 

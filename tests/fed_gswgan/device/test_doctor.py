@@ -66,7 +66,7 @@ OF_THE_SETTINGS = {"settings", "policy", "data", "ledger", "clock", "training"}
 DAMAGE = {
     "no settings": (OF_THE_SETTINGS, lambda f: (f / "device.toml").unlink()),
     "classes that are none": (
-        OF_THE_SETTINGS, edit("device.toml", 'client-id="a"\ndata="/x"\nclasses="some"'),
+        OF_THE_SETTINGS, edit("device.toml", 'name="a"\ndata="/x"\nclasses="some"'),
     ),
     "no policy": ({"policy"}, lambda f: (f / "policy.toml").unlink()),
     "a policy without a budget": ({"policy"}, edit("policy.toml", "max-rows = 3\n")),

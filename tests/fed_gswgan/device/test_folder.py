@@ -18,7 +18,7 @@ from fed_gswgan.privacy.policy import read_policy
 from fed_gswgan.privacy.refusals import LedgerUnavailable, RequestExceedsPolicy
 from fed_gswgan.wire.messages import decode_release
 
-SETTINGS = {"client_id": "alice", "data": "/data/alice"}
+SETTINGS = {"name": "alice", "data": "/data/alice"}
 
 
 def test_only_the_owner_reads_the_files_and_the_group_passes(make_device):
@@ -115,14 +115,14 @@ def test_settings_come_back_from_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"client-id": "a/b"}, "client-id='a/b'"),
-        ({"client-id": None}, "client-id must be given"),
+        ({"name": "a/b"}, "name='a/b'"),
+        ({"name": None}, "name must be given"),
         ({"data": "images"}, "data='images' must be an absolute path"),
         ({"data": None}, "data must be given"),
         ({"data": "/a\nb"}, "can be printed"),
         ({"classes": "some"}, "classes='some'"),
         ({"classes": ("a", "a")}, "each given once"),
-        ({"client": "alice"}, "client: no such setting; did you mean client-id?"),
+        ({"nam": "alice"}, "nam: no such setting; did you mean name?"),
         ({"training": {"critic-width": 0}}, "critic-width=0"),
         ({"training": {"critic-stps": 1}}, "critic-stps: no such setting; did you mean critic-s"),
         # What decides privacy is the policy's, and no setting chooses the noise.
@@ -131,7 +131,7 @@ def test_settings_come_back_from_their_file(tmp_path):
     ],
 )  # fmt: skip
 def test_a_setting_that_is_none_is_refused_by_name(changed, said):
-    table = {"client-id": "alice", "data": "/data"} | changed
+    table = {"name": "alice", "data": "/data"} | changed
     table = {key: value for key, value in table.items() if value is not None}
     with pytest.raises(ValueError, match=said) as error:
         DeviceSettings.from_table(table, "device.toml: ")

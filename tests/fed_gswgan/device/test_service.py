@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fed_gswgan.device import service
-from fed_gswgan.device.service import GuardUnreachable, ask, ask_client_id, check_path
+from fed_gswgan.device.service import GuardUnreachable, ask, ask_for_proof, check_path
 
 ROOT = Path(__file__).parents[3]
 SERVE = """
@@ -25,7 +25,9 @@ def answer(blob):
     while blob == b"wait" and not (folder / "go").exists():
         time.sleep(0.01)
     return blob[::-1]
-serve(folder / "guard.sock", "alice", answer, folder / "serving.lock", lambda: print("ready"))
+def prove(challenge):
+    return b"alice " + challenge
+serve(folder / "guard.sock", prove, answer, folder / "serving.lock", lambda: print("ready"))
 print("stopped")
 """
 ASK = """
@@ -83,21 +85,21 @@ def patient(monkeypatch):
     monkeypatch.setattr(service, "CONNECT_PATIENCE_SECONDS", 60.0)  # on a busy machine
 
 
-def test_bytes_go_in_and_out_and_the_client_is_named(served, folder):
+def test_bytes_go_in_and_out_and_a_challenge_is_answered(served, folder):
     assert ask(folder / "guard.sock", b"abc") == b"cba"
     large = bytes(range(256)) * 2**16  # 16 MB, above gRPC's own limit of 4 MB
     assert ask(folder / "guard.sock", large) == large[::-1]
-    assert ask_client_id(folder / "guard.sock") == "alice"
+    assert ask_for_proof(folder / "guard.sock", b"1") == b"alice 1"
     mode = (folder / "guard.sock").stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660
 
 
-def test_the_client_is_named_while_a_request_is_answered(served, folder):
-    """A server that starts anew asks for names while devices still work for the one before."""
+def test_a_challenge_is_answered_while_a_request_is(served, folder):
+    """A server that starts anew asks who is there while devices still work for the one before."""
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(ask, folder / "guard.sock", b"wait")
-        assert ask_client_id(folder / "guard.sock") == "alice"
+        assert ask_for_proof(folder / "guard.sock", b"1") == b"alice 1"
         assert not answer.done()
         (folder / "go").touch()
         assert answer.result() == b"tiaw"
@@ -149,7 +151,7 @@ def test_a_signal_ends_the_service_and_removes_the_socket(tmp_path, monkeypatch,
     assert process.returncode == 0
     assert not (tmp_path / "guard.sock").exists()
     with pytest.raises(GuardUnreachable):
-        ask_client_id(tmp_path / "guard.sock")
+        ask_for_proof(tmp_path / "guard.sock", b"1")
 
 
 def test_a_socket_that_cannot_be_made_is_named(tmp_path):
@@ -159,4 +161,4 @@ def test_a_socket_that_cannot_be_made_is_named(tmp_path):
             check_path(Path("/" + name))
     gone = tmp_path / "gone" / "guard.sock"
     with pytest.raises(OSError, match=r"gone/guard\.sock"):
-        service.serve(gone, "alice", bytes, tmp_path / "lock", lambda: None)
+        service.serve(gone, bytes, bytes, tmp_path / "lock", lambda: None)
