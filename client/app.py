@@ -22,7 +22,7 @@ from fed_gswgan.wire.message_types import (
     PROOF,
     RECORD,
     REPLIES,
-    REQUEST,
+    REQUESTS,
 )
 
 logger = logging.getLogger(__name__)
@@ -49,18 +49,22 @@ def register(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Relay a request, and each client's release or refusal back."""
+    """Relay a request for all clients, or one for each, and their answers or refusals back."""
 
     def answer() -> ConfigRecord:
         asked = message.content.config_records[RECORD]
-        blob, clients = asked[REQUEST], asked[CLIENTS]
-        if not isinstance(blob, bytes) or not isinstance(clients, list):
-            raise TypeError("a request must be bytes, and clients a list")
+        blobs, clients = asked[REQUESTS], asked[CLIENTS]
+        if not isinstance(blobs, list) or not isinstance(clients, list) or not clients:
+            raise TypeError("requests and clients must be lists")
+        if len(blobs) not in (1, len(clients)) or not all(type(blob) is bytes for blob in blobs):
+            raise TypeError("requests must be bytes, one for all clients or one for each")
+        requests = [blob for blob in blobs if isinstance(blob, bytes)]
         if (socket := _guard_socket(context)) is not None:
-            return ConfigRecord({REPLIES: [ask(socket, blob)]})
+            return ConfigRecord({REPLIES: [ask(socket, requests[0])]})
         from client.shard import answer as answer_in_shard
 
-        return ConfigRecord({REPLIES: answer_in_shard(blob, [str(c) for c in clients], context)})
+        names = [str(client) for client in clients]
+        return ConfigRecord({REPLIES: answer_in_shard(requests, names, context)})
 
     return _answered(message, answer)
 

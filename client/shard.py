@@ -5,7 +5,7 @@ folder.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from fed_gswgan.device.shards import (
     shard_of,
     simulation_folder,
 )
+from fed_gswgan.device.sums import Sums
 from fed_gswgan.privacy.noise import NoiseSource, named_noise_source
+from fed_gswgan.secure_aggregation.protocol import Device, Roster
 from fed_gswgan.seeding import SeedStream
 
 KEPT_DATASETS = 256  # read once a process, as long as so many are enough
@@ -38,14 +40,15 @@ class ShardHost:
         self._source = open_source(config.shared)
         self._spec = spec_of(self._source)
         self.config = config = config.with_noise(self._spec)
-        self._clients = SimulatedClients(root, partitions_of(self._source, config.shared), shards)
+        partitions = partitions_of(self._source, config.shared)
+        self._clients = SimulatedClients(root, partitions, shards, config.shared.seed)
         self._seeds = SeedStream(config.shared.seed)
         self._client = config.algorithm.Client(config.own, self._spec)
         self._guards: dict[int, Guard] = {}
         self._read = lru_cache(maxsize=KEPT_DATASETS)(self._read_partition)
 
-    def answer(self, shard: int, blob: bytes, client_ids: Sequence[str]) -> list[bytes]:
-        """Answer a request for clients of one shard."""
+    def answer(self, shard: int, blobs: Sequence[bytes], client_ids: Sequence[str]) -> list[bytes]:
+        """Answer a request for clients of one shard, or the one of each."""
         for client_id in client_ids:
             if shard_of(client_id, self._clients.shards) != shard:
                 raise ValueError(f"{client_id} does not belong to {shard_name(shard)}")
@@ -58,11 +61,31 @@ class ShardHost:
                 client=self._client,
                 policy=self.config.policy(self._spec),
                 noise=self._noise,
-                simulated=True,
+                simulated=not config.masked,
                 seeded=config.noise_source == "seeded",
             )
-        views = [self._view(client_id) for client_id in client_ids]
-        return self._guards[shard].answer(blob, views)
+        guard, views = self._guards[shard], [self._view(client_id) for client_id in client_ids]
+        if not self.config.shared.masked:
+            (blob,) = blobs
+            return guard.answer(blob, views)
+        each = blobs if len(blobs) == len(views) else [*blobs] * len(views)
+        return [
+            Sums(guard, self._device(view.client_id)).answer(blob, view)
+            for view, blob in zip(views, each, strict=True)
+        ]
+
+    def _device(self, client_id: str) -> Device:
+        return Device(self._clients.identity(client_id), self._roster)
+
+    @cached_property
+    def _roster(self) -> Roster:
+        """Every client of the run, each another person."""
+        shared, clients = self.config.shared, self._clients
+        return Roster(
+            people={clients.identity(client).public: client for client in clients.client_ids},
+            min_honest=shared.honest,
+            max_colluding=shared.colluding,
+        )
 
     def _view(self, client_id: str) -> ClientView:
         position = self._clients.client_ids.position(client_id)
@@ -84,8 +107,8 @@ def name_of(context: Context) -> str:
     return shard_name(shard)
 
 
-def answer(blob: bytes, client_ids: Sequence[str], context: Context) -> list[bytes]:
-    """Answer a request for clients of this node's shard.
+def answer(blobs: Sequence[bytes], client_ids: Sequence[str], context: Context) -> list[bytes]:
+    """Answer a request for clients of this node's shard, or the one of each.
 
     Raises:
         RuntimeError: this process does not simulate.
@@ -100,7 +123,7 @@ def answer(blob: bytes, client_ids: Sequence[str], context: Context) -> list[byt
     shard, shards = _place(context)
     try:
         host = _host(root, tuple(sorted(context.run_config.items())), shards)
-        return host.answer(shard, blob, client_ids)
+        return host.answer(shard, blobs, client_ids)
     except Exception:
         note_failure(root)
         raise

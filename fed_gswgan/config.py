@@ -71,8 +71,12 @@ class PrivacySettings(Budget):
     0: epsilon says; both 0: epsilon is 10"""
     clipping_bound: Annotated[float, Field(gt=CLIPPING_BOUNDS[0], lt=CLIPPING_BOUNDS[1])] = 1.0
     """C, an L2 norm"""
+    secure_aggregation: Literal["ideal", "protocol"] = "ideal"
+    """ideal: the server is given each sum, in simulations alone; protocol: it cannot see more"""
     honest_share: Annotated[float, Field(gt=0, le=1)] = 0.65
     """of a cohort, whose noise is counted under secure aggregation"""
+    colluding_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """of a cohort, who may help the server (secure-aggregation protocol)"""
     spare_rounds: Whole = 0
     """rounds that may fail and be asked anew, which epsilon is calibrated for as well"""
     noise_source: Literal["secure", "seeded"] = "secure"
@@ -146,6 +150,16 @@ class SharedSettings(DataSettings, CohortSettings, PrivacySettings, RunSettings)
                 f"sampling-method={self.sampling_method} must be fixed-size under "
                 "trust=secure-aggregation: every sum needs its number of honest clients"
             )
+        if self.masked and self.honest + self.colluding > self.cohort_size:
+            raise ValueError(
+                f"honest-share={self.honest_share:g} and colluding-share={self.colluding_share:g} "
+                "must be at most 1 together"
+            )
+        if self.masked and self.checkpoint_every != 1:
+            raise ValueError(
+                f"checkpoint-every={self.checkpoint_every} must be 1 under "
+                "secure-aggregation=protocol: no round is asked again"
+            )
         if self.trust == "secure-aggregation" and self.honest < 2:
             raise ValueError(
                 f"honest-share={self.honest_share:g} of cohort-size={self.cohort_size} must be >= "
@@ -157,6 +171,16 @@ class SharedSettings(DataSettings, CohortSettings, PrivacySettings, RunSettings)
     def honest(self) -> int:
         """H, clients of a cohort whose noise is counted."""
         return math.floor(self.honest_share * self.cohort_size + 1e-9)
+
+    @property
+    def masked(self) -> bool:
+        """Whether clients mask their releases, so that the server can see nothing but a sum."""
+        return self.trust == "secure-aggregation" and self.secure_aggregation == "protocol"
+
+    @property
+    def colluding(self) -> int:
+        """Clients of a cohort that may help the server."""
+        return math.floor(self.colluding_share * self.cohort_size + 1e-9)
 
     @property
     def mean_noise(self) -> float:

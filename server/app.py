@@ -30,7 +30,7 @@ from fed_gswgan.reporting.summary_table import print_summary
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.hardened_grid import hardened
 from server.client_registry import ClientRegistry
-from server.cohort import ServerLedger
+from server.cohort import ServerLedger, last_round
 from server.evaluation import Evaluation
 from server.run_recorder import RunRecorder
 from server.strategy import FederatedStrategy
@@ -48,10 +48,11 @@ def main(grid: Grid, context: Context) -> None:
     config = Config.from_table(context.run_config)
     config = config.with_noise(spec_of(open_source(config.shared)))
     folder = simulation_folder()
-    if folder is None and config.shared.trust == "secure-aggregation":
+    shared = config.shared
+    if folder is None and shared.trust == "secure-aggregation" and not shared.masked:
         raise ValueError(
-            "trust=secure-aggregation in its ideal form is for simulations: the server would see "
-            "each release with one client's share of noise; use local or central trust"
+            "secure-aggregation=ideal is for simulations: the server would see each release with "
+            "one client's share of noise; use secure-aggregation=protocol"
         )
     nodes = len(list(grid.get_node_ids())) if folder else 0
     run_server(hardened(grid), config, folder, nodes, runtime="flwr")
@@ -89,7 +90,8 @@ def run_server(
         clients = None
         if clients_folder is not None:
             partitions = partitions_of(source, config.shared)
-            clients = SimulatedClients(clients_folder, partitions, run.shards)
+            seed = config.shared.seed
+            clients = SimulatedClients(clients_folder, partitions, run.shards, seed)
         _start(run, clients)
         server = config.algorithm.Server(
             config.own, spec, SeedStream(config.shared.seed), config.shared.rounds
@@ -102,6 +104,8 @@ def run_server(
             registry.register(run.shards or config.shared.max_clients, timeout)
             recorder.byte_meter.registration_total = registry.registration_bytes
             first_round = recorder.finished_round + 1
+            if config.shared.masked:  # a round is attempted once
+                first_round = max(first_round, last_round(run.path / SERVER_LEDGER) + 1)
             seeded = clients is not None and config.shared.noise_source == "seeded"
             strategy = FederatedStrategy(
                 config=config,

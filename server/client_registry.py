@@ -47,7 +47,6 @@ class ClientRegistry(Sequence[str]):
 
     Attributes:
         registration_bytes: payload of all registrations, both halves.
-        keys: public key of each device that registered, by client id.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class ClientRegistry(Sequence[str]):
         self._pending: set[str] = set()
         self._disputed: set[str] = set()
         self.registration_bytes = 0
-        self.keys: dict[str, bytes] = {}
+        self._keys: dict[str, bytes] = {}  # of devices
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -76,6 +75,12 @@ class ClientRegistry(Sequence[str]):
     def node_id(self, client_id: str) -> int:
         """Return the node that answers for a client, or last did."""
         return self._nodes[self._home(client_id)]
+
+    def key(self, client_id: str) -> bytes:
+        """Return the public key by which peers know a client."""
+        if self._simulated is None:
+            return self._keys[client_id]
+        return self._simulated.identity(client_id).public
 
     def register(self, expected: int, timeout_seconds: float) -> None:
         """Wait for the nodes, ask each for its name, and keep the names that one node alone gave.
@@ -214,7 +219,7 @@ class ClientRegistry(Sequence[str]):
         public = proven(proof, challenge)
         self.registration_bytes += len(PROOF) + len(proof)
         client_id = client_id_of(public)
-        self.keys[client_id] = public
+        self._keys[client_id] = public
         return client_id
 
     def _settle(self, online: set[int]) -> None:

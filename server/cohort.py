@@ -55,6 +55,12 @@ def select_cohort(
     return present
 
 
+def last_round(folder: Path) -> int:
+    """Return the last round that somebody was asked in, by the server's ledger; 0: none."""
+    with Ledger(folder) as ledger:
+        return max((line.server_round for line in ledger.lines()), default=0)
+
+
 class ServerLedger:
     """The server's own count of releases: an upper bound on what clients reserved.
 

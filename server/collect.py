@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import ConfigRecord, Message
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.005
 LONGEST_POLL_SECONDS = 0.2
+RECEIVED, FAILED, MALFORMED = "received", "failed", "malformed"
+
+Decoded = TypeVar("Decoded")
 
 
 def exchange(
@@ -68,70 +72,117 @@ class Collected:
 
     Attributes:
         request: that was sent.
-        asked: client ids by node and message group, in the order they were named.
+        cohort: clients that are asked.
         total: sum of all releases in grid steps, int64; modulo 2^modulus_bits if there is one.
-        received: releases in the sum.
-        failed: clients whose node failed, or that refused.
-        malformed: clients whose reply broke the schema.
-        uplink: bytes of each client's reply.
+        downlink: bytes sent to each client.
+        uplink: bytes of each client's replies.
+        refusals: how many there were, by name.
     """
 
     request: Request
-    asked: Mapping[tuple[int, str], Sequence[str]]
+    cohort: Sequence[str]
     total: np.ndarray = field(init=False)
-    received: int = 0
-    failed: int = 0
-    malformed: int = 0
-    uplink: dict[str, int] = field(default_factory=dict)
+    downlink: Counter[str] = field(default_factory=Counter)
+    uplink: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
+    _asked: dict[tuple[int, str], Sequence[str]] = field(default_factory=dict)
     _answered: set[tuple[int, str]] = field(default_factory=set)
+    _outcomes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.total = np.zeros(self.request.event.size, np.int64)
 
     @property
+    def received(self) -> int:
+        """Releases in the sum."""
+        return self._count(RECEIVED)
+
+    @property
+    def failed(self) -> int:
+        """Clients whose node failed, or that refused."""
+        return self._count(FAILED)
+
+    @property
+    def malformed(self) -> int:
+        """Clients whose reply broke the schema."""
+        return self._count(MALFORMED)
+
+    @property
     def missing(self) -> int:
         """Clients of which nothing arrived."""
-        asked = sum(len(clients) for clients in self.asked.values())
-        return asked - self.received - self.failed - self.malformed
+        return len(self.cohort) - len(self._outcomes)
+
+    def ask(
+        self, nodes: Mapping[tuple[int, str], Sequence[str]], sent: Mapping[str, bytes]
+    ) -> None:
+        """Note who is asked: clients by node and message group, in order, and what each is sent."""
+        self._asked.update(nodes)
+        for client_id, blob in sent.items():
+            self.downlink[client_id] += len(blob)
 
     def add(self, messages: Iterable[Message]) -> None:
-        """Check and sum replies as they arrive; nothing that a client sends stops a round."""
+        """Check and sum releases as they arrive; nothing that a client sends stops a round."""
+        for client_id, blob in self.replies(messages):
+            steps = self.read(client_id, blob, lambda blob: decode_release(blob, self.request))
+            if steps is not None:
+                self.total += steps
+                self._outcomes[client_id] = RECEIVED
+
+    def take_sum(self, total: np.ndarray, clients: Iterable[str]) -> None:
+        """Take the sum of these clients' releases."""
+        self.total = total
+        self._outcomes |= dict.fromkeys(clients, RECEIVED)
+
+    def replies(self, messages: Iterable[Message]) -> Iterator[tuple[str, bytes]]:
+        """Yield what each client sent; a node that sent nothing of the kind is counted."""
         for message in messages:
             place = message.metadata.src_node_id, message.metadata.group_id
-            clients = self.asked.get(place)
+            clients = self._asked.get(place)
             if clients is None:  # for a node that is gone the SuperLink answers, under its own id
                 self._say("a node that was not asked", message)
             elif place in self._answered:
                 self._say(f"{clients[0]}: answered already", message)
             else:
                 self._answered.add(place)
-                self._add_node(message, clients)
-                tell("replies", len(self._answered), len(self.asked))
+                yield from self._of_node(message, clients)
+                tell("replies", len(self._answered), len(self._asked))
 
-    def _add_node(self, message: Message, clients: Sequence[str]) -> None:
+    def read(
+        self, client_id: str, blob: bytes, decode: Callable[[bytes], Decoded]
+    ) -> Decoded | None:
+        """Return what a client sent, decoded; None, and it is counted, if that cannot be."""
+        try:
+            return decode(blob)
+        except MalformedReplyError as error:
+            self.leave_out([client_id], MALFORMED, f"{client_id}: {error}")
+        except Refusal as refusal:
+            self.refusals[refusal.name] += 1
+            self.leave_out([client_id], FAILED, f"{client_id}: {refusal.name} {refusal.limit}")
+        return None
+
+    def leave_out(
+        self, clients: Sequence[str], outcome: str, why: str, message: Message | None = None
+    ) -> None:
+        """Count clients that are not in the sum, and say why."""
+        self._outcomes |= dict.fromkeys(clients, outcome)
+        self._say(why, message)
+
+    def _of_node(self, message: Message, clients: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         if message.has_error():
-            self.failed += len(clients)
-            self._say(clients[0], message)
+            self.leave_out(clients, FAILED, clients[0], message)
             return
         record = message.content.get(RECORD)
         replies = record.get(REPLIES) if isinstance(record, ConfigRecord) else None
         if not isinstance(replies, list) or len(replies) != len(clients):
-            self.malformed += len(clients)
-            self._say(f"{clients[0]}: not a reply for each of {len(clients)} clients", message)
+            why = f"{clients[0]}: not a reply for each of {len(clients)} clients"
+            self.leave_out(clients, MALFORMED, why, message)
             return
         for client_id, blob in zip(clients, replies, strict=True):
-            self.uplink[client_id] = len(blob) if isinstance(blob, bytes) else 0
-            try:
-                self.total += decode_release(blob, self.request)  # type: ignore[arg-type]
-                self.received += 1
-            except MalformedReplyError as error:
-                self.malformed += 1
-                self._say(f"{client_id}: {error}")
-            except Refusal as refusal:
-                self.failed += 1
-                self.refusals[refusal.name] += 1
-                self._say(f"{client_id}: {refusal.name} {refusal.limit}")
+            self.uplink[client_id] += len(blob) if isinstance(blob, bytes) else 0
+            yield client_id, blob  # type: ignore[misc]  # whatever it is: who reads it checks
+
+    def _count(self, outcome: str) -> int:
+        return sum(found == outcome for found in self._outcomes.values())
 
     def _say(self, what: str, message: Message | None = None) -> None:
         reason = message.error.reason if message is not None and message.has_error() else ""

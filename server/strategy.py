@@ -6,7 +6,7 @@ resuming, interruption, exhausted budgets, stalled runs and a last fit.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -18,12 +18,14 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.privacy.noise import named_noise_source
 from fed_gswgan.reporting.round_log import RoundReport
+from fed_gswgan.secure_aggregation.protocol import Phase, bytes_beside_payload
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.wire.message_types import CLIENTS, RECORD, REQUEST, TRAIN
+from fed_gswgan.wire.message_types import CLIENTS, RECORD, REQUESTS, TRAIN
 from fed_gswgan.wire.messages import Request, release_bytes
 from server.client_registry import ClientRegistry, RunStalled
 from server.cohort import ServerLedger, select_cohort
 from server.collect import Collected, exchange, mean_of, modulus_bits_for
+from server.secure_sum import SecureSum
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,6 @@ class Round:
     number: int
     query: Query
     collected: Collected
-    request_bytes: int
     population: int
     left_out: int
     started: float
@@ -87,47 +88,65 @@ class FederatedStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Select the cohort, charge it on disk, and return a message for each of its nodes."""
-        shared, started = self.config.shared, time.monotonic()
+        """Select the cohort, charge it on disk, and return a message for each of its nodes.
+
+        Under the protocol of secure aggregation there is none: its phases need their answers.
+        """
+        shared = self.config.shared
         if shared.trust == "secure-aggregation" and not self._own_loop:
             raise ValueError(
                 "trust=secure-aggregation needs FederatedStrategy.start: Flower's own loop cannot "
                 "run it"
             )
+        current = self._begin(server_round)
+        if current is None or shared.masked:
+            return []
+        collected = current.collected
+        blob = collected.request.encode()
+        return self._messages(str(server_round), dict.fromkeys(collected.cohort, blob))
+
+    def _begin(self, server_round: int) -> Round | None:
+        """Select the cohort and charge it on disk; None: interrupted before."""
+        shared, started = self.config.shared, time.monotonic()
         absent = self.registry.absent(shared.min_replies, shared.reply_timeout_seconds)
         if absent is None:
-            return []
+            return None
         query = self.server.request(server_round)
         request = self._request(server_round, query)
         self.event = request.event
         drawn = select_cohort(self.registry, server_round, shared, self.seeds, absent)
         cohort = [client for client in drawn if not self.ledger.would_exceed(client, self.event)]
-        if len(cohort) < request.event.honest:
+        if len(cohort) < request.event.honest + (shared.colluding if shared.masked else 0):
             cohort = []  # too few for the promised noise: none is asked
-        blob = request.encode()
-        sent = Request.decode(blob)  # as a client sees it: samples are rounded to their levels
+        sent = Request.decode(request.encode())  # as a client sees it: samples have their levels
         self.ledger.record(cohort, sent.key, sent.event)
-        nodes = self._by_node(cohort, request)
-        left_out = len(absent) + len(drawn) - len(cohort)
         self._round = Round(
             number=server_round,
             query=query,
-            collected=Collected(sent, nodes),
-            request_bytes=len(blob),
+            collected=Collected(sent, cohort),
             population=len(self.registry),
-            left_out=left_out,
+            left_out=len(absent) + len(drawn) - len(cohort),
             started=started,
             asked_at=time.monotonic(),
         )
+        return self._round
+
+    def _messages(self, group: str, blobs: Mapping[str, bytes]) -> list[Message]:
+        """Return a message for each node that is asked, and note what each client is sent."""
+        assert self._round is not None
+        nodes = self._by_node(group, list(blobs), self._round.collected)
+        self._round.collected.ask(nodes, blobs)
         # A request ends with its round: a device that returns later is not charged for nothing.
-        ttl = shared.reply_timeout_seconds
-        return [
-            Message(
-                RecordDict({RECORD: ConfigRecord({REQUEST: blob, CLIENTS: list(clients)})}),
-                node_id, TRAIN, ttl=ttl, group_id=group,
-            )
-            for (node_id, group), clients in nodes.items()
-        ]  # fmt: skip
+        ttl = self.config.shared.reply_timeout_seconds
+        messages = []
+        for (node_id, word), clients in nodes.items():
+            asked = [blobs[client] for client in clients]
+            if all(blob is asked[0] for blob in asked):
+                asked = asked[:1]
+            content = ConfigRecord({REQUESTS: asked, CLIENTS: list(clients)})
+            message = Message(RecordDict({RECORD: content}), node_id, TRAIN, ttl=ttl, group_id=word)
+            messages.append(message)
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -163,12 +182,14 @@ class FederatedStrategy(Strategy):
             messages = self.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
             if self.interrupted():
                 break
-            patience = self.config.shared.reply_timeout_seconds
-            replies = exchange(grid, messages, patience, self.interrupted)
+            asked = self._round is not None and len(self._round.collected.cohort) > 0
+            if self.config.shared.masked:
+                self._sum_under_masks(grid)
+            replies = self._exchange(grid, messages)
             step = self._aggregate(server_round, replies)
             if self.interrupted():
                 break
-            if messages:
+            if asked:
                 rounds_without_step = 0 if step else rounds_without_step + 1
             if rounds_without_step == PATIENCE_ROUNDS:
                 raise RunStalled(
@@ -237,16 +258,36 @@ class FederatedStrategy(Strategy):
         release_bytes(request)
         return request
 
-    def _by_node(self, cohort: list[str], request: Request) -> dict[tuple[int, str], list[str]]:
-        """Return the cohort by node and message group, so that no reply is too large."""
-        most = max(1, LARGEST_REPLY_BYTES // release_bytes(request))
+    def _exchange(self, grid: Grid, messages: Sequence[Message]) -> Iterable[Message]:
+        return exchange(grid, messages, self.config.shared.reply_timeout_seconds, self.interrupted)
+
+    def _sum_under_masks(self, grid: Grid) -> None:
+        """Let the protocol of secure aggregation form the round's sum."""
+        if self._round is None or not self._round.collected.cohort:
+            return
+        number, collected = self._round.number, self._round.collected
+
+        def send(phase: Phase, blobs: Mapping[str, bytes]) -> Iterable[Message]:
+            return self._exchange(grid, self._messages(f"{number}.{phase}", blobs))
+
+        keys = {client: self.registry.key(client) for client in collected.cohort}
+        SecureSum(collected, keys, self.config.shared.colluding, send).run()
+
+    def _by_node(
+        self, group: str, clients: list[str], collected: Collected
+    ) -> dict[tuple[int, str], list[str]]:
+        """Return clients by node and message group, so that no message or reply is too large."""
+        largest = release_bytes(collected.request)
+        if self.config.shared.masked:
+            largest += bytes_beside_payload(len(collected.cohort))
+        most = max(1, LARGEST_REPLY_BYTES // largest)
         nodes: dict[int, list[str]] = {}
-        for client_id in cohort:
+        for client_id in clients:
             nodes.setdefault(self.registry.node_id(client_id), []).append(client_id)
         return {
-            (node_id, f"{request.server_round}/{first}"): clients[first : first + most]
-            for node_id, clients in nodes.items()
-            for first in range(0, len(clients), most)
+            (node_id, f"{group}/{first}"): of_node[first : first + most]
+            for node_id, of_node in nodes.items()
+            for first in range(0, len(of_node), most)
         }
 
     def _aggregate(self, server_round: int, replies: Iterable[Message]) -> Step | None:
@@ -273,12 +314,10 @@ class FederatedStrategy(Strategy):
 
     def _report(self, current: Round, step: Step | None, waited_seconds: float) -> RoundReport:
         collected = current.collected
-        cohort = [client for clients in collected.asked.values() for client in clients]
-        downlink = current.request_bytes
-        uplink = sum(collected.uplink.values())
+        down, up = collected.downlink, collected.uplink
         return RoundReport(
             server_round=current.number,
-            asked=len(cohort),
+            asked=len(collected.cohort),
             population=current.population,
             left_out=current.left_out,
             received=collected.received,
@@ -287,9 +326,9 @@ class FederatedStrategy(Strategy):
             missing=collected.missing,
             stepped=step is not None,
             stop=step.stop if step else "",
-            downlink_bytes=downlink * len(cohort),
-            uplink_bytes=uplink,
-            bytes_by_client={c: [downlink, collected.uplink.get(c, 0)] for c in cohort},
+            downlink_bytes=down.total(),
+            uplink_bytes=up.total(),
+            bytes_by_client={client: [down[client], up[client]] for client in collected.cohort},
             epsilon_server_bound=self.ledger.max_epsilon,
             metrics=dict(step.metrics) if step else {},
             round_seconds=time.monotonic() - current.started,

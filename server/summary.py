@@ -112,7 +112,7 @@ def privacy_summary(
     secure = event.trust == "secure-aggregation"
     found = {
         "trust_model": event.trust,
-        "secure_aggregation": "ideal" if secure else None,
+        "secure_aggregation": shared.secure_aggregation if secure else None,
         "honest": event.honest if secure else None,
         "neighboring_relation": str(relation),
         "unit": unit,

@@ -17,10 +17,13 @@ from typing import overload
 
 from fed_gswgan.data.partition import Partition, Partitions
 from fed_gswgan.device.guard import FAILURES
+from fed_gswgan.device.sums import Sums
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
 from fed_gswgan.privacy.policy import Budget
+from fed_gswgan.secure_aggregation.keys import KEY_BYTES, Identity
+from fed_gswgan.seeding import SeedStream
 
 SIMULATION_FOLDER = "FED_GSWGAN_SIMULATION"
 
@@ -89,11 +92,13 @@ class SimulatedClients:
         folder: of the shards' folders.
         partitions: whose images each client holds, and who its users are.
         shards: how many there are.
+        seed: of the run, which the clients' keys follow from.
     """
 
     folder: Path
     partitions: Partitions
     shards: int
+    seed: int = 0
 
     @property
     def client_ids(self) -> ClientIds:
@@ -103,6 +108,10 @@ class SimulatedClients:
     def users(self, client_id: str) -> Partition:
         """Return who is charged for what a client releases."""
         return self.partitions.users(self.client_ids.position(client_id))
+
+    def identity(self, client_id: str) -> Identity:
+        """Return a client's key, by which its peers know it under secure aggregation."""
+        return _identity(self.seed, client_id)
 
     def shard_folder(self, shard: int) -> Path:
         """Return the folder of a shard's ledger."""
@@ -114,7 +123,7 @@ class SimulatedClients:
         return list(_owners(self.partitions, self.shards))
 
     def create(self) -> None:
-        """Make each shard's folder with an empty ledger, unless it has one.
+        """Make each shard's folder with an empty ledger and no round, unless it has them.
 
         A ledger that is there stays: another run in the same folder charges the same users. What an
         interrupted start left is completed.
@@ -122,6 +131,7 @@ class SimulatedClients:
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in range(self.shards):
             Ledger.complete(self.shard_folder(shard), self.owners[shard])
+            Sums.create(self.shard_folder(shard))
 
     def spent(self, budget: Budget) -> SpentBudgets:
         """Read every shard's ledger; a user who was never asked has spent nothing.
@@ -163,6 +173,11 @@ def _owners(partitions: Partitions, shards: int) -> tuple[str, ...]:
     for position, client_id in enumerate(ClientIds(len(partitions))):
         members[shard_of(client_id, shards)][client_id] = partitions.users(position)
     return tuple(owners_hash(clients) for clients in members)
+
+
+@lru_cache(maxsize=2**17)
+def _identity(seed: int, client_id: str) -> Identity:
+    return Identity(SeedStream(seed).generator("identity", client_id=client_id).bytes(KEY_BYTES))
 
 
 def _upper_median(mus: list[float], users: int) -> float:

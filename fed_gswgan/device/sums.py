@@ -50,9 +50,13 @@ class Sums:
 
     @staticmethod
     def create(folder: Path) -> None:
-        """Make the file that remembers rounds, once; a device without it answers no phase."""
-        with database(folder / ROUNDS, create=True) as rounds:
-            rounds.executescript(_TABLES)
+        """Make the file that remembers rounds, if there is none; without it no phase is answered.
+
+        It may only be called before a client's first round.
+        """
+        if not (folder / ROUNDS).exists():
+            with database(folder / ROUNDS, create=True) as rounds:
+                rounds.executescript(_TABLES)
 
     def answer(self, blob: bytes, client: ClientView) -> bytes:
         """Answer a message of the server: a message of the protocol, or a refusal by code.

@@ -57,10 +57,15 @@ def _believed(privacy: Mapping[str, Any], cohort: int, why_not_amplified: str) -
                 "Against the server itself epsilon is infinite: it sees every update.",
             ]
         case "secure-aggregation":
+            masked = privacy["secure_aggregation"] == "protocol"
             return [
                 f"It holds against a server that sees only the sum over the {cohort} clients of a "
-                f"round, of whom at least {privacy['honest']} are honest and stay to the end; the "
-                "simulation itself formed the sum (ideal form).",
+                f"round, of whom at least {privacy['honest']} are honest and stay to the end; "
+                + (
+                    "clients masked their releases, so that a server that cheats sees no more."
+                    if masked
+                    else "the simulation itself formed the sum (ideal form)."
+                ),
                 "If the server saw each client's release by itself, epsilon would be "
                 f"{privacy['epsilon_alone']:.4g}.",
             ]

@@ -2,6 +2,8 @@
 
 It keeps the messages that are well formed and signed; a device whose message is missing or wrong
 has dropped out, and what it did wrong stands in ``dropped``. Places are those of the cohort.
+
+``taking_part`` are the places that the next phase asks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +50,7 @@ class Aggregation:
     def __init__(self, terms: Terms, enough: int) -> None:
         self.terms, self._enough = terms, max(enough, terms.threshold)
         self.dropped: dict[int, str] = {}
+        self.taking_part: tuple[int, ...] = tuple(range(len(terms.cohort)))
         self._masking: dict[int, bytes] = {}
         self._transcript = b""
         self._peers: tuple[int, ...] = ()
@@ -70,6 +73,7 @@ class Aggregation:
                 self._masking |= masking
                 kept[place] = reply
         self._require_enough(kept, "keys")
+        self.taking_part = tuple(kept)
         message = b"".join(kept.values())
         self._transcript = after_keys(self.terms, message)
         return message
@@ -91,7 +95,7 @@ class Aggregation:
             else:
                 sealed[place] = found
         self._require_enough(sealed, "shares")
-        self._peers = tuple(sealed)
+        self.taking_part = self._peers = tuple(sealed)
         self._transcript = after_shares(self._transcript, self._peers)
         return {
             receiver: b"".join(
@@ -119,7 +123,7 @@ class Aggregation:
 
     def survivors(self) -> bytes:
         """Return the list of those whose masked releases are in the sum."""
-        self._survivors = tuple(sorted(self._survivors))
+        self.taking_part = self._survivors = tuple(sorted(self._survivors))
         self._require_enough(self._survivors, "masked releases")
         return places_bytes(self._survivors)
 
@@ -133,6 +137,7 @@ class Aggregation:
         }
         self.dropped |= {place: "no signature" for place in replies.keys() - found.keys()}
         self._require_enough(found, "signatures")
+        self.taking_part = tuple(found)
         return b"".join(place_bytes(place) + reply for place, reply in found.items())
 
     def unmask(self, replies: Mapping[int, bytes]) -> np.ndarray:

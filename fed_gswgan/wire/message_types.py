@@ -5,7 +5,7 @@ REGISTER = "query.register"
 
 # The one record of a message, and its keys.
 RECORD = "fed-gswgan"
-REQUEST, CLIENTS, REPLIES = "request", "clients", "replies"
+REQUESTS, CLIENTS, REPLIES = "requests", "clients", "replies"
 ASK, CHALLENGE, NAME, PROOF = "ask", "challenge", "name", "proof"
 
 # Codes of Flower errors; a guard's refusals have codes of their own, inside a reply.

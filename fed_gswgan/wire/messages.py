@@ -276,6 +276,21 @@ def encode_release(steps: np.ndarray, request: Request) -> bytes:
     return b"".join((RELEASED, steps.astype("<i4").data))
 
 
+def answer_of(blob: bytes) -> memoryview:
+    """Return what a client answered with.
+
+    Raises:
+        Refusal: the client refused; named by its code.
+        MalformedReplyError: it is neither an answer nor a refusal.
+    """
+    if type(blob) is bytes and blob[:1] == REFUSED:
+        raise _decode_refusal(blob)
+    if type(blob) is not bytes or blob[:1] != RELEASED:
+        size = f"{len(blob)} bytes" if isinstance(blob, bytes) else type(blob).__name__
+        raise MalformedReplyError(f"reply of {size} must be bytes that begin with 0 or 1")
+    return memoryview(blob)[len(RELEASED) :]
+
+
 def decode_release(blob: bytes, request: Request) -> np.ndarray:
     """Return the grid steps of a release, int64 (size,); modulo 2^modulus_bits if there is one.
 
@@ -283,12 +298,9 @@ def decode_release(blob: bytes, request: Request) -> np.ndarray:
         Refusal: the client refused; named by its code.
         MalformedReplyError: it is neither a release of the request's size nor a refusal.
     """
-    if type(blob) is bytes and blob[:1] == REFUSED:
-        raise _decode_refusal(blob)
-    if type(blob) is not bytes or len(blob) != release_bytes(request) or blob[:1] != RELEASED:
-        size = len(blob) if isinstance(blob, bytes) else type(blob).__name__
-        raise MalformedReplyError(f"reply of {size} bytes must be {release_bytes(request)}")
-    data, count = memoryview(blob)[1:], request.event.size
+    data, count = answer_of(blob), request.event.size
+    if len(data) != release_bytes(request) - len(RELEASED):
+        raise MalformedReplyError(f"reply of {len(blob)} bytes must be {release_bytes(request)}")
     if request.modulus_bits:
         return unpack_words(data, request.modulus_bits, count)
     if (levels := release_levels(request)) is not None:

@@ -21,7 +21,7 @@ from fed_gswgan.wire.message_types import (
     RECORD,
     REGISTER,
     REPLIES,
-    REQUEST,
+    REQUESTS,
     TRAIN,
 )
 
@@ -54,7 +54,7 @@ def test_a_device_relays_bytes_to_its_guard_and_back(monkeypatch):
     asked = []
     monkeypatch.setattr(relay, "ask", lambda path, blob: asked.append((path, blob)) or b"\1\0back")
     for blob in (b"\0\xff no request", b""):
-        reply = send(TRAIN, GUARDED, **{REQUEST: blob, CLIENTS: ["alice", "bob"]})
+        reply = send(TRAIN, GUARDED, **{REQUESTS: [blob], CLIENTS: ["alice", "bob"]})
         assert found(reply) == {REPLIES: [b"\1\0back"]}
         assert asked.pop() == (Path("/run/guard.sock"), blob)
 
@@ -67,11 +67,12 @@ def test_a_device_registers_by_what_its_guard_signs(monkeypatch):
 
 def test_a_simulated_node_answers_for_its_shard(monkeypatch):
     asked = []
-    answer = lambda blob, clients, context: asked.append((blob, clients)) or [b"0"] * 2  # noqa: E731
+    answer = lambda blobs, clients, context: asked.append((blobs, clients)) or [b"0"] * 2  # noqa: E731
     monkeypatch.setattr(shard, "answer", answer)
     assert found(send(REGISTER, SIMULATED)) == {NAME: "shard-0003"}
-    reply = send(TRAIN, SIMULATED, **{REQUEST: b"blob", CLIENTS: ["x", "y"]})
-    assert (found(reply), asked) == ({REPLIES: [b"0", b"0"]}, [(b"blob", ["x", "y"])])
+    for blobs in ([b"blob"], [b"one", b"two"]):
+        reply = send(TRAIN, SIMULATED, **{REQUESTS: blobs, CLIENTS: ["x", "y"]})
+        assert (found(reply), asked.pop()) == ({REPLIES: [b"0", b"0"]}, (blobs, ["x", "y"]))
 
 
 def unreachable(*_):
@@ -82,7 +83,7 @@ def broken(*_):
     raise RuntimeError("a pixel of 0.25")
 
 
-REQUESTED, CHALLENGED = {REQUEST: b"blob", CLIENTS: ["x"]}, {CHALLENGE: b"drawn"}
+REQUESTED, CHALLENGED = {REQUESTS: [b"blob"], CLIENTS: ["x"]}, {CHALLENGE: b"drawn"}
 FAILURES = {
     "no guard": (unreachable, GUARDED, TRAIN, REQUESTED, GUARD_UNREACHABLE),
     "no guard to register": (unreachable, GUARDED, REGISTER, CHALLENGED, GUARD_UNREACHABLE),
@@ -91,7 +92,16 @@ FAILURES = {
     "no challenge": (broken, GUARDED, REGISTER, {}, CLIENT_FAILED),
     "a challenge of text": (broken, GUARDED, REGISTER, {CHALLENGE: "text"}, CLIENT_FAILED),
     "no record": (broken, GUARDED, TRAIN, {}, CLIENT_FAILED),
-    "no bytes": (broken, GUARDED, TRAIN, {REQUEST: "text", CLIENTS: ["x"]}, CLIENT_FAILED),
+    "no bytes": (broken, GUARDED, TRAIN, {REQUESTS: ["text"], CLIENTS: ["x"]}, CLIENT_FAILED),
+    "no list": (broken, GUARDED, TRAIN, {REQUESTS: b"blob", CLIENTS: ["x"]}, CLIENT_FAILED),
+    "one too many": (
+        broken,
+        SIMULATED,
+        TRAIN,
+        {REQUESTS: [b""] * 2, CLIENTS: ["x"]},
+        CLIENT_FAILED,
+    ),
+    "no client": (broken, GUARDED, TRAIN, {REQUESTS: [b""], CLIENTS: []}, CLIENT_FAILED),
     "no shard": (broken, {}, TRAIN, REQUESTED, CLIENT_FAILED),
     "no simulation": (broken, SIMULATED, TRAIN, REQUESTED, CLIENT_FAILED),
 }

@@ -65,7 +65,7 @@ def test_every_member_is_answered_and_its_own_users_are_charged(world):
     answers = {}
     for number in range(SHARDS):
         members = world.members(number)
-        answers |= zip(members, world.host().answer(number, world.blob, members), strict=True)
+        answers |= zip(members, world.host().answer(number, [world.blob], members), strict=True)
         users = [user for name in members for user in world.clients.users(name)]
         assert world.charges(number) == dict.fromkeys(users, 1)
         assert not (world.clients.shard_folder(number) / FAILURES).exists()
@@ -79,22 +79,22 @@ def test_every_member_is_answered_and_its_own_users_are_charged(world):
 def test_seeded_clients_answer_the_same_in_any_process_and_batch(world, tmp_path, small_settings):
     """Neither the worker nor the other clients of a message change a release."""
     shard, members = max(((n, world.members(n)) for n in range(SHARDS)), key=lambda m: len(m[1]))
-    together = world.host().answer(shard, world.blob, members)
+    together = world.host().answer(shard, [world.blob], members)
     other = World(tmp_path / "other", small_settings | {"max-clients": 6})
-    alone = [other.host().answer(shard, other.blob, [name])[0] for name in reversed(members)]
+    alone = [other.host().answer(shard, [other.blob], [name])[0] for name in reversed(members)]
     assert together == alone[::-1]
-    assert world.host().answer(shard, world.blob, members[:1]) == together[:1]
+    assert world.host().answer(shard, [world.blob], members[:1]) == together[:1]
     assert set(world.charges(shard).values()) == {1}
 
 
 def test_a_client_of_another_shard_or_of_none_is_not_answered(world):
     own, other = world.members(0), world.members(1)
     with pytest.raises(ValueError, match=f"{other[0]} does not belong to shard-0000"):
-        world.host().answer(0, world.blob, [own[0], other[0]])
+        world.host().answer(0, [world.blob], [own[0], other[0]])
     gone = next(name for n in range(6, 60) if shard_of(name := f"client-{n:05d}", SHARDS) == 0)
     with pytest.raises(ValueError, match="not in range"):
-        world.host().answer(0, world.blob, [gone])
-    answers = world.host().answer(0, world.blob, [own[0], own[0]])
+        world.host().answer(0, [world.blob], [gone])
+    answers = world.host().answer(0, [world.blob], [own[0], own[0]])
     with pytest.raises(MalformedInput, match="named twice"):
         decode_release(answers[0], world.request)
     assert world.charges(0) == world.charges(1) == {}
@@ -106,12 +106,12 @@ def test_the_environment_names_the_run_and_the_node_its_shard(world, monkeypatch
         shard.name_of(world.context("first"))
     monkeypatch.delenv(SIMULATION_FOLDER, raising=False)
     with pytest.raises(RuntimeError, match="FED_GSWGAN_SIMULATION is not set"):
-        shard.answer(world.blob, world.members(0), world.context(0))
+        shard.answer([world.blob], world.members(0), world.context(0))
     monkeypatch.setenv(SIMULATION_FOLDER, str(world.folder))
     members = world.members(1)
-    found = shard.answer(world.blob, members, world.context(1))
-    assert found == world.host().answer(1, world.blob, members)
+    found = shard.answer([world.blob], members, world.context(1))
+    assert found == world.host().answer(1, [world.blob], members)
     assert set(world.charges(1).values()) == {1}
     with pytest.raises(ValueError, match="does not belong"):
-        shard.answer(world.blob, members, world.context(0))
+        shard.answer([world.blob], members, world.context(0))
     assert world.clients.failure_logs() == [world.folder / FAILURES]

@@ -44,13 +44,20 @@ def reply(node, content, group="7/0"):
     return Message(RecordDict(content), reply_to=question)
 
 
+def asking(request, asked):
+    """Return a round in which these clients were asked, by node and group."""
+    collected = Collected(request, [client for clients in asked.values() for client in clients])
+    collected.ask(asked, dict.fromkeys(collected.cohort, b"request"))
+    return collected
+
+
 def one_each(count, group="7/0"):
     return {(100 + i, group): [f"client-{i}"] for i in range(count)}
 
 
 def collected_of(request, releases):
     """Return releases of one client each, in grid steps, after their way over the wire."""
-    collected = Collected(request, one_each(len(releases)))
+    collected = asking(request, one_each(len(releases)))
     blobs = [encode_release(np.asarray(steps), request) for steps in releases]
     collected.add(reply(100 + i, [blob]) for i, blob in enumerate(blobs))
     assert (collected.received, collected.missing) == (len(releases), 0)
@@ -69,7 +76,7 @@ def test_the_sum_is_the_same_in_whatever_order_replies_arrive(bits):
     replies = [reply(100 + i, [encode_release(steps, request)]) for i, steps in enumerate(releases)]
     totals = []
     for order in (range(20), reversed(range(20)), rng.permutation(20)):
-        collected = Collected(request, one_each(20))
+        collected = asking(request, one_each(20))
         for i in order:
             collected.add([replies[i]])
         totals.append(collected.total)
@@ -81,7 +88,7 @@ def test_the_sum_is_the_same_in_whatever_order_replies_arrive(bits):
 
 def test_memory_does_not_grow_with_the_cohort():
     request, count = request_of(numbers=50_000), 60
-    collected = Collected(request, one_each(count))
+    collected = asking(request, one_each(count))
     blob = encode_release(np.arange(100_001), request)
     tracemalloc.start()
     collected.add(reply(100 + i, [blob]) for i in range(count))
@@ -97,7 +104,7 @@ def test_whatever_a_client_sends_is_counted_and_stops_nothing(caplog):
     refusal = encode_refusal(BudgetExhausted("spent 9.1", "max-epsilon=9"))
     asked = {(node, "7/0"): [f"{node}-a", f"{node}-b"] for node in range(1, 13)}
     asked[1, "7/2"] = ["1-c"]
-    collected = Collected(request, asked)
+    collected = asking(request, asked)
     collected.add(
         [
             reply(1, [good, good]),  # 2 received
@@ -123,6 +130,7 @@ def test_whatever_a_client_sends_is_counted_and_stops_nothing(caplog):
     assert collected.refusals == {"BUDGET_EXHAUSTED": 1}
     assert collected.uplink["1-a"] == len(good) == 29
     assert collected.uplink["3-a"] == len(refusal)
+    assert collected.downlink == dict.fromkeys(collected.cohort, len(b"request"))
     for words in ("round 7: 3-a: BUDGET_EXHAUSTED max-epsilon=9", "5-a: disk?full", "was not asked",
                   "1-a: answered already"):  # fmt: skip
         assert words in caplog.text
@@ -138,7 +146,7 @@ def test_under_local_trust_the_divisor_is_the_survivors():
     assert np.array_equal(mean.update_RN, np.full((2, 3), 4.5 * step))
     assert np.array_equal(mean.extra_E, [9 * step])
     assert (mean.clients, mean.noise_stddev) == (4, 2 / math.sqrt(4))
-    assert mean_of(Collected(request, one_each(4)), 10, no_noise) is None
+    assert mean_of(asking(request, one_each(4)), 10, no_noise) is None
 
 
 def test_under_central_trust_it_is_the_expected_cohort_and_the_server_adds_noise():
@@ -158,7 +166,7 @@ def test_under_central_trust_an_update_beyond_the_bound_is_malformed():
     """A client that does not clip would outweigh the others: no noise hides it."""
     request = request_of("central")
     steps = np.array([round(1 / grid_step(request.event)), 0, 0, 0, 0, 0, 0])
-    collected = Collected(request, one_each(2))
+    collected = asking(request, one_each(2))
     collected.add(
         reply(100 + i, [encode_release(steps + i, request)]) for i in range(2)
     )  # the second is one step longer
@@ -189,7 +197,7 @@ def test_the_modulus_never_wraps(task_identity_now, cohort, stddev, bound, seed)
     step, deviation = grid_step(request.event), noise_deviation(request.event)
     noise, sign = SeededNoise(np.random.default_rng(seed)), (-1) ** seed
     whole = np.zeros(7, np.int64)
-    collected = Collected(request, {(1, "7/0"): [f"client-{i}" for i in range(cohort)]})
+    collected = asking(request, {(1, "7/0"): [f"client-{i}" for i in range(cohort)]})
     blobs = []
     for _ in range(cohort):
         steps = noise.draw(np.array([sign * bound, 0, 0, 0, 0, 0, 0]), deviation, step)

@@ -154,7 +154,8 @@ def test_a_round_s_request_names_each_client_once_at_its_node(federation):
     asked = []
     for message in messages:
         content = message.content["fed-gswgan"]
-        request = Request.decode(content["request"])
+        (blob,) = content["requests"]
+        request = Request.decode(blob)
         assert (request.server_round, request.experiment_id) == (1, "e")
         assert request.scalars == {"scale": 4.0}
         assert message.metadata.ttl == 5.0, "a request ends with its round"

@@ -1,0 +1,179 @@
+"""Runs whose clients mask their releases: the ideal sum to the bit, drop-outs, lost rounds."""
+
+import json
+from collections import Counter
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fed_gswgan.privacy.ledger import Ledger
+from fed_gswgan.reporting.round_log import read_rounds
+from fed_gswgan.secure_aggregation.protocol import Phase, bytes_beside_payload
+from fed_gswgan.wire.message_types import CLIENTS, RECORD, REPLIES, REQUESTS, TRAIN
+from fed_gswgan.wire.sum_messages import SumMessage
+from server.secure_sum import threshold_of
+from simulations.in_process import InProcessGrid
+
+CLIENTS_ASKED, HONEST, COLLUDING, SHARDS = 10, 6, 1, 5  # H = 0.65 n, c = 0.1 n
+SETTINGS = {
+    "max_clients": CLIENTS_ASKED, "cohort_size": CLIENTS_ASKED, "trust": "secure-aggregation",
+    "honest_share": 0.65, "colluding_share": 0.1, "critic": "cramer", "features": "dct",
+    "feature_frequencies": 4, "prior": "none", "points": 1, "fit_steps": 2, "rounds": 3,
+    "noise_stddev": 8.0, "reply_timeout_seconds": 2.0,
+}  # fmt: skip
+LATER = [Phase.SHARES, Phase.MASKED, Phase.SURVIVORS, Phase.UNMASKED]
+
+
+class Losing(InProcessGrid):
+    """Loses or spoils what some clients answer."""
+
+    def __init__(self, inner, spoilt):
+        self.__dict__.update(inner.__dict__)
+        self.spoilt = spoilt
+
+    def pull_messages(self, message_ids):
+        for reply in super().pull_messages(message_ids):
+            yield self.asked.pop(reply.metadata.reply_to_message_id, lambda reply: reply)(reply)
+
+    def push_messages(self, messages):
+        messages = list(messages)
+        ids = list(super().push_messages(messages))
+        self.__dict__.setdefault("asked", {})
+        for message, message_id in zip(messages, ids, strict=True):
+            if message.metadata.message_type == TRAIN:
+                self.asked[message_id] = lambda reply, message=message: self._spoil(message, reply)
+        return ids
+
+    def _spoil(self, message, reply):
+        record = message.content[RECORD]
+        asked = SumMessage.decode(record[REQUESTS][0])
+        blobs = [
+            self.spoilt(asked.server_round, asked.phase, client, blob)
+            for client, blob in zip(record[CLIENTS], reply.content[RECORD][REPLIES], strict=True)
+        ]
+        return Message(RecordDict({RECORD: ConfigRecord({REPLIES: blobs})}), reply_to=message)
+
+
+def weights(folder):
+    index = json.loads((folder / "checkpoint" / "checkpoint.json").read_text())
+    return (folder / "checkpoint" / index["tensors"]).read_bytes()
+
+
+def charges(folder):
+    """Return how often each user was charged, and that no round was charged twice."""
+    counts = Counter()
+    for shard in sorted((folder / "clients").glob("shard-*")):
+        with Ledger(shard) as ledger:
+            lines = list(ledger.lines())
+        assert len({(line.user, line.server_round) for line in lines}) == len(lines)
+        counts += Counter(line.user for line in lines)
+    return counts
+
+
+@pytest.fixture
+def masked_run(small_run):
+    """Return a function that runs the protocol, with answers spoilt on their way."""
+
+    def run(name="run", spoilt=lambda server_round, phase, client, blob: blob, **changed):
+        settings = {**SETTINGS, "secure_aggregation": "protocol", **changed}
+        return small_run(name, shards=SHARDS, grid=lambda inner: Losing(inner, spoilt), **settings)
+
+    return run
+
+
+def test_the_protocol_gives_the_generator_of_the_ideal_sum_to_the_bit(small_run, masked_run):
+    ideal = small_run("ideal", shards=SHARDS, **SETTINGS)
+    masked = masked_run("masked")
+    assert weights(masked) == weights(ideal)
+    rounds, plain = read_rounds(masked), read_rounds(ideal)
+    assert [line["received"] for line in rounds] == [CLIENTS_ASKED] * 3
+    beside = bytes_beside_payload(CLIENTS_ASKED)
+    for one, other in zip(rounds, plain, strict=True):
+        sent = one["downlink_bytes"] + one["uplink_bytes"]
+        payload = other["downlink_bytes"] + other["uplink_bytes"]
+        framing = sent - payload - CLIENTS_ASKED * beside
+        assert 0 < framing < CLIENTS_ASKED * (400 + 32 * CLIENTS_ASKED)
+    for folder, kind in ((ideal, "ideal"), (masked, "protocol")):
+        privacy = json.loads((folder / "summary.json").read_text())["privacy"]
+        assert privacy["secure_aggregation"] == kind
+    assert set(charges(masked).values()) == {3}
+
+
+@pytest.mark.parametrize("phase", LATER)
+def test_three_in_ten_who_drop_out_in_every_round_end_no_run(masked_run, phase):
+    """Another three each time; what they had sent before is in no sum, or its masks come off."""
+
+    def spoilt(server_round, now, client, blob):
+        gone = (int(client[-5:]) + 3 * server_round) % CLIENTS_ASKED < 3
+        return b"" if gone and now >= phase else blob
+
+    folder = masked_run(spoilt=spoilt)
+    rounds = read_rounds(folder)
+    assert [line["stepped"] for line in rounds] == [True] * 3
+    left = CLIENTS_ASKED if phase > Phase.MASKED else 7
+    assert [line["received"] for line in rounds] == [left] * 3
+    privacy = json.loads((folder / "summary.json").read_text())["privacy"]
+    assert privacy["honest"] == HONEST
+    assert privacy["epsilon_max"] <= privacy["epsilon_server_bound"] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_round_without_enough_is_over_and_the_next_one_goes_on(masked_run, phase, caplog):
+    """Four of ten are gone: below H and those who may collude."""
+
+    def spoilt(server_round, now, client, blob):
+        gone = server_round == 2 and now >= phase and int(client[-5:]) < 4
+        return b"" if gone else blob
+
+    folder = masked_run(spoilt=spoilt)
+    assert [line["stepped"] for line in read_rounds(folder)] == [True, False, True]
+    assert read_rounds(folder)[1]["received"] == 0
+    assert "round 2: no sum: " in caplog.text
+    counts = charges(folder)
+    everybody = {3} if phase > Phase.SHARES else {2}
+    assert set(counts.values()) <= everybody | {2, 3}
+    assert max(counts.values()) <= 3
+
+
+def test_what_is_not_of_the_protocol_is_counted_and_left_out(masked_run, caplog):
+    """A signature of another, bytes of a wrong length, a masked release that was changed."""
+    first = {}
+
+    def spoilt(server_round, phase, client, blob):
+        first.setdefault((server_round, phase), blob)
+        wrong = {
+            (Phase.KEYS, 1): first[server_round, phase],
+            (Phase.SHARES, 2): blob[:-1],
+            (Phase.MASKED, 3): blob[:5] + bytes([blob[5] ^ 1]) + blob[6:],
+        }
+        return wrong.get((phase, int(client[-5:])), blob)
+
+    folder = masked_run(spoilt=spoilt, rounds=1)
+    (line,) = read_rounds(folder)
+    assert (line["received"], line["malformed"], line["stepped"]) == (7, 3, True)
+    for client, why in ((1, "keys of place"), (2, "shares: not signed"), (3, "masked: not signed")):
+        assert f"client-{client:05d}: {why}" in caplog.text
+
+
+def test_a_run_that_was_interrupted_in_a_round_goes_on_with_the_next(masked_run):
+    seen = []
+
+    def noting(server_round, phase, client, blob):
+        seen.append((server_round, phase))
+        return blob
+
+    cut = masked_run("cut", noting, interrupted=lambda: (2, Phase.MASKED) in seen)
+    assert [line["server_round"] for line in read_rounds(cut)] == [1]
+    before, seen[:] = list(seen), []
+    masked_run("cut", noting, resume=True)
+    assert {server_round for server_round, _ in before} == {1, 2}
+    assert {server_round for server_round, _ in seen} == {3}, "round 2 was begun: it is over"
+    assert [line["server_round"] for line in read_rounds(cut)] == [1, 3]
+    assert set(charges(cut).values()) <= {2, 3}
+
+
+def test_the_threshold_is_more_than_half_of_devices_and_of_those_who_collude():
+    for devices in range(2, 40):
+        for colluding in range(devices):
+            threshold = threshold_of(devices, colluding)
+            assert 2 * (threshold - 1) <= devices + colluding < 2 * threshold
