@@ -24,7 +24,7 @@ from fed_gswgan.algorithms.base import (
 )
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.data.registry import DataSettings
-from fed_gswgan.privacy.gaussian import gaussian_mu
+from fed_gswgan.privacy.gaussian import gaussian_epsilon, gaussian_mu
 from fed_gswgan.privacy.mechanism import (
     CLIPPING_BOUNDS,
     NOISE_STDDEVS,
@@ -304,6 +304,13 @@ class Config:
         shared = self.shared
         shape = self.release(spec)
         budget = {name: getattr(shared, name) for name in Budget.model_fields}
+        if shared.masked:
+            alone = gaussian_epsilon(shared.max_mu * math.sqrt(shared.honest), shared.delta)
+            budget |= {
+                "min_honest": shared.honest,
+                "max_colluding": shared.colluding,
+                "max_epsilon_alone": alone * (1 + 1e-9),
+            }
         return Policy(
             **budget,
             trust=(shared.trust,),

@@ -13,6 +13,8 @@ from fed_gswgan.commands.output import Json, show
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="folder of the device")]
 
 device = typer.Typer(no_args_is_help=True, help="the guard that a device runs beside its data")
+roster = typer.Typer(no_args_is_help=True, help="the peers that an owner believes in")
+device.add_typer(roster, name="roster")
 ledger = typer.Typer(no_args_is_help=True, help="what left a device, and whether that is intact")
 
 
@@ -117,6 +119,7 @@ def serve(folder: Folder) -> None:
     logger.setLevel(logging.INFO)
     logger.handlers, logger.propagate = [handler], False
     opened = open_device(folder)
+    opened.read_data()
     try_training(opened.settings.config(), opened.settings.spec)
 
     def ready() -> None:
@@ -126,6 +129,54 @@ def serve(folder: Folder) -> None:
     lock = folder / "serving.lock"
     service.serve(opened.socket, opened.identity.prove, opened.answer, lock, ready)
     print("stopped")
+
+
+@roster.command("add")
+def add_peers(
+    folder: Folder,
+    made: Annotated[Path, typer.Argument(metavar="FILE", help="roster that somebody made, TOML")],
+    as_json: Json = False,
+) -> None:
+    """Install the keys of a roster beside those that the device has; counts from its next start."""
+    from fed_gswgan.device.roster import add_to_roster
+
+    add_to_roster(folder, made)
+    show_roster(folder, as_json)
+
+
+@roster.command("show")
+def show_roster(folder: Folder, as_json: Json = False) -> None:
+    """Show who made the roster, and whose devices are in it."""
+    from fed_gswgan.device.folder import read_identity
+    from fed_gswgan.device.roster import ROSTER, read_roster
+    from fed_gswgan.secure_aggregation.keys import client_id_of
+
+    found, own = read_roster(folder / ROSTER), read_identity(folder).public
+    people: dict[str, list[dict[str, str]]] = {}
+    for key, person in found.people.items():
+        device = {"client_id": client_id_of(key), "public_key": key.hex()}
+        people.setdefault(person, []).append(device)
+    shown = {
+        "device": str(folder),
+        "made_by": found.made_by,
+        "own_key": own.hex(),
+        "own_key_is_in_it": own in found.people,
+        "people": people,
+    }
+    show(shown, as_json, _roster)
+
+
+@roster.command("verify")
+def verify_roster(folder: Folder, as_json: Json = False) -> None:
+    """Check that the policy could answer some cohort of the roster."""
+    from fed_gswgan.device.doctor import check_roster
+
+    found: dict[str, Any] = {"device": str(folder), "good": True}
+    try:
+        check_roster(folder)
+    except (OSError, ValueError) as error:
+        found |= {"good": False, "why": str(error)}
+    show(found, as_json, good=bool(found["good"]))
 
 
 @ledger.command("show")
@@ -139,7 +190,7 @@ def show_ledger(
     """Show releases and epsilon of each user."""
     from fed_gswgan.privacy.gaussian import gaussian_epsilon
     from fed_gswgan.privacy.ledger import Ledger
-    from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
+    from fed_gswgan.privacy.mechanism import NeighboringRelation, compose, seen_alone
     from fed_gswgan.privacy.policy import Policy, read_policy
 
     path = policy or folder / "policy.toml"
@@ -150,10 +201,12 @@ def show_ledger(
     users = {}
     for user, events in sorted(releases.items()):
         mu = compose(events, relation)
+        alone = compose(seen_alone(events), relation)
         users[user] = {
             "participations": events.total(),
             "mu": mu,
             "epsilon": gaussian_epsilon(mu, limits.delta),
+            "epsilon_alone": gaussian_epsilon(alone, limits.delta),
             "releases": [{"count": count, **vars(event)} for event, count in events.most_common()],
         }
     found = {
@@ -211,12 +264,28 @@ def _findings(found: dict[str, Any]) -> str:
     )
 
 
+def _roster(found: dict[str, Any]) -> str:
+    lines = [f"{found['device']}: made by {found['made_by']}"]
+    for person, devices in found["people"].items():
+        for one in devices:
+            own = "  (this device)" if one["public_key"] == found["own_key"] else ""
+            lines.append(f"{person}: {one['client_id']}  {one['public_key']}{own}")
+    if not found["own_key_is_in_it"]:
+        lines.append("this device's own key is not in it")
+    return "\n".join(lines)
+
+
 def _users(found: dict[str, Any]) -> str:
     lines = [f"{found['ledger']}: {found['neighboring_relation']}, delta {found['delta']:g}"]
     for user, cost in found["users"].items():
         lines.append(
             f"{user}: {cost['participations']} participations, mu {cost['mu']:.6g}, "
             f"epsilon {cost['epsilon']:.6g}"
+            + (
+                f" ({cost['epsilon_alone']:.6g} if each release were seen by itself)"
+                if cost["epsilon_alone"] > cost["epsilon"]
+                else ""
+            )
         )
         lines += [
             f"  {event['count']} x {event['rows']} rows, clipping {event['bounded']} to "

@@ -23,15 +23,18 @@ from fed_gswgan.device.folder import (
     POLICY,
     SETTINGS,
     owners,
+    read_identity,
     read_settings,
     require_fit,
     socket_path,
 )
+from fed_gswgan.device.roster import ROSTER, read_roster, require_roster
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
 from fed_gswgan.privacy.noise import SecureNoise
 from fed_gswgan.privacy.policy import read_policy
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.privacy.selftest import require_randomness, selftest
+from fed_gswgan.secure_aggregation.keys import proven
 from fed_gswgan.seeding import SeedStream
 
 PATIENCE_SECONDS = 10.0
@@ -75,6 +78,8 @@ def check_device(
         ("policy", lambda: _check_policy(folder)),
         ("folder", lambda: _check_folder(folder)),
         ("data", lambda: _check_data(folder)),
+        ("identity", lambda: _check_identity(folder)),
+        ("roster", lambda: check_roster(folder)),
         ("ledger", lambda: _check_ledger(folder)),
         ("clock", lambda: _check_clock(folder, clock())),
         ("randomness", require_randomness),
@@ -141,6 +146,28 @@ def _check_data(folder: Path) -> None:
     read_own_images(path, settings.class_names)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise ValueError(f"{path}: other accounts may read it; chmod go-rwx {path}")
+
+
+def _check_identity(folder: Path) -> None:
+    """Require a key that proves to a server whose it is."""
+    challenge = os.urandom(32)
+    proven(read_identity(folder).prove(challenge), challenge)
+
+
+def check_roster(folder: Path) -> None:
+    """Require a roster that some cohort could be answered of, where the policy needs one.
+
+    Raises:
+        OSError, ValueError: there is none, or why every cohort would be refused.
+    """
+    policy = read_policy(folder / POLICY)
+    if "secure-aggregation" in policy.trust:
+        if not (folder / ROSTER).exists():
+            raise ValueError(
+                f"{folder / ROSTER} is missing, and trust has secure-aggregation; fed-gswgan "
+                "device roster add"
+            )
+        require_roster(read_roster(folder / ROSTER), policy, read_identity(folder).public)
 
 
 def _check_ledger(folder: Path) -> None:

@@ -1,12 +1,14 @@
 """Folder of a device: made once by its owner, opened by the guard's process.
 
-``device.toml``, ``policy.toml``, ``identity.key``, the ledger with its head and replies,
-``failures.log``, ``guard.sock``. Its group may pass through the folder, so that a relay reaches the
-socket; everything in it but the socket is the owner's alone.
+``device.toml``, ``policy.toml``, ``roster.toml``, ``identity.key``, the ledger with its head and
+replies, ``rounds.db``, ``failures.log``, ``guard.sock``. Its group may pass through the folder, so
+that a relay reaches the socket; everything in it but the socket is the owner's alone.
 """
 
+import logging
 import os
 import secrets
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,16 +22,23 @@ from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.roster import ROSTER, read_roster
 from fed_gswgan.device.service import check_path
+from fed_gswgan.device.sums import Sums
 from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.privacy.ledger import Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy
-from fed_gswgan.privacy.refusals import RequestExceedsPolicy
+from fed_gswgan.privacy.refusals import RequestExceedsPolicy, UnsafeAggregation
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES, Identity
+from fed_gswgan.secure_aggregation.protocol import Device, Phase
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings, Value, check_keys, toml_value
+from fed_gswgan.wire.messages import RELEASED, encode_refusal
+from fed_gswgan.wire.sum_messages import SumMessage, is_sum_message
+
+logger = logging.getLogger(__name__)
 
 SETTINGS, POLICY, SOCKET = "device.toml", "policy.toml", "guard.sock"
 IDENTITY = "identity.key"  # Ed25519, 32 bytes
@@ -111,12 +120,46 @@ class OpenDevice(NamedTuple):
     policy: Policy
     identity: Identity
     guard: Guard
+    sums: Sums | None
     client: ClientView
     socket: Path
 
     def answer(self, blob: bytes) -> bytes:
-        """Answer a request."""
-        return self.guard.answer(blob, [self.client])[0]
+        """Answer a request, or a message of secure aggregation.
+
+        What data was read for leaves at a time that the request and the policy decide.
+        """
+        came = time.monotonic()
+        if is_sum_message(blob):
+            if self.sums is None:
+                logger.warning("refused: %s is missing: fed-gswgan device roster add", ROSTER)
+                return encode_refusal(UnsafeAggregation("no roster"))
+            answer = self.sums.answer(blob, self.client)
+        else:
+            (answer,) = self.guard.answer(blob, [self.client])
+        released = answer[:1] == RELEASED
+        if released and (not is_sum_message(blob) or SumMessage.decode(blob).phase == Phase.MASKED):
+            self._wait_until_due(time.monotonic() - came)
+        return answer
+
+    def read_data(self) -> None:
+        """Read the data now, so that no answer waits for it.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        _ = self.client.dataset
+
+    def _wait_until_due(self, took_seconds: float) -> None:
+        due = self.policy.answer_seconds
+        if not due:
+            return
+        if took_seconds > due:
+            logger.warning(
+                "an answer took %.2f s: it leaves at a multiple of answer-seconds=%g, which should "
+                "be more", took_seconds, due,
+            )  # fmt: skip
+        time.sleep(-took_seconds % due)
 
 
 def training_keys(run_config: Mapping[str, Any]) -> set[str]:
@@ -159,6 +202,7 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
             raise FileExistsError(f"{folder / name}: there is a device already; it stays as it is")
     Ledger.create(folder, owners(settings))
     write_durably(folder / IDENTITY, secrets.token_bytes(KEY_BYTES))
+    Sums.create(folder)
     write_durably(folder / POLICY, text.encode())
     written = settings.model_copy(update={"training": seeded})
     write_durably(folder / SETTINGS, written.to_toml().encode())
@@ -207,30 +251,37 @@ def open_device(
     No file and no environment variable replaces the noise: only code that builds a guard can.
 
     Raises:
-        OSError, ValueError: settings or policy cannot be read.
+        OSError, ValueError: settings, policy, key or roster cannot be read.
         LedgerUnavailable: the ledger is missing, damaged, or another client's.
     """
     settings, policy = read_settings(folder / SETTINGS), read_policy(folder / POLICY)
     with Ledger(folder, owners(settings)):
         pass
     users, config = (settings.name,), settings.config()
+    identity = read_identity(folder)
 
     def read() -> ClientDataset:
         images = read_own_images(Path(settings.data), settings.class_names)
         return ClientDataset(users, images.images, images.labels)
 
+    guard = Guard(
+        folder=folder,
+        owners=owners(settings),
+        algorithm=config.shared.algorithm,
+        client=config.algorithm.Client(config.own, settings.spec),
+        policy=policy,
+        noise=noise,
+    )
+    sums = None
+    if (folder / ROSTER).exists():
+        roster = read_roster(folder / ROSTER).roster(policy)
+        sums = Sums(guard, Device(identity, roster))
     return OpenDevice(
         settings=settings,
         policy=policy,
-        identity=read_identity(folder),
-        guard=Guard(
-            folder=folder,
-            owners=owners(settings),
-            algorithm=config.shared.algorithm,
-            client=config.algorithm.Client(config.own, settings.spec),
-            policy=policy,
-            noise=noise,
-        ),
+        identity=identity,
+        guard=guard,
+        sums=sums,
         client=ClientView(settings.name, users, read, SeedStream(config.shared.seed)),
         socket=socket_path(folder, settings),
     )

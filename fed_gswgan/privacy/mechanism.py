@@ -4,7 +4,9 @@ Shapes: R rows of N numbers each and E extra numbers; a release holds R x N + E 
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from functools import lru_cache
@@ -114,6 +116,14 @@ def compose(releases: Mapping[Event, int], relation: NeighboringRelation) -> flo
     Source: Gaussian differential privacy, arXiv 1905.02383, corollary 3.3.
     """
     return math.sqrt(math.fsum(n * event.mu(relation) ** 2 for event, n in releases.items()))
+
+
+def seen_alone(releases: Mapping[Event, int]) -> Mapping[Event, int]:
+    """Return the releases as if each were seen by itself, with one client's share of noise."""
+    found: Counter[Event] = Counter()
+    for event, count in releases.items():
+        found[replace(event, honest=1)] += count
+    return found
 
 
 def bound(rows_RN: np.ndarray, extra_E: np.ndarray, event: Event) -> np.ndarray:

@@ -19,6 +19,7 @@ from fed_gswgan.privacy.mechanism import (
     Event,
     NeighboringRelation,
     compose,
+    seen_alone,
 )
 from fed_gswgan.privacy.refusals import (
     BudgetExhausted,
@@ -85,6 +86,11 @@ class Policy(Budget):
         central_noise_stddev: the noise that the owner believes a trusted server adds to a sum, in
             units of C; it is charged, whatever the server says. 0: ``central`` is refused.
         min_honest: the smallest H under secure aggregation.
+        max_colluding: people of the roster who may help the server.
+        max_epsilon_alone: of a user if the server saw each release by itself, as where the belief
+            in honest peers fails; bounded beside ``max_epsilon`` under secure aggregation.
+        answer_seconds: after so long an answer leaves that data was read for, so that the time
+            tells nothing of how much there is; at the next multiple if it took longer.
         min_separation_rounds: rounds from one answer to the next in one experiment; 0: none.
         min_separation_seconds: time from one answer to the next, of any experiment; 0: none.
         lost_replies: what happens to a request whose reply is not kept any more: ``charge``
@@ -100,6 +106,9 @@ class Policy(Budget):
     min_noise_stddev: Annotated[float, Field(gt=NOISE_STDDEVS[0], lt=NOISE_STDDEVS[1])] = 2.14
     central_noise_stddev: Annotated[float, Field(ge=0, lt=NOISE_STDDEVS[1])] = 0.0
     min_honest: Annotated[int, Field(ge=1)] = 2
+    max_colluding: Annotated[int, Field(ge=0)] = 0
+    max_epsilon_alone: Epsilon = math.inf
+    answer_seconds: Annotated[float, Field(ge=0, le=600)] = 1.0
     min_separation_rounds: Annotated[int, Field(ge=0)] = 0
     min_separation_seconds: Annotated[float, Field(ge=0, lt=math.inf)] = 0.0
     lost_replies: Literal["charge", "refuse"] = "charge"
@@ -110,6 +119,19 @@ class Policy(Budget):
         if not trust or len(set(trust)) < len(trust):
             raise ValueError(f"must name trust models once each: {', '.join(TRUSTS)}")
         return trust
+
+    def admit_spending(self, spent: Mapping[Event, int], event: Event) -> None:
+        """Refuse as ``Budget`` does, and what would pass ``max_epsilon_alone``."""
+        super().admit_spending(spent, event)
+        alone = seen_alone({**spent, event: spent.get(event, 0) + 1})
+        if compose(alone, NeighboringRelation(self.neighboring_relation)) > self.max_mu_alone:
+            limit = f"max-epsilon-alone={self.max_epsilon_alone:g}"
+            raise BudgetExhausted(f"{limit} at delta={self.delta:g} would be passed", limit)
+
+    @property
+    def max_mu_alone(self) -> float:
+        """Mu of ``max_epsilon_alone`` at ``delta``."""
+        return _mu(self.max_epsilon_alone, self.delta)
 
     def charge(self, event: Event) -> Event:
         """Return what a release costs, if this policy allows it.
@@ -160,6 +182,15 @@ def read_policy(path: Path) -> Policy:
     policy = Policy.from_table(table, f"{path.name}: ")
     if "max-epsilon" not in table or math.isinf(policy.max_epsilon):
         raise ValueError(f"{path.name}: max-epsilon must be given, and finite")
+    if "secure-aggregation" in policy.trust:
+        wanted = ("min-honest", "max-colluding", "max-epsilon-alone")
+        if missing := [name for name in wanted if name not in table]:
+            raise ValueError(
+                f"{path.name}: {', '.join(missing)} must be given where trust has "
+                "secure-aggregation: they say whom you believe"
+            )
+        if math.isinf(policy.max_epsilon_alone):
+            raise ValueError(f"{path.name}: max-epsilon-alone must be finite")
     return policy
 
 

@@ -11,9 +11,15 @@ from fed_gswgan.secure_aggregation.keys import KEY_BYTES
 from fed_gswgan.secure_aggregation.protocol import LARGEST_COHORT, Phase, Terms
 from fed_gswgan.wire.messages import LARGEST_REQUEST_BYTES, LARGEST_ROUND, Request
 
+MAGIC = b"gswgan-\xff"  # no request begins so: its first 8 bytes are a length below 2^56
 LONGEST_ID = 64
 _HEADER = struct.Struct(">BQB")  # phase, round, length of the experiment's id
 _COHORT = struct.Struct(">HH")  # threshold, devices
+
+
+def is_sum_message(blob: bytes) -> bool:
+    """Tell whether bytes are a message of secure aggregation, and no plain request."""
+    return blob[: len(MAGIC)] == MAGIC
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class SumMessage:
     def encode(self) -> bytes:
         """Return the message as bytes."""
         word = self.experiment_id.encode("ascii")
-        return _HEADER.pack(self.phase, self.server_round, len(word)) + word + self.body
+        header = _HEADER.pack(self.phase, self.server_round, len(word))
+        return MAGIC + header + word + self.body
 
     @classmethod
     def decode(cls, blob: bytes) -> "SumMessage":
@@ -47,13 +54,16 @@ class SumMessage:
         try:
             if type(blob) is not bytes or len(blob) > LARGEST_REQUEST_BYTES:
                 raise ValueError(f"must be bytes, at most {LARGEST_REQUEST_BYTES}")
-            phase, server_round, length = _HEADER.unpack_from(blob)
-            word = blob[_HEADER.size : _HEADER.size + length].decode("ascii")
+            if not is_sum_message(blob):
+                raise ValueError("it must begin as one")
+            phase, server_round, length = _HEADER.unpack_from(blob, len(MAGIC))
+            start = len(MAGIC) + _HEADER.size
+            word = blob[start : start + length].decode("ascii")
             if len(word) != length or length > LONGEST_ID or not word.isprintable():
                 raise ValueError(f"experiment-id must be at most {LONGEST_ID} printable characters")
             if not 1 <= server_round <= LARGEST_ROUND:
                 raise ValueError(f"server-round={server_round} must be in 1 .. {LARGEST_ROUND}")
-            return cls(Phase(phase), word, server_round, blob[_HEADER.size + length :])
+            return cls(Phase(phase), word, server_round, blob[start + length :])
         except (struct.error, ValueError) as error:
             raise MalformedInput(f"not a message of secure aggregation: {error}") from error
 

@@ -100,11 +100,36 @@ class TestDevice:
         assert all(check["ok"] for check in found["checks"])
         (device / "policy.toml").write_text("x = 1")
         found = said(capsys, "device", "check", device, status=1)
-        assert [check["name"] for check in found["checks"] if not check["ok"]] == ["policy"]
+        assert [check["name"] for check in found["checks"] if not check["ok"]] == [
+            "policy",
+            "roster",
+        ]
         assert main(["device", "check", str(device)]) == 1
         assert "FAIL  policy: policy.toml: x: no such setting" in capsys.readouterr().out
         error = refused(capsys, "device", "check", device, "--server", "a:1")
         assert "needs --root-certificates" in error
+
+    def test_peers_are_installed_shown_and_verified(self, device, tmp_path, capsys):
+        own, peer = read_identity(device).public.hex(), "ab" * 32
+        (tmp_path / "made.toml").write_text(
+            f'made-by = "J. Doe"\n[people]\nalice = ["{own}"]\nbob = ["{peer}"]\n'
+        )
+        assert "roster.toml" in refused(capsys, "device", "roster", "show", device)
+        found = said(capsys, "device", "roster", "add", device, tmp_path / "made.toml")
+        assert found == said(capsys, "device", "roster", "show", device)
+        assert (found["made_by"], found["own_key_is_in_it"]) == ("J. Doe", True)
+        assert [one["public_key"] for one in found["people"]["bob"]] == [peer]
+        assert said(capsys, "device", "roster", "verify", device)["good"]  # no sum is admitted
+        secure = 'trust = ["secure-aggregation"]\nmin-honest = {}\nmax-colluding = 0\n'
+        for honest, good in ((2, True), (3, False)):
+            limits = POLICY + secure.format(honest) + "max-epsilon-alone = 900.0\n"
+            (device / "policy.toml").write_text(limits)
+            found = said(capsys, "device", "roster", "verify", device, status=int(not good))
+            assert found["good"] is good
+        assert "2 people must be >= 3" in found["why"]
+        assert main(["device", "roster", "show", str(device)]) == 0
+        shown = capsys.readouterr().out
+        assert f"made by J. Doe\nalice: {client_id_of(bytes.fromhex(own))}  {own}  (this" in shown
 
     def test_served_by_a_process_it_answers_before_and_after_a_kill(self, device, monkeypatch):
         """Ledger and replies survive it; no environment makes the noise a simulation's."""

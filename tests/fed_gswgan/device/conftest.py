@@ -16,7 +16,7 @@ TRAINING = {"seed": 3, "critic": "mlp", "batch-size": 4, "critic-width": 8, "cri
 def make_device(tmp_path):
     """Return a function that makes a device's folder, with its data and policy beside it."""
 
-    def make(name="device", policy="max-epsilon = 100.0\n", **settings):
+    def make(name="device", policy="max-epsilon = 100.0\nanswer-seconds = 0.0\n", **settings):
         data, policy_file = tmp_path / "digits.npz", tmp_path / "owners-policy.toml"
         if not data.exists():
             pixels = np.random.default_rng(0).integers(0, 100, (20, 28, 28), np.uint8)

@@ -25,13 +25,14 @@ from fed_gswgan.device.doctor import (
     check_server_certificate,
 )
 from fed_gswgan.device.folder import open_device
+from fed_gswgan.device.roster import ROSTER
 from fed_gswgan.privacy.ledger import LEDGER, REPLIES
 from fed_gswgan.privacy.noise import SecureNoise
 
 ROOT = Path(__file__).parents[3]
 NAMES = {
-    "settings", "policy", "folder", "data", "ledger", "clock", "randomness", "mechanism",
-    "training", "versions",
+    "settings", "policy", "folder", "data", "identity", "roster", "ledger", "clock", "randomness",
+    "mechanism", "training", "versions",
 }  # fmt: skip
 DAY = 86400.0
 
@@ -62,16 +63,33 @@ def change_owners(folder):
         ledger.execute("UPDATE header SET owners = 'another'")
 
 
+SECURE = """
+max-epsilon = 100.0
+trust = ["local", "secure-aggregation"]
+min-honest = 3
+max-colluding = 0
+max-epsilon-alone = 1000.0
+"""
+STRANGERS = 'made-by = "me"\n[people]\n' + "".join(f'p{n} = ["{n:064x}"]\n' for n in range(5))
 OF_THE_SETTINGS = {"settings", "policy", "data", "ledger", "clock", "training"}
 DAMAGE = {
     "no settings": (OF_THE_SETTINGS, lambda f: (f / "device.toml").unlink()),
     "classes that are none": (
         OF_THE_SETTINGS, edit("device.toml", 'name="a"\ndata="/x"\nclasses="some"'),
     ),
-    "no policy": ({"policy"}, lambda f: (f / "policy.toml").unlink()),
-    "a policy without a budget": ({"policy"}, edit("policy.toml", "max-rows = 3\n")),
+    "no policy": ({"policy", "roster"}, lambda f: (f / "policy.toml").unlink()),
+    "a policy without a budget": ({"policy", "roster"}, edit("policy.toml", "max-rows = 3\n")),
     "a policy that its own settings pass": (
         {"policy"}, edit("policy.toml", 'max-epsilon = 1.0\nclipping = "message"\n'),
+    ),
+    "no key": ({"identity"}, lambda f: (f / "identity.key").unlink()),
+    "half a key": ({"identity"}, lambda f: (f / "identity.key").write_bytes(bytes(16))),
+    "peers that are believed in, and no roster": ({"roster"}, edit("policy.toml", SECURE)),
+    "a roster of strangers": (
+        {"roster", "folder"}, lambda f: [edit("policy.toml", SECURE)(f), edit(ROSTER, STRANGERS)(f)],
+    ),
+    "a roster that is none": (
+        {"roster", "folder"}, lambda f: [edit("policy.toml", SECURE)(f), edit(ROSTER, "[people]")(f)],
     ),
     "no data": ({"data"}, lambda f: (f.parent / "digits.npz").unlink()),
     "data for everybody": ({"data"}, lambda f: (f.parent / "digits.npz").chmod(0o644)),

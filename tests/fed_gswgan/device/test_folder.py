@@ -3,21 +3,34 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from fed_gswgan.device import folder as folder_module
 from fed_gswgan.device.folder import (
     DeviceSettings,
     create_device,
     device_share,
     open_device,
+    read_identity,
     read_settings,
 )
+from fed_gswgan.device.roster import RosterFile, add_to_roster
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
-from fed_gswgan.privacy.mechanism import grid_step
+from fed_gswgan.privacy.mechanism import Event, grid_step
 from fed_gswgan.privacy.policy import read_policy
-from fed_gswgan.privacy.refusals import LedgerUnavailable, RequestExceedsPolicy
-from fed_gswgan.wire.messages import decode_release
+from fed_gswgan.privacy.refusals import (
+    LedgerUnavailable,
+    Replay,
+    RequestExceedsPolicy,
+    UnsafeAggregation,
+)
+from fed_gswgan.secure_aggregation.keys import Identity
+from fed_gswgan.secure_aggregation.protocol import Phase
+from fed_gswgan.wire.messages import RELEASED, Request, answer_of, decode_release
+from fed_gswgan.wire.sum_messages import Announcement, SumMessage
 
+PEER = Identity(bytes(range(32)))
 SETTINGS = {"name": "alice", "data": "/data/alice"}
 
 
@@ -148,3 +161,71 @@ def test_of_a_run_a_device_takes_what_it_trains_by():
     assert device_share(baseline) == taken
     with pytest.raises(ValueError, match="critic-wdth: no such setting; did you mean critic-width"):
         device_share({"critic-wdth": 3})
+
+
+SECURE = """max-epsilon = 100.0
+trust = ["local", "secure-aggregation"]
+min-honest = 2
+max-colluding = 0
+max-epsilon-alone = 1000.0
+answer-seconds = {seconds}
+"""
+
+
+def sums_of(folder, server_round=1):
+    """Return the request that the device agrees to, with one peer, as its first message."""
+    own, peer = read_identity(folder).public, PEER.public
+    cohort = tuple(sorted((own, peer)))
+    event = Event(
+        rows=4, numbers=784, clipping_bound=1.0, noise_stddev=2.0, trust="secure-aggregation",
+        honest=2,
+    )  # fmt: skip
+    samples = np.full((4, 1, 28, 28), 0.5, np.float32)
+    request = Request(
+        experiment_id="e", server_round=server_round, algorithm="gs-wgan", event=event,
+        modulus_bits=14, tensors={"samples": samples, "labels": np.arange(4)},
+    )  # fmt: skip
+    body = Announcement(2, cohort, request.encode()).encode()
+    return SumMessage(Phase.KEYS, "e", server_round, body).encode()
+
+
+def test_with_a_roster_it_takes_part_in_sums_and_without_refuses(make_device, tmp_path, caplog):
+    folder = make_device(policy=SECURE.format(seconds=0))
+    blob = sums_of(folder)
+    with pytest.raises(UnsafeAggregation):
+        answer_of(open_device(folder).answer(blob))
+    assert "refused: roster.toml is missing" in caplog.text
+    own = read_identity(folder).public
+    made = RosterFile("me", {own: "alice", PEER.public: "bob"})
+    (tmp_path / "made").write_text(made.to_toml())
+    add_to_roster(folder, tmp_path / "made")
+    keys = bytes(answer_of(open_device(folder).answer(blob)))
+    assert keys[:32] == own
+    with pytest.raises(Replay):
+        answer_of(open_device(folder).answer(blob))
+    with Ledger(folder) as ledger:
+        assert not ledger.releases(), "nothing was released"
+
+
+def test_what_data_was_read_for_leaves_at_a_public_time(make_device, first_request, monkeypatch):
+    """Not when it is ready: that would tell how much data there is. A refusal need not wait."""
+    folder, slept = make_device(policy=SECURE.format(seconds=2.5)), []
+    clock = iter([0.0, 0.25, 10.0, 16.0])  # came, ready; came, ready
+    monkeypatch.setattr(folder_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(folder_module.time, "sleep", slept.append)
+    device = open_device(folder)
+    assert device.answer(first_request(1).encode())[:1] == RELEASED
+    assert slept.pop() == 2.25
+    assert device.answer(first_request(2).encode())[:1] == RELEASED
+    assert slept.pop() == 1.5, "6 s late: at the third multiple"
+    clock = iter([0.0] * 9)
+    assert device.answer(b"no request")[:1] != RELEASED
+    assert device.answer(sums_of(folder))[:1] != RELEASED
+    assert not slept
+
+
+def test_data_that_cannot_be_read_is_found_before_a_request(make_device, tmp_path):
+    device = open_device(make_device())
+    (tmp_path / "digits.npz").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"digits\.npz"):
+        device.read_data()

@@ -26,6 +26,41 @@ def epsilon_after(releases, multiple=2):
     return gaussian_epsilon(multiple / 8 * math.sqrt(releases), 1e-5)
 
 
+SHARE = replace(QUARTER, trust="secure-aggregation", noise_stddev=4.0, honest=4)
+
+
+def test_what_releases_would_tell_by_themselves_is_bounded_too():
+    """A share of QUARTER's noise among four: mu is 0.25 in a sum, and 0.5 alone."""
+    alone = gaussian_epsilon(0.5 * math.sqrt(3), 1e-5)
+    policy = Policy(
+        trust=("secure-aggregation",), min_noise_stddev=8.0, max_epsilon=epsilon_after(9),
+        max_epsilon_alone=alone * (1 + 1e-9),
+    )  # fmt: skip
+    policy.admit_spending({SHARE: 2}, SHARE)
+    with pytest.raises(BudgetExhausted, match=r"max-epsilon-alone=.* would be passed") as found:
+        policy.admit_spending({SHARE: 3}, SHARE)
+    assert found.value.limit == f"max-epsilon-alone={policy.max_epsilon_alone:g}"
+    with pytest.raises(BudgetExhausted, match="max-epsilon-alone"):
+        policy.admit_spending({SHARE: 2, QUARTER: 2}, SHARE)  # of all trust models together
+    Policy(max_epsilon=1e6).admit_spending({SHARE: 10**4}, SHARE)  # no limit
+
+
+@pytest.mark.parametrize("missing", ["min-honest", "max-colluding", "max-epsilon-alone"])
+def test_who_admits_sums_says_whom_to_believe(tmp_path, missing):
+    limits = {"min-honest": "5", "max-colluding": "1", "max-epsilon-alone": "80.0"}
+    limits |= {"max-epsilon": "1.0", "trust": '["secure-aggregation"]'}
+
+    def read(table):
+        (tmp_path / "p.toml").write_text("\n".join(f"{k} = {v}" for k, v in table.items()))
+        return read_policy(tmp_path / "p.toml")
+
+    assert read(limits).max_epsilon_alone == 80.0
+    with pytest.raises(ValueError, match=f"p.toml: {missing} must be given where trust has"):
+        read({name: value for name, value in limits.items() if name != missing})
+    with pytest.raises(ValueError, match="max-epsilon-alone must be finite"):
+        read({**limits, "max-epsilon-alone": "inf"})
+
+
 class TestCharge:
     def test_what_is_within_the_limits_is_charged_as_it_is(self):
         for less in (
@@ -121,7 +156,8 @@ class TestBudget:
             "max_participations": 9, "trust": ALL_TRUST, "max_rows": 31, "clipping": "message",
             "max_clipping_bound": 0.5, "min_noise_stddev": 3.0, "central_noise_stddev": 1.0,
             "min_honest": 3, "min_separation_rounds": 1, "min_separation_seconds": 1.0,
-            "lost_replies": "refuse",
+            "lost_replies": "refuse", "max_colluding": 1, "max_epsilon_alone": 99.0,
+            "answer_seconds": 2.0,
         }  # fmt: skip
         assert other.keys() == Policy.model_fields.keys()
         hashes = {Policy(**{name: value}).hash() for name, value in other.items()}
