@@ -22,7 +22,14 @@ from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import ClientDataset, spec_of
 from fed_gswgan.data.partition import load_partition, partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.folder import DeviceSettings, create_device, device_share
+from fed_gswgan.device.folder import (
+    DeviceSettings,
+    create_device,
+    device_share,
+    read_identity,
+)
+from fed_gswgan.device.roster import ROSTER, RosterFile
+from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, replace_json
 from fed_gswgan.settings import Value, toml_value
@@ -34,7 +41,7 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
     """Make ``nodes/NAME`` with images (PNG), policy and device folder, unless it exists.
 
     Does what an owner does with ``fed-gswgan device init``. The policy allows exactly the run; its
-    ``max-epsilon`` must be finite.
+    ``max-epsilon`` must be finite. Under secure aggregation each has all of them on its roster.
     """
     config = Config.from_table(settings)
     source = open_source(config.shared)
@@ -56,6 +63,16 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
             training=device_share(settings),
         )
         create_device(folder / DEVICE, device, folder / POLICY)
+    if config.shared.masked:
+        install_rosters([nodes / name / DEVICE for name in names])
+
+
+def install_rosters(devices: Sequence[Path]) -> None:
+    """Give each device a roster of all, a person each: ``fed-gswgan device roster add``."""
+    people = {read_identity(folder).public: folder.parent.name for folder in devices}
+    roster = RosterFile("deploy.loopback, on this machine", people).to_toml()
+    for folder in devices:
+        write_durably(folder / ROSTER, roster.encode())
 
 
 def write_images(folder: Path, images: ClientDataset, class_names: Sequence[str]) -> None:

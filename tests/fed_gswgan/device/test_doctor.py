@@ -26,6 +26,7 @@ from fed_gswgan.device.doctor import (
 )
 from fed_gswgan.device.folder import open_device
 from fed_gswgan.device.roster import ROSTER
+from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.privacy.ledger import LEDGER, REPLIES
 from fed_gswgan.privacy.noise import SecureNoise
 
@@ -58,6 +59,11 @@ def edit(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
+def with_roster(folder, text):
+    (folder / "policy.toml").write_text(SECURE)
+    write_durably(folder / ROSTER, text.encode())
+
+
 def change_owners(folder):
     with sqlite3.connect(folder / LEDGER) as ledger:
         ledger.execute("UPDATE header SET owners = 'another'")
@@ -86,10 +92,10 @@ DAMAGE = {
     "half a key": ({"identity"}, lambda f: (f / "identity.key").write_bytes(bytes(16))),
     "peers that are believed in, and no roster": ({"roster"}, edit("policy.toml", SECURE)),
     "a roster of strangers": (
-        {"roster", "folder"}, lambda f: [edit("policy.toml", SECURE)(f), edit(ROSTER, STRANGERS)(f)],
+        {"roster"}, lambda f: with_roster(f, STRANGERS),
     ),
     "a roster that is none": (
-        {"roster", "folder"}, lambda f: [edit("policy.toml", SECURE)(f), edit(ROSTER, "[people]")(f)],
+        {"roster"}, lambda f: with_roster(f, "[people]"),
     ),
     "no data": ({"data"}, lambda f: (f.parent / "digits.npz").unlink()),
     "data for everybody": ({"data"}, lambda f: (f.parent / "digits.npz").chmod(0o644)),
