@@ -22,6 +22,7 @@ from fed_gswgan.secure_aggregation.protocol import (
     place_bytes,
     places_bytes,
     signed_list,
+    threshold_of,
 )
 from fed_gswgan.secure_aggregation.secret_sharing import SHARE_BYTES
 
@@ -47,7 +48,7 @@ def main() -> None:
     )
     terms = Terms(
         experiment_id="benchmark", server_round=1, request_hash="", size=options.numbers,
-        modulus_bits=MODULUS_BITS, honest=honest, threshold=(count + colluding) // 2 + 1,
+        modulus_bits=MODULUS_BITS, honest=honest, threshold=threshold_of(count, colluding),
         cohort=tuple(identity.public for identity in identities),
     )  # fmt: skip
     spent: list[tuple[str, float, int, int]] = []

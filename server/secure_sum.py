@@ -13,7 +13,7 @@ from flwr.app import Message
 
 from fed_gswgan.secure_aggregation.aggregation import Aggregation, TooFewDevices
 from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES
-from fed_gswgan.secure_aggregation.protocol import Phase
+from fed_gswgan.secure_aggregation.protocol import Phase, threshold_of
 from fed_gswgan.wire.encoding import packed_bytes, unpack_words
 from fed_gswgan.wire.messages import answer_of
 from fed_gswgan.wire.sum_messages import Announcement, SumMessage
@@ -23,11 +23,6 @@ logger = logging.getLogger(__name__)
 
 # Sends each client its message of a phase, and yields the nodes' replies.
 Send = Callable[[Phase, Mapping[str, bytes]], Iterable[Message]]
-
-
-def threshold_of(devices: int, colluding: int) -> int:
-    """Return t: more than half of the devices and of those that help the server."""
-    return (devices + colluding) // 2 + 1
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """A finished run's epsilon, step by step from its ledgers, so that a reader can recompute it."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from fed_gswgan.accounting.report import (
     sum_of_shares_log10_delta,
 )
 from fed_gswgan.accounting.trust import SamplingMethod, TrustModel, must_be_believed
+from fed_gswgan.config import SharedSettings
 from fed_gswgan.privacy.gaussian import gaussian_delta, gaussian_epsilon
 from fed_gswgan.privacy.ledger import LEDGER, Ledger
-from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, compose
+from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, compose, seen_alone
 from fed_gswgan.privacy.policy import Budget
 from fed_gswgan.reporting.run_folder import CLIENTS, read_run
+from fed_gswgan.secure_aggregation.protocol import threshold_of
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,26 @@ def explanation_of_run(run: Path, clients: Path | None = None) -> dict[str, Any]
         "run": str(run),
         "unit": "user",
         "seeded_noise": shared.noise_source == "seeded",
+        "aggregation": aggregation_of(shared),
         **explanation(worst_user(clients or run / CLIENTS, shared)),
+    }
+
+
+def aggregation_of(shared: SharedSettings) -> dict[str, Any] | None:
+    """Return who is believed, and what the sum's noise is made of; None: there is no sum."""
+    if shared.trust != "secure-aggregation":
+        return None
+    colluding = shared.colluding if shared.masked else 0
+    return {
+        "form": shared.secure_aggregation,
+        "cohort": shared.cohort_size,
+        "honest_share": shared.honest_share,
+        "honest": shared.honest,
+        "colluding": colluding,
+        "threshold": threshold_of(shared.cohort_size, colluding) if shared.masked else None,
+        "may_drop_out": shared.cohort_size - shared.honest - colluding,
+        "noise_of_a_client": shared.noise_stddev / shared.honest**0.5,
+        "noise_of_the_sum": shared.noise_stddev,
     }
 
 
@@ -100,9 +122,7 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
     coordinates = sum(count * event.size for event, count in spent.releases.items())
     draws = sum(count * event.size * event.honest for event, count in spent.releases.items())
     sampling = SamplingMethod.REVEALED if server_trusted else None
-    alone: Counter[Event] = Counter()  # the same, had no other client added its noise
-    for event, count in spent.releases.items():
-        alone[replace(event, honest=1)] += count
+    alone = compose(seen_alone(spent.releases), spent.relation)
     return {
         "user": spent.user,
         "ledger": str(spent.ledger),
@@ -125,7 +145,7 @@ def explanation(spent: SpentByUser) -> dict[str, Any]:
         "participations": spent.releases.total(),
         "mu": mu,
         "epsilon": epsilon,
-        "epsilon_alone": gaussian_epsilon(compose(alone, spent.relation), spent.delta),
+        "epsilon_alone": gaussian_epsilon(alone, spent.delta),
         "check": _check(mu, epsilon, spent.delta),
         "coordinates_released": None if server_trusted else coordinates,
         "noise_draws": None if server_trusted else draws,
@@ -179,6 +199,7 @@ def explanation_text(found: dict[str, Any]) -> str:
                 f"   The server sees sums alone, and H = {release['honest']} honest shares of the "
                 "noise are in every sum"
             )
+    lines += _aggregation_lines(found["aggregation"])
     moved = {
         "replace-one": "exchanged for any other data, a clipped value moves by at most 2 C",
         "zero-out": "replaced by zeros, a clipped value moves by at most C",
@@ -210,6 +231,26 @@ def explanation_text(found: dict[str, Any]) -> str:
         *_remarks(found),
     ]
     return "\n".join(lines)
+
+
+def _aggregation_lines(sums: Mapping[str, Any] | None) -> list[str]:
+    if sums is None:
+        return []
+    share = f"{sums['honest_share']:g} n"
+    lines = [
+        f"   Cohort n = {sums['cohort']}, of whom H = {sums['honest']} ({share}) are honest and "
+        f"stay; a share of {sums['noise_of_a_client']:.6g} C each, and so sqrt(H) times that, "
+        f"{sums['noise_of_the_sum']:.6g} C, in the sum; {sums['may_drop_out']} may drop out"
+    ]
+    if sums["form"] == "protocol":
+        lines.append(
+            f"   Protocol: releases were masked; c = {sums['colluding']} may help the server, and "
+            f"no mask comes off before t = {sums['threshold']} > (n + c) / 2 devices signed one "
+            "list of survivors, H + c at least"
+        )
+    else:
+        lines.append("   Ideal form: the simulation itself formed the sums")
+    return lines
 
 
 def _epsilon_lines(found: dict[str, Any]) -> list[str]:

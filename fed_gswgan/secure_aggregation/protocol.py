@@ -382,6 +382,16 @@ class Device:
         return replace(signed, phase=Phase.UNMASKED), revealed + signature
 
 
+def threshold_of(devices: int, colluding: int) -> int:
+    """Return t, the fewest that two sets of which have an honest device in common: > (n + c) / 2.
+
+    Args:
+        devices: n.
+        colluding: c, devices that may help the server.
+    """
+    return (devices + colluding) // 2 + 1
+
+
 def bytes_beside_payload(devices: int) -> int:
     """Return what the messages of a round add to a device's masked release, both ways, in bytes.
 

@@ -17,13 +17,14 @@ from deploy.certificates import make_node_key
 from deploy.federation import Security, free_ports, running
 from deploy.flower_commands import flower_environment, supernode_command
 from deploy.keep_running import keep_running
-from deploy.loopback import DEVICE, make_devices
+from deploy.loopback import DEVICE, install_rosters, make_devices
 from deploy.program import Program, command_of
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import load_partition, partitions_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.folder import SOCKET, DeviceSettings, create_device, device_share
+from fed_gswgan.device.sums import ROUNDS
 from fed_gswgan.privacy.ledger import LEDGER, Ledger
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.settings import toml_value
@@ -117,6 +118,10 @@ def seeded_device(nodes, name, users, source, settings):
     create_device(folder / DEVICE, device, folder / "policy.toml")
 
 
+def seeded_guard(device):
+    return [sys.executable, "-m", "tests.e2e.seeded_guard", str(device), "0"]
+
+
 def kill_serverapp(federation):
     below = federation.superlink.descendants()
     (process_id,) = [d.process_id for d in below if "flwr-serverapp" in d.command]
@@ -136,11 +141,8 @@ def test_with_one_seed_real_devices_and_a_server_that_is_killed_give_the_generat
     for number, name in enumerate(names):
         seeded_device(tmp_path / "nodes", name, partitions.writers(number), source, settings)
 
-    def seeded(device):
-        return [sys.executable, "-m", "tests.e2e.seeded_guard", str(device), "0"]
-
     kills = {2: kill_serverapp, 4: lambda federation: federation.superlink.kill()}
-    with running(tmp_path, names, AUTHENTICATED, seeded) as federation:
+    with running(tmp_path, names, AUTHENTICATED, seeded_guard) as federation:
 
         def watch():
             path = federation.run_folder / "rounds.jsonl"
@@ -158,6 +160,82 @@ def test_with_one_seed_real_devices_and_a_server_that_is_killed_give_the_generat
     whole = small_run("whole", **{k.replace("-", "_"): v for k, v in settings.items()})
     first, second = weights(whole), weights(federation.run_folder)
     assert all(first[name].equal(second[name]) for name in first)
+
+
+MASKED = {
+    "trust": "secure-aggregation", "secure-aggregation": "protocol", "honest-share": 0.6,
+    "colluding-share": 0.0, "min-replies": 3, "critic": "cramer", "prior": "none",
+    "features": "dct", "feature-frequencies": 4, "feature-components": 1, "points": 1,
+    "fit-steps": 2, "noise-stddev": 8.0,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_five_devices_under_masks_give_the_generator_of_one_process_that_sums_itself(
+    tmp_path, small_run
+):
+    """So every sum is the plain sum of the releases, to the last bit."""
+    settings = {**settings_of(5, rounds=3, seed=0), **MASKED}
+    config = Config.from_table(settings)
+    source = open_source(config.shared)
+    partitions = partitions_of(source, config.shared)
+    names = [f"client-{number:05d}" for number in range(5)]
+    nodes = tmp_path / "nodes"
+    for number, name in enumerate(names):
+        seeded_device(nodes, name, partitions.writers(number), source, settings)
+    install_rosters([nodes / name / DEVICE for name in names])
+    with running(tmp_path, names, AUTHENTICATED, seeded_guard) as federation:
+        keep_running(federation.submit, federation.run_folder, settings, federation.restart_ended)
+        counts = answered(federation)
+        summary = json.loads((federation.run_folder / "summary.json").read_text())
+
+    assert counts == dict.fromkeys(names, 3)
+    assert summary["privacy"]["secure_aggregation"] == "protocol"
+    ideal = {**settings, "secure-aggregation": "ideal"}
+    whole = small_run("whole", **{k.replace("-", "_"): v for k, v in ideal.items()})
+    first, second = weights(whole), weights(federation.run_folder)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def phase_of(device):
+    """The newest round of a device that a guard is at work on, and the phase that it has sent."""
+    uri = f"file:{device / ROUNDS}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True)) as rounds:
+        rows = rounds.execute("SELECT server_round, phase FROM rounds ORDER BY server_round")
+        return max(rows.fetchall(), default=(0, 0))
+
+
+@pytest.mark.slow
+def test_a_device_that_is_killed_after_each_phase_ends_no_run_under_masks(tmp_path):
+    """In round n one of five vanishes after its n-th message; the others go on without it."""
+    settings = {
+        **settings_of(5, rounds=6), **MASKED, "reply-timeout-seconds": 20.0, "max-epsilon": 1e6,
+    }  # fmt: skip
+    make_devices(tmp_path / "nodes", names_of(5), settings)
+    killed = {}
+    with running(tmp_path, names_of(5), AUTHENTICATED) as federation:
+
+        def watch():
+            for number, name in enumerate(names_of(5), start=1):
+                device = federation.device_folder(name)
+                if number not in killed and phase_of(device) >= (number, number):
+                    killed[number] = phase_of(device)
+                    for program in (federation.guards[name], federation.nodes[name]):
+                        for process_id in (
+                            program.process_id, *(d.process_id for d in program.descendants())
+                        ):  # fmt: skip
+                            os.kill(process_id, signal.SIGKILL)
+            federation.restart_ended()
+
+        keep_running(federation.submit, federation.run_folder, settings, watch)
+        counts = answered(federation)
+
+    assert set(killed) == {1, 2, 3, 4, 5}
+    rounds = read_rounds(federation.run_folder)
+    assert rounds[-1]["server_round"] == 6
+    assert all(line["received"] >= 3 for line in rounds if line["stepped"])
+    assert sum(line["stepped"] for line in rounds) >= 4
+    assert all(count <= 6 for count in counts.values())
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from fed_gswgan.privacy.refusals import BudgetExhausted
 SPEC = DataSpec((1, 28, 28), 10)
 ROOT = Path(__file__).parents[2]
 
+MASKED = {"trust": "secure-aggregation", "secure-aggregation": "protocol", "cohort-size": 100}
 # One value outside the range of every setting that has one.
 OUT_OF_RANGE = {
     "classes": "some", "min-images-per-writer": -1, "writers-per-client": 0, "max-clients": -1,
@@ -25,7 +26,8 @@ OUT_OF_RANGE = {
     "sampling-method": "revealed",
     "min-replies": 0, "reply-timeout-seconds": 0.0, "neighboring-relation": "add-or-remove-one",
     "delta": 1.0, "max-epsilon": 0.0, "max-participations": -1, "trust": "nobody", "epsilon": -1.0,
-    "noise-stddev": -1.0, "clipping-bound": 0.0, "honest-share": 0.0, "spare-rounds": -1,
+    "noise-stddev": -1.0, "clipping-bound": 0.0, "honest-share": 0.0,
+    "secure-aggregation": "secagg", "colluding-share": 1.0, "spare-rounds": -1,
     "noise-source": "numpy", "rounds": 0, "seed": -1, "checkpoint-every": 0, "samples-every": 0,
     "evaluation-samples": 1, "evaluate-every": -1, "uplink-bits": 3, "downlink-bits": 64,
     "adam-beta1": 1.0,
@@ -111,6 +113,8 @@ def test_an_unknown_key_is_answered_with_the_nearest(key, said):
         ({"dataset": "devices", "max-clients": 2}, "evaluation-samples=4000 must be 0"),
         ({"trust": "secure-aggregation", "sampling-method": "poisson"}, "must be fixed-size"),
         ({"trust": "secure-aggregation", "cohort-size": 3}, "honest-share=0.65 of cohort-size=3"),
+        ({**MASKED, "honest-share": 0.96}, "0.96 and colluding-share=0.05 must be at most 1"),
+        ({**MASKED, "checkpoint-every": 2}, "checkpoint-every=2 must be 1"),
         ({"algorithm-settings": "scale = 2.0"}, "must be empty under algorithm=gs-wgan"),
         ({"algorithm": "tests.plug_ins:Ratio", "algorithm-settings": "="}, "is not TOML"),
         ({"algorithm": "tests.plug_ins:Ratio", "algorithm-settings": "scala = 2.0"},

@@ -11,7 +11,6 @@ from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.secure_aggregation.protocol import Phase, bytes_beside_payload
 from fed_gswgan.wire.message_types import CLIENTS, RECORD, REPLIES, REQUESTS, TRAIN
 from fed_gswgan.wire.sum_messages import SumMessage
-from server.secure_sum import threshold_of
 from simulations.in_process import InProcessGrid
 
 CLIENTS_ASKED, HONEST, COLLUDING, SHARDS = 10, 6, 1, 5  # H = 0.65 n, c = 0.1 n
@@ -170,10 +169,3 @@ def test_a_run_that_was_interrupted_in_a_round_goes_on_with_the_next(masked_run)
     assert {server_round for server_round, _ in seen} == {3}, "round 2 was begun: it is over"
     assert [line["server_round"] for line in read_rounds(cut)] == [1, 3]
     assert set(charges(cut).values()) <= {2, 3}
-
-
-def test_the_threshold_is_more_than_half_of_devices_and_of_those_who_collude():
-    for devices in range(2, 40):
-        for colluding in range(devices):
-            threshold = threshold_of(devices, colluding)
-            assert 2 * (threshold - 1) <= devices + colluding < 2 * threshold

@@ -67,7 +67,7 @@ def test_honest_shares_divide_mu_under_secure_aggregation(tmp_path):
     assert (found["releases"][0]["mu_of_one"], found["mu"]) == (1.0, pytest.approx(3.0))
     assert found["epsilon_alone"] == pytest.approx(gaussian_epsilon(6.0, 1e-5), rel=1e-12)
     assert found["noise_draws"] == 4 * found["coordinates_released"] == 4 * 9 * 16 * PIXELS
-    text = explanation_text({**found, "run": "RUN", "seeded_noise": False})
+    text = explanation_text({**found, "run": "RUN", "seeded_noise": False, "aggregation": None})
     assert "H = 4 honest shares of the noise are in every sum" in text
     assert "mu = that / (noise x sqrt(H)):" in text
     assert "sqrt(16) x 2 C = 8 C;  mu of one reply = 8 / (4.0 x sqrt(4)) = 1" in text

@@ -22,6 +22,7 @@ from fed_gswgan.secure_aggregation.protocol import (
     Roster,
     place_bytes,
     places_bytes,
+    threshold_of,
 )
 from fed_gswgan.secure_aggregation.secret_sharing import SHARE_BYTES
 
@@ -369,3 +370,10 @@ def test_any_number_of_colluding_devices_may_be_believed_in(cohort):
     device = Device(cohort.identities[0], roster)
     begun, _ = device.keys(cohort.terms_of(threshold=7))
     assert begun.phase == Phase.KEYS
+
+
+def test_the_threshold_is_more_than_half_of_devices_and_of_those_who_collude():
+    for devices in range(2, 40):
+        for colluding in range(devices):
+            threshold = threshold_of(devices, colluding)
+            assert 2 * (threshold - 1) <= devices + colluding < 2 * threshold
