@@ -15,16 +15,9 @@ from typing import TypeVar
 import numpy as np
 
 from fed_gswgan.secure_aggregation.keys import Identity, agreed, public_of, seal
-from fed_gswgan.secure_aggregation.protocol import (
-    Device,
-    Roster,
-    Terms,
-    place_bytes,
-    places_bytes,
-    signed_list,
-    threshold_of,
-)
+from fed_gswgan.secure_aggregation.protocol import Device, place_bytes, places_bytes, signed_list
 from fed_gswgan.secure_aggregation.secret_sharing import SHARE_BYTES
+from fed_gswgan.secure_aggregation.terms import Roster, Terms, threshold_of
 
 Made = TypeVar("Made")
 MODULUS_BITS = 14

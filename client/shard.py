@@ -27,7 +27,8 @@ from fed_gswgan.device.shards import (
 )
 from fed_gswgan.device.sums import Sums
 from fed_gswgan.privacy.noise import NoiseSource, named_noise_source
-from fed_gswgan.secure_aggregation.protocol import Device, Roster
+from fed_gswgan.secure_aggregation.protocol import Device
+from fed_gswgan.secure_aggregation.terms import Roster
 from fed_gswgan.seeding import SeedStream
 
 KEPT_DATASETS = 256  # read once a process, as long as so many are enough

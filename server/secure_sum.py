@@ -13,7 +13,8 @@ from flwr.app import Message
 
 from fed_gswgan.secure_aggregation.aggregation import Aggregation, TooFewDevices
 from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES
-from fed_gswgan.secure_aggregation.protocol import Phase, threshold_of
+from fed_gswgan.secure_aggregation.protocol import Phase
+from fed_gswgan.secure_aggregation.terms import threshold_of
 from fed_gswgan.wire.encoding import packed_bytes, unpack_words
 from fed_gswgan.wire.messages import answer_of
 from fed_gswgan.wire.sum_messages import Announcement, SumMessage

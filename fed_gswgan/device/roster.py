@@ -19,7 +19,7 @@ from typing import Any
 from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.privacy.policy import Policy
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES
-from fed_gswgan.secure_aggregation.protocol import Roster
+from fed_gswgan.secure_aggregation.terms import Roster
 from fed_gswgan.settings import check_keys, toml_value
 
 ROSTER = "roster.toml"

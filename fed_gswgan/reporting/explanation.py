@@ -19,7 +19,7 @@ from fed_gswgan.privacy.ledger import LEDGER, Ledger
 from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, compose, seen_alone
 from fed_gswgan.privacy.policy import Budget
 from fed_gswgan.reporting.run_folder import CLIENTS, read_run
-from fed_gswgan.secure_aggregation.protocol import threshold_of
+from fed_gswgan.secure_aggregation.terms import threshold_of
 
 
 @dataclass(frozen=True)
@@ -278,9 +278,12 @@ def _remarks(found: dict[str, Any]) -> list[str]:
             "draws of noise"
         )
     if found["delta_of_rounded_shares_log10"] is not None:
-        added = f"10^{found['delta_of_rounded_shares_log10']:.0f}"
+        exponent = found["delta_of_rounded_shares_log10"]
+        added = (
+            f"at most 10^{exponent:.0f}" if exponent < 0 else "more than an epsilon so large has"
+        )
         lines.append(
-            f"6. Rounding each share, and not the sum, adds at most {added} to delta, for "
+            f"6. Rounding each share, and not the sum, adds {added} to delta, for "
             f"{found['coordinates_released']:,} coordinates (docs/secure-aggregation.md)"
         )
     lines += ["", f"What must be believed: {found['must_be_believed']}"]

@@ -15,7 +15,6 @@ from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES, is_signed, mask,
 from fed_gswgan.secure_aggregation.protocol import (
     KEYS_BYTES,
     SEALED_BYTES,
-    Terms,
     after_keys,
     after_shares,
     own_mask_key,
@@ -32,6 +31,7 @@ from fed_gswgan.secure_aggregation.secret_sharing import (
     is_share,
     weights_at_zero,
 )
+from fed_gswgan.secure_aggregation.terms import Terms
 
 
 class TooFewDevices(RuntimeError):

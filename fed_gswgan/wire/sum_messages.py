@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES
-from fed_gswgan.secure_aggregation.protocol import LARGEST_COHORT, Phase, Terms
+from fed_gswgan.secure_aggregation.protocol import Phase
+from fed_gswgan.secure_aggregation.terms import LARGEST_COHORT, Terms
 from fed_gswgan.wire.messages import LARGEST_REQUEST_BYTES, LARGEST_ROUND, Request
 
 MAGIC = b"gswgan-\xff"  # no request begins so: its first 8 bytes are a length below 2^56

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import sqlite3
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.privacy.policy import Policy
 from fed_gswgan.privacy.refusals import Refusal, refusal_named
-from fed_gswgan.secure_aggregation.aggregation import Aggregation
+from fed_gswgan.secure_aggregation.aggregation import Aggregation, TooFewDevices
 from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES, Identity
-from fed_gswgan.secure_aggregation.protocol import Device, Phase, Roster, Round
+from fed_gswgan.secure_aggregation.protocol import Device, Phase, Round
+from fed_gswgan.secure_aggregation.terms import Roster
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.encoding import unpack_words
 from fed_gswgan.wire.messages import RELEASED, Request
@@ -392,7 +394,7 @@ def dying(device, phase, at):
         if os.WIFSIGNALED(status):
             killed.append(phase)
             raise Died
-        return reply
+        return reply or answer(blob)  # the child refused, before any of the steps
 
     device.answer = answered
     return killed
@@ -447,3 +449,37 @@ def test_the_steps_above_are_all_durable_steps(federation):
         assert killed == []
         assert 0 in summed
         federation.devices[0].answer = answer
+
+
+@pytest.mark.slow
+def test_two_hundred_random_kills_open_no_small_sum_and_pass_no_budget(federation):
+    """Up to three of eight devices die in a round, each at a step drawn from a seed."""
+    drawn, kills, server_round, sizes, limit = random.Random(0), 0, 0, [], 60
+    answers = [device.answer for device in federation.devices]
+    for device in federation.devices:
+        device.policy = POLICY.model_copy(update={"max_participations": limit, "max_epsilon": 1e6})
+    while min(device.charges() for device in federation.devices) < limit:
+        server_round += 1
+        assert server_round < 4 * limit, "the budget ends the run"
+        dead = []
+        for place in drawn.sample(range(DEVICES), drawn.randrange(4)):
+            phase = drawn.choice(PHASES)
+            device = federation.devices[place]
+            dead.append(dying(device, phase, drawn.randrange(STEPS[phase])))
+        request = request_of(server_round)
+        try:
+            found, summed = federation.run(request)
+        except TooFewDevices:
+            sizes.append(0)
+        else:
+            assert np.array_equal(found, federation.plain_sum(request, summed))
+            sizes.append(len(summed))
+        kills += sum(map(len, dead))
+        for device, answer in zip(federation.devices, answers, strict=True):
+            device.answer = answer
+    assert kills >= 200
+    assert all(size == 0 or size >= HONEST + COLLUDING for size in sizes)
+    for device in federation.devices:
+        with Ledger(device.folder) as opened:
+            rounds = [line.server_round for line in opened.lines()]
+            assert opened.verify() == len(rounds) == len(set(rounds)) <= limit

@@ -10,7 +10,8 @@ import pytest
 
 from fed_gswgan.secure_aggregation.aggregation import Aggregation
 from fed_gswgan.secure_aggregation.keys import Identity
-from fed_gswgan.secure_aggregation.protocol import Device, Roster, Round, Terms
+from fed_gswgan.secure_aggregation.protocol import Device, Round
+from fed_gswgan.secure_aggregation.terms import Roster, Terms
 
 
 def seeded(name: str) -> Callable[[int], bytes]:

@@ -19,12 +19,11 @@ from fed_gswgan.secure_aggregation.protocol import (
     SEALED_BYTES,
     Device,
     Phase,
-    Roster,
     place_bytes,
     places_bytes,
-    threshold_of,
 )
 from fed_gswgan.secure_aggregation.secret_sharing import SHARE_BYTES
+from fed_gswgan.secure_aggregation.terms import Roster, threshold_of
 
 ALL = frozenset(range(12))
 
