@@ -279,11 +279,13 @@ def _remarks(found: dict[str, Any]) -> list[str]:
         )
     if found["delta_of_rounded_shares_log10"] is not None:
         exponent = found["delta_of_rounded_shares_log10"]
-        added = (
-            f"at most 10^{exponent:.0f}" if exponent < 0 else "more than an epsilon so large has"
+        effect = (
+            f"adds at most 10^{exponent:.0f} to delta"
+            if exponent < 0
+            else "leaves no delta below 1 at an epsilon this large"
         )
         lines.append(
-            f"6. Rounding each share, and not the sum, adds {added} to delta, for "
+            f"6. Rounding each share, and not the sum, {effect}, for "
             f"{found['coordinates_released']:,} coordinates (docs/secure-aggregation.md)"
         )
     lines += ["", f"What must be believed: {found['must_be_believed']}"]

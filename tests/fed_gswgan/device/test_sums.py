@@ -1,7 +1,6 @@
 """Sums over real guards: ledgers, state on disk, crashes, and the plain sum of the releases."""
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -22,14 +21,14 @@ from fed_gswgan.privacy.ledger import Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.privacy.policy import Policy
-from fed_gswgan.privacy.refusals import Refusal, refusal_named
+from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.secure_aggregation.aggregation import Aggregation, TooFewDevices
 from fed_gswgan.secure_aggregation.keys import SIGNATURE_BYTES, Identity
 from fed_gswgan.secure_aggregation.protocol import Device, Phase, Round
 from fed_gswgan.secure_aggregation.terms import Roster
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.encoding import unpack_words
-from fed_gswgan.wire.messages import RELEASED, Request
+from fed_gswgan.wire.messages import RELEASED, Request, answer_of, encode_refusal
 from fed_gswgan.wire.sum_messages import Announcement, SumMessage
 
 DEVICES, HONEST, COLLUDING, THRESHOLD, BITS = 8, 4, 1, 5, 14
@@ -89,11 +88,7 @@ class OwnDevice:
     def answer(self, blob: bytes) -> bytes:
         """Return the message; a refusal is raised."""
         guard = Guard(self.folder, self.owners, "tiny", self.client, self.policy, noise=self.noise)
-        reply = Sums(guard, self.protocol).answer(blob, self.view())
-        if reply[:1] == RELEASED:
-            return reply[1:]
-        content = json.loads(reply[1:])
-        raise refusal_named(content["code"], content["limit"])
+        return bytes(answer_of(Sums(guard, self.protocol).answer(blob, self.view())))
 
     def noise(self, client_id, server_round):
         return SeededNoise(SeedStream(7).generator("noise", server_round, client_id))
@@ -384,7 +379,9 @@ def dying(device, phase, at):
             sums.transaction = ledger.transaction = transaction
             ledger.write_durably = write_durably
             try:
-                os.write(writer, answer(blob))
+                os.write(writer, RELEASED + answer(blob))
+            except Refusal as refusal:
+                os.write(writer, encode_refusal(refusal))
             finally:
                 os._exit(0)
         os.close(writer)
@@ -394,7 +391,7 @@ def dying(device, phase, at):
         if os.WIFSIGNALED(status):
             killed.append(phase)
             raise Died
-        return reply or answer(blob)  # the child refused, before any of the steps
+        return bytes(answer_of(reply))
 
     device.answer = answered
     return killed
