@@ -1,6 +1,7 @@
 """Runs whose clients mask their releases: the ideal sum to the bit, drop-outs, lost rounds."""
 
 import json
+import tomllib
 from collections import Counter
 
 import pytest
@@ -12,6 +13,7 @@ from fed_gswgan.secure_aggregation.protocol import Phase, bytes_beside_payload
 from fed_gswgan.wire.message_types import CLIENTS, RECORD, REPLIES, REQUESTS, TRAIN
 from fed_gswgan.wire.sum_messages import SumMessage
 from simulations.in_process import InProcessGrid
+from simulations.tables.table4_rows import CONFIGS
 
 CLIENTS_ASKED, HONEST, COLLUDING, SHARDS = 10, 6, 1, 5  # H = 0.65 n, c = 0.1 n
 SETTINGS = {
@@ -96,6 +98,22 @@ def test_the_protocol_gives_the_generator_of_the_ideal_sum_to_the_bit(small_run,
         privacy = json.loads((folder / "summary.json").read_text())["privacy"]
         assert privacy["secure_aggregation"] == kind
     assert set(charges(masked).values()) == {3}
+
+
+@pytest.mark.slow
+def test_fifty_real_writers_under_masks_give_the_generator_of_the_ideal_sum(small_run):
+    """Three rounds at epsilon 10, as ``simulations/configs/writers.toml`` asks 1,232."""
+    table = tomllib.loads((CONFIGS / "writers.toml").read_text())
+    settings = {key.replace("-", "_"): value for key, value in table.items()} | {
+        "max_clients": 50, "cohort_size": 50, "epsilon": 10.0, "noise_stddev": 0.0,
+        "fit_steps": 6, "evaluation_samples": 0,
+    }  # fmt: skip
+    found = {}
+    for kind in ("ideal", "protocol"):
+        folder = small_run(kind, shards=4, **settings, secure_aggregation=kind)
+        found[kind] = weights(folder)
+        assert [line["received"] for line in read_rounds(folder)] == [50] * 3
+    assert found["ideal"] == found["protocol"]
 
 
 @pytest.mark.parametrize("phase", LATER)

@@ -450,8 +450,8 @@ def test_the_steps_above_are_all_durable_steps(federation):
 
 @pytest.mark.slow
 def test_two_hundred_random_kills_open_no_small_sum_and_pass_no_budget(federation):
-    """Up to three of eight devices die in a round, each at a step drawn from a seed."""
-    drawn, kills, server_round, sizes, limit = random.Random(0), 0, 0, [], 60
+    """One to three of eight devices die in a round, each at a step drawn from a seed."""
+    drawn, kills, server_round, sizes, limit = random.Random(0), 0, 0, [], 120
     answers = [device.answer for device in federation.devices]
     for device in federation.devices:
         device.policy = POLICY.model_copy(update={"max_participations": limit, "max_epsilon": 1e6})
@@ -459,7 +459,7 @@ def test_two_hundred_random_kills_open_no_small_sum_and_pass_no_budget(federatio
         server_round += 1
         assert server_round < 4 * limit, "the budget ends the run"
         dead = []
-        for place in drawn.sample(range(DEVICES), drawn.randrange(4)):
+        for place in drawn.sample(range(DEVICES), drawn.randrange(1, 4)):
             phase = drawn.choice(PHASES)
             device = federation.devices[place]
             dead.append(dying(device, phase, drawn.randrange(STEPS[phase])))
