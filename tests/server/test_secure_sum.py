@@ -106,7 +106,7 @@ def test_fifty_real_writers_under_masks_give_the_generator_of_the_ideal_sum(smal
     table = tomllib.loads((CONFIGS / "writers.toml").read_text())
     settings = {key.replace("-", "_"): value for key, value in table.items()} | {
         "max_clients": 50, "cohort_size": 50, "epsilon": 10.0, "noise_stddev": 0.0,
-        "fit_steps": 6, "evaluation_samples": 0,
+        "fit_steps": 6, "evaluation_samples": 0, "generator_width": 32,
     }  # fmt: skip
     found = {}
     for kind in ("ideal", "protocol"):
