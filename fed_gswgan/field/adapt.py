@@ -118,6 +118,7 @@ class Adaptation:
         self.trainer = GeneratorTrainer(generator, settings.model_copy(update=FIT))
         self.fields: list[Field] = []
         self.latents: list[Tensor] = []
+        self._taken = 0  # steps of the fit
         self._theta_T = torch.zeros(12)
         self._log_weights_LM: Tensor | None = None
         self._evidence: Evidence | None = None
@@ -257,18 +258,20 @@ class Adaptation:
         """Take the round's steps of the fit; return the norm of the last one's gradient.
 
         Args:
-            server_round: of all rounds, between which the steps are shared.
+            server_round: of all rounds, between which the steps are shared; those of rounds before
+                it that were lost are made up for.
             field_weights_L: of each class's fields in the loss, if there are any.
             pool_weights_L: of each class's pool there, if there is one.
         """
-        begun, ended = self._steps_until(server_round - 1), self._steps_until(server_round)
+        ended = self._steps_until(server_round)
         randomness = self.seeds.generator("fit", server_round)
         chances_LM = None if self.pool is None else self._chances()
         norm = 0.0
         with _threads(self.trainer.generator):
-            for step in steps("fit of the generator", range(begun, ended)):
+            for step in steps("fit of the generator", range(self._taken, ended)):
                 self.trainer.set_learning_rate(step / self._steps)
                 norm = self._step(field_weights_L, pool_weights_L, chances_LM, randomness)
+        self._taken = max(self._taken, ended)
         return norm
 
     def _step(
@@ -335,6 +338,7 @@ class Adaptation:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generator, its optimizer, and the fields with the points' latents."""
         state = self.trainer.state_dict() | {"tilt/theta": self._theta_T}
+        state["fit/taken"] = torch.tensor(self._taken)
         for number, (field, latents) in enumerate(zip(self.fields, self.latents, strict=True)):
             tensors = {**field._asdict(), "latents": latents}
             state |= {f"field/{number:04d}/{n}": t.contiguous() for n, t in tensors.items()}
@@ -345,7 +349,7 @@ class Adaptation:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from ``state_dict``."""
         self.trainer.load_state_dict(state)
-        self._theta_T = state["tilt/theta"]
+        self._theta_T, self._taken = state["tilt/theta"], int(state["fit/taken"])
         self._log_weights_LM = state.get("tilt/log-weights")
         numbers = sorted({name.split("/")[1] for name in state if name.startswith("field/")})
         parts: list[dict[str, Any]] = [
