@@ -305,12 +305,10 @@ class Config:
         shape = self.release(spec)
         budget = {name: getattr(shared, name) for name in Budget.model_fields}
         if shared.masked:
-            alone = gaussian_epsilon(shared.max_mu * math.sqrt(shared.honest), shared.delta)
-            budget |= {
-                "min_honest": shared.honest,
-                "max_colluding": shared.colluding,
-                "max_epsilon_alone": alone * (1 + 1e-9),
-            }
+            budget |= {"min_honest": shared.honest, "max_colluding": shared.colluding}
+            if math.isfinite(shared.max_epsilon):
+                alone = gaussian_epsilon(shared.max_mu * math.sqrt(shared.honest), shared.delta)
+                budget["max_epsilon_alone"] = alone * (1 + 1e-9)
         return Policy(
             **budget,
             trust=(shared.trust,),

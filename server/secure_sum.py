@@ -32,12 +32,14 @@ class SecureSum:
 
     Attributes:
         collected: takes the sum, and counts who is in it.
+        blob: the request, encoded.
         keys: public key of each client of the cohort.
         colluding: clients that may help the server.
         send: reaches the clients.
     """
 
     collected: Collected
+    blob: bytes
     keys: Mapping[str, bytes]
     colluding: int
     send: Send
@@ -49,7 +51,7 @@ class SecureSum:
         announced = Announcement(
             threshold_of(len(clients), self.colluding),
             tuple(self.keys[client] for client in clients),
-            request.encode(),
+            self.blob,
         )
         enough = request.event.honest + self.colluding
         aggregation = Aggregation(announced.terms(request), enough)

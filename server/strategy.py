@@ -39,6 +39,7 @@ class Round:
 
     number: int
     query: Query
+    blob: bytes
     collected: Collected
     population: int
     left_out: int
@@ -101,52 +102,8 @@ class FederatedStrategy(Strategy):
         current = self._begin(server_round)
         if current is None or shared.masked:
             return []
-        collected = current.collected
-        blob = collected.request.encode()
-        return self._messages(str(server_round), dict.fromkeys(collected.cohort, blob))
-
-    def _begin(self, server_round: int) -> Round | None:
-        """Select the cohort and charge it on disk; None: interrupted before."""
-        shared, started = self.config.shared, time.monotonic()
-        absent = self.registry.absent(shared.min_replies, shared.reply_timeout_seconds)
-        if absent is None:
-            return None
-        query = self.server.request(server_round)
-        request = self._request(server_round, query)
-        self.event = request.event
-        drawn = select_cohort(self.registry, server_round, shared, self.seeds, absent)
-        cohort = [client for client in drawn if not self.ledger.would_exceed(client, self.event)]
-        if len(cohort) < request.event.honest + (shared.colluding if shared.masked else 0):
-            cohort = []  # too few for the promised noise: none is asked
-        sent = Request.decode(request.encode())  # as a client sees it: samples have their levels
-        self.ledger.record(cohort, sent.key, sent.event)
-        self._round = Round(
-            number=server_round,
-            query=query,
-            collected=Collected(sent, cohort),
-            population=len(self.registry),
-            left_out=len(absent) + len(drawn) - len(cohort),
-            started=started,
-            asked_at=time.monotonic(),
-        )
-        return self._round
-
-    def _messages(self, group: str, blobs: Mapping[str, bytes]) -> list[Message]:
-        """Return a message for each node that is asked, and note what each client is sent."""
-        assert self._round is not None
-        nodes = self._by_node(group, list(blobs), self._round.collected)
-        self._round.collected.ask(nodes, blobs)
-        # A request ends with its round: a device that returns later is not charged for nothing.
-        ttl = self.config.shared.reply_timeout_seconds
-        messages = []
-        for (node_id, word), clients in nodes.items():
-            asked = [blobs[client] for client in clients]
-            if all(blob is asked[0] for blob in asked):
-                asked = asked[:1]
-            content = ConfigRecord({REQUESTS: asked, CLIENTS: list(clients)})
-            message = Message(RecordDict({RECORD: content}), node_id, TRAIN, ttl=ttl, group_id=word)
-            messages.append(message)
-        return messages
+        asked = dict.fromkeys(current.collected.cohort, current.blob)
+        return self._messages(str(server_round), asked)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -231,6 +188,51 @@ class FederatedStrategy(Strategy):
         """Return nothing; see ``configure_evaluate``."""
         return None
 
+    def _begin(self, server_round: int) -> Round | None:
+        """Select the cohort and charge it on disk; None: interrupted before."""
+        shared, started = self.config.shared, time.monotonic()
+        absent = self.registry.absent(shared.min_replies, shared.reply_timeout_seconds)
+        if absent is None:
+            return None
+        query = self.server.request(server_round)
+        request = self._request(server_round, query)
+        self.event = request.event
+        drawn = select_cohort(self.registry, server_round, shared, self.seeds, absent)
+        cohort = [client for client in drawn if not self.ledger.would_exceed(client, self.event)]
+        if len(cohort) < request.event.honest + (shared.colluding if shared.masked else 0):
+            cohort = []  # too few for the promised noise: none is asked
+        blob = request.encode()
+        sent = Request.decode(blob)  # as a client sees it: samples are rounded to their levels
+        self.ledger.record(cohort, sent.key, sent.event)
+        self._round = Round(
+            number=server_round,
+            query=query,
+            blob=blob,
+            collected=Collected(sent, cohort),
+            population=len(self.registry),
+            left_out=len(absent) + len(drawn) - len(cohort),
+            started=started,
+            asked_at=time.monotonic(),
+        )
+        return self._round
+
+    def _messages(self, group: str, blobs: Mapping[str, bytes]) -> list[Message]:
+        """Return a message for each node that is asked, and note what each client is sent."""
+        assert self._round is not None
+        nodes = self._by_node(group, list(blobs), self._round.collected)
+        self._round.collected.ask(nodes, blobs)
+        # A request ends with its round: a device that returns later is not charged for nothing.
+        ttl = self.config.shared.reply_timeout_seconds
+        messages = []
+        for (node_id, word), clients in nodes.items():
+            asked = [blobs[client] for client in clients]
+            if all(blob is asked[0] for blob in asked):
+                asked = asked[:1]
+            content = ConfigRecord({REQUESTS: asked, CLIENTS: list(clients)})
+            message = Message(RecordDict({RECORD: content}), node_id, TRAIN, ttl=ttl, group_id=word)
+            messages.append(message)
+        return messages
+
     def _request(self, server_round: int, query: Query) -> Request:
         """Return the round's request; ValueError if its bits do not suit its event."""
         shared = self.config.shared
@@ -265,13 +267,13 @@ class FederatedStrategy(Strategy):
         """Let the protocol of secure aggregation form the round's sum."""
         if self._round is None or not self._round.collected.cohort:
             return
-        number, collected = self._round.number, self._round.collected
+        number, blob, collected = self._round.number, self._round.blob, self._round.collected
 
         def send(phase: Phase, blobs: Mapping[str, bytes]) -> Iterable[Message]:
             return self._exchange(grid, self._messages(f"{number}.{phase}", blobs))
 
         keys = {client: self.registry.key(client) for client in collected.cohort}
-        SecureSum(collected, keys, self.config.shared.colluding, send).run()
+        SecureSum(collected, blob, keys, self.config.shared.colluding, send).run()
 
     def _by_node(
         self, group: str, clients: list[str], collected: Collected

@@ -84,6 +84,17 @@ def test_a_value_out_of_range_is_named_with_its_setting(key, value, algorithm):
         Config.from_table({"algorithm": algorithm, key: value})
 
 
+@pytest.mark.parametrize(("limit", "alone"), [(math.inf, math.inf), (4.0, 58.82)])
+def test_a_simulated_policy_allows_what_releases_tell_alone(limit, alone):
+    """Of a hundred clients 65 are honest: alone a user has sqrt(65) times the mu."""
+    config = Config.from_table({**MASKED, "noise-stddev": 2.0, "max-epsilon": limit})
+    policy = config.policy(DataSpec((1, 28, 28), 10))
+    assert (policy.min_honest, policy.max_colluding) == (65, 5)
+    assert policy.max_epsilon_alone == pytest.approx(alone, rel=1e-3)
+    if limit < math.inf:
+        assert policy.max_mu_alone == pytest.approx(policy.max_mu * math.sqrt(65))
+
+
 @pytest.mark.parametrize(("key", "default"), defaults().items())
 def test_a_value_of_another_type_is_refused_by_name(key, default):
     _, algorithm = OF_OTHERS.get(key, (0, "gs-wgan"))

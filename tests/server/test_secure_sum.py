@@ -187,3 +187,17 @@ def test_a_run_that_was_interrupted_in_a_round_goes_on_with_the_next(masked_run)
     assert {server_round for server_round, _ in seen} == {3}, "round 2 was begun: it is over"
     assert [line["server_round"] for line in read_rounds(cut)] == [1, 3]
     assert set(charges(cut).values()) <= {2, 3}
+
+
+def test_samples_go_down_in_the_bits_that_are_set(small_run, masked_run):
+    """With trained critics they are most of what is sent."""
+    samples = {"critic": "mlp", "rounds": 1, "reply_timeout_seconds": 60.0}
+    sent = {}
+    for bits in (32, 8):
+        settings = {**SETTINGS, **samples, "downlink_bits": bits}
+        ideal = small_run(f"ideal-{bits}", shards=SHARDS, **settings)
+        masked = masked_run(f"masked-{bits}", **samples, downlink_bits=bits)
+        sent[bits] = [read_rounds(folder)[0]["downlink_bytes"] for folder in (ideal, masked)]
+    pixels = CLIENTS_ASKED * 80 * 28 * 28
+    for whole, coarse in zip(sent[32], sent[8], strict=True):
+        assert whole - coarse == pytest.approx(3 * pixels, rel=0.01)
