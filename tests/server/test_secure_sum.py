@@ -14,6 +14,7 @@ from fed_gswgan.wire.message_types import CLIENTS, RECORD, REPLIES, REQUESTS, TR
 from fed_gswgan.wire.sum_messages import SumMessage
 from simulations.in_process import InProcessGrid
 from simulations.tables.table4_rows import CONFIGS
+from tests.conftest import SMALL
 
 CLIENTS_ASKED, HONEST, COLLUDING, SHARDS = 10, 6, 1, 5  # H = 0.65 n, c = 0.1 n
 SETTINGS = {
@@ -198,6 +199,6 @@ def test_samples_go_down_in_the_bits_that_are_set(small_run, masked_run):
         ideal = small_run(f"ideal-{bits}", shards=SHARDS, **settings)
         masked = masked_run(f"masked-{bits}", **samples, downlink_bits=bits)
         sent[bits] = [read_rounds(folder)[0]["downlink_bytes"] for folder in (ideal, masked)]
-    pixels = CLIENTS_ASKED * 80 * 28 * 28
+    pixels = CLIENTS_ASKED * SMALL["batch-size"] * 28 * 28
     for whole, coarse in zip(sent[32], sent[8], strict=True):
-        assert whole - coarse == pytest.approx(3 * pixels, rel=0.01)
+        assert whole - coarse >= 3 * pixels  # of 4 bytes; what is left is deflated
