@@ -7,7 +7,7 @@ from fed_gswgan.reporting.privacy_statement import privacy_statement
 def statement(
     epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
     affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5, added=-3233.2,
-    trust="local", amplified=None, why_not="",
+    trust="local", amplified=None, why_not="", form="ideal",
 ):  # fmt: skip
     found = Remedies(
         epsilon=10.0,
@@ -20,7 +20,8 @@ def statement(
         "epsilon_max": epsilon, "delta": delta, "trust_model": trust, "unit": "one person",
         "neighboring_relation": "replace-one", "participations_max": participations,
         "seeded_noise": seeded, "epsilon_amplified": amplified, "honest": 65,
-        "epsilon_alone": 60.28, "delta_of_finite_arithmetic_log10": added,
+        "epsilon_alone": 60.28, "secure_aggregation": form,
+        "delta_of_finite_arithmetic_log10": added,
     }  # fmt: skip
     return "\n".join(privacy_statement(privacy, users, 100, why_not, found))
 
@@ -37,6 +38,10 @@ def test_it_is_said_against_whom_epsilon_holds_and_what_must_be_believed():
     assert "sees only the sum over the 100 clients of a round" in secure
     assert "at least 65 are honest and stay" in secure
     assert "each client's release by itself, epsilon would be 60.28." in secure
+    assert "the simulation itself formed the sum (ideal form)." in secure
+    masked = statement(1.0, trust="secure-aggregation", form="protocol")
+    assert "clients masked their releases, so that a server that cheats sees no more." in masked
+    assert "ideal" not in masked
 
 
 @pytest.mark.parametrize(
