@@ -6,10 +6,12 @@ import pytest
 from fed_gswgan.secure_aggregation.keys import (
     Identity,
     agreed,
+    client_id_of,
     derived,
     digest,
     is_signed,
     mask,
+    proven,
     public_of,
     seal,
     unseal,
@@ -40,6 +42,22 @@ def test_signatures_hold_for_their_parts_alone():
     assert not is_signed(identity.public, signature[:-1], b"keys", b"content")
     assert not is_signed(bytes(31), signature, b"keys", b"content")
     assert digest(b"a", b"b") != digest(b"ab")
+
+
+def test_who_has_a_key_proves_it_to_one_challenge_and_is_named_by_it():
+    one, two = Identity(ONE), Identity(TWO)
+    assert proven(one.prove(b"drawn"), b"drawn") == one.public
+    for proof in (
+        one.prove(b"other"),
+        two.public + one.prove(b"drawn")[32:],
+        one.prove(b"drawn")[:-1],
+        one.public + one.sign(b"keys", b"drawn"),  # signed for something else
+        b"",
+    ):
+        with pytest.raises(ValueError, match="does not hold the key"):
+            proven(proof, b"drawn")
+    assert client_id_of(one.public) != client_id_of(two.public)
+    assert len(bytes.fromhex(client_id_of(one.public))) == 16
 
 
 def test_what_was_sealed_opens_under_its_key_and_context_alone():
