@@ -79,6 +79,17 @@ class Guard:
             self.note_failure()
             return [encode_refusal(ClientFailed("failed"))] * len(clients)
 
+    def require_budget(self, request: Request, client: ClientView) -> None:
+        """Refuse now what ``release_once`` would refuse by policy and budget; nothing is charged.
+
+        Raises:
+            Refusal: as ``answer`` would send it.
+        """
+        charge = self.check(request, masked=True)
+        with Ledger(self.folder, self.owners, durable=not self.simulated) as ledger:
+            for spent in ledger.releases(client.users).values():
+                self.policy.admit_spending(spent, charge)
+
     def release_once(self, request: Request, client: ClientView) -> np.ndarray:
         """Charge a release that leaves under masks, compute it, and return its grid steps.
 

@@ -1,7 +1,7 @@
 """A guard's part in sums: the five messages of a device, its state on disk before each leaves.
 
 A round is attempted once, ever. Only the masked release charges the ledger, reads data and adds
-noise; the phases before and after it touch neither. What was lost is not sent again: the device has
+noise; the phases before and after it do neither. What was lost is not sent again: the device has
 then dropped out of the sum, which goes on without it.
 """
 
@@ -63,8 +63,9 @@ class Sums:
 
         Guarantees:
             * What the device must remember is on disk before the answer is returned.
-            * Neither ledger nor data is touched but for the masked release, and by then the shares
-              of enough peers have been opened and checked.
+            * The ledger is charged and data is read for the masked release alone, and by then the
+              shares of enough peers have been opened and checked.
+            * Whose budget is spent says so in the first phase, and is in nobody's way.
             * Whether it fails does not depend on data: a failure while computing is answered with
               noise alone, under the same masks.
         """
@@ -86,7 +87,7 @@ class Sums:
         if message.phase == Phase.KEYS:
             announced = Announcement.decode(body)
             request = self._request(announced.request, message)
-            self._guard.check(request, masked=True)
+            self._guard.require_budget(request, client)
             begun, sent = device.keys(announced.terms(request))
             remembered.begin(begun, announced.request)
             return sent

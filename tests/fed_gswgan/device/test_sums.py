@@ -317,10 +317,14 @@ def test_without_its_file_of_rounds_a_device_answers_nothing(federation):
     assert refused.value.name == "BUDGET_EXHAUSTED"
 
 
-def test_an_exhausted_user_drops_out_and_reads_no_data(federation):
+def test_an_exhausted_user_stays_away_from_the_first_phase_on_and_reads_no_data(federation):
     device = federation.devices[2]
     device.policy = POLICY.model_copy(update={"max_participations": 1})
     federation.run(request_of(1))
+    body = federation.announce(request_of(2))
+    with pytest.raises(Refusal) as refused:
+        device.answer(SumMessage(Phase.KEYS, "run", 2, body).encode())
+    assert refused.value.name == "TOO_MANY_PARTICIPATIONS"
     _, summed = federation.run(request_of(2))
     assert summed == [place for place in range(DEVICES) if place != 2]
     assert device.client.computed == [1]
