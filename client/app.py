@@ -56,9 +56,9 @@ def train(message: Message, context: Context) -> Message:
         blobs, clients = asked[REQUESTS], asked[CLIENTS]
         if not isinstance(blobs, list) or not isinstance(clients, list) or not clients:
             raise TypeError("requests and clients must be lists")
-        if len(blobs) not in (1, len(clients)) or not all(type(blob) is bytes for blob in blobs):
-            raise TypeError("requests must be bytes, one for all clients or one for each")
         requests = [blob for blob in blobs if isinstance(blob, bytes)]
+        if len(requests) < len(blobs) or len(blobs) not in (1, len(clients)):
+            raise TypeError("requests must be bytes, one for all clients or one for each")
         if (socket := _guard_socket(context)) is not None:
             return ConfigRecord({REPLIES: [ask(socket, requests[0])]})
         from client.shard import answer as answer_in_shard

@@ -28,8 +28,7 @@ from fed_gswgan.device.folder import (
     device_share,
     read_identity,
 )
-from fed_gswgan.device.roster import ROSTER, RosterFile
-from fed_gswgan.privacy.durable import write_durably
+from fed_gswgan.device.roster import RosterFile
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, replace_json
 from fed_gswgan.settings import Value, toml_value
@@ -70,9 +69,9 @@ def make_devices(nodes: Path, names: Sequence[str], settings: Mapping[str, Value
 def install_rosters(devices: Sequence[Path]) -> None:
     """Give each device a roster of all, a person each: ``fed-gswgan device roster add``."""
     people = {read_identity(folder).public: folder.parent.name for folder in devices}
-    roster = RosterFile("deploy.loopback, on this machine", people).to_toml()
+    roster = RosterFile("deploy.loopback, on this machine", people)
     for folder in devices:
-        write_durably(folder / ROSTER, roster.encode())
+        roster.install(folder)
 
 
 def write_images(folder: Path, images: ClientDataset, class_names: Sequence[str]) -> None:

@@ -170,7 +170,7 @@ class SharedSettings(DataSettings, CohortSettings, PrivacySettings, RunSettings)
     @property
     def honest(self) -> int:
         """H, clients of a cohort whose noise is counted."""
-        return math.floor(self.honest_share * self.cohort_size + 1e-9)
+        return self._of_cohort(self.honest_share)
 
     @property
     def masked(self) -> bool:
@@ -180,7 +180,10 @@ class SharedSettings(DataSettings, CohortSettings, PrivacySettings, RunSettings)
     @property
     def colluding(self) -> int:
         """Clients of a cohort that may help the server."""
-        return math.floor(self.colluding_share * self.cohort_size + 1e-9)
+        return self._of_cohort(self.colluding_share)
+
+    def _of_cohort(self, share: float) -> int:
+        return math.floor(share * self.cohort_size + 1e-9)
 
     @property
     def mean_noise(self) -> float:

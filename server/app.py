@@ -92,7 +92,7 @@ def run_server(
             partitions = partitions_of(source, config.shared)
             seed = config.shared.seed
             clients = SimulatedClients(clients_folder, partitions, run.shards, seed)
-        _start(run, clients)
+        _start(run, clients, config.shared.masked)
         server = config.algorithm.Server(
             config.own, spec, SeedStream(config.shared.seed), config.shared.rounds
         )
@@ -143,7 +143,7 @@ def run_server(
     return run.path
 
 
-def _start(run: RunFolder, clients: SimulatedClients | None) -> None:
+def _start(run: RunFolder, clients: SimulatedClients | None, masked: bool) -> None:
     """Create all ledgers at the first start; later on, one that is missing is exhausted.
 
     The server's ledger comes last, so that a start that was interrupted begins anew.
@@ -152,5 +152,5 @@ def _start(run: RunFolder, clients: SimulatedClients | None) -> None:
     if (folder / HEAD).exists() or Checkpoint(run.path).exists():
         return
     if clients is not None:
-        clients.create()
+        clients.create(masked)
     ServerLedger.create(folder)

@@ -102,8 +102,9 @@ class FederatedStrategy(Strategy):
         current = self._begin(server_round)
         if current is None or shared.masked:
             return []
-        asked = dict.fromkeys(current.collected.cohort, current.blob)
-        return self._messages(str(server_round), asked)
+        collected = current.collected
+        asked = dict.fromkeys(collected.cohort, current.blob)
+        return self._messages(collected, str(server_round), asked)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -216,11 +217,12 @@ class FederatedStrategy(Strategy):
         )
         return self._round
 
-    def _messages(self, group: str, blobs: Mapping[str, bytes]) -> list[Message]:
+    def _messages(
+        self, collected: Collected, group: str, blobs: Mapping[str, bytes]
+    ) -> list[Message]:
         """Return a message for each node that is asked, and note what each client is sent."""
-        assert self._round is not None
-        nodes = self._by_node(group, list(blobs), self._round.collected)
-        self._round.collected.ask(nodes, blobs)
+        nodes = self._by_node(group, list(blobs), collected)
+        collected.ask(nodes, blobs)
         # A request ends with its round: a device that returns later is not charged for nothing.
         ttl = self.config.shared.reply_timeout_seconds
         messages = []
@@ -270,7 +272,7 @@ class FederatedStrategy(Strategy):
         number, blob, collected = self._round.number, self._round.blob, self._round.collected
 
         def send(phase: Phase, blobs: Mapping[str, bytes]) -> Iterable[Message]:
-            return self._exchange(grid, self._messages(f"{number}.{phase}", blobs))
+            return self._exchange(grid, self._messages(collected, f"{number}.{phase}", blobs))
 
         keys = {client: self.registry.key(client) for client in collected.cohort}
         SecureSum(collected, blob, keys, self.config.shared.colluding, send).run()

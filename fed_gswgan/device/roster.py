@@ -12,6 +12,7 @@ Whoever makes the roster decides who counts as honest: a made-up person in it we
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class RosterFile:
             raise ValueError(f"{where}made-by must be given: who made this roster, on one line")
         if not isinstance(persons, dict) or not persons:
             raise ValueError(f"{where}people must be given: a list of keys for each person")
-        found = cls(made_by, {})
+        owned = []
         for person, keys in persons.items():
             for key in keys if isinstance(keys, list) else [keys]:
                 if not isinstance(key, str) or not _KEY.fullmatch(key):
@@ -59,8 +60,8 @@ class RosterFile:
                         f"{where}people.{person}: {key!r} must be a public key, {2 * KEY_BYTES} "
                         "hexadecimal digits, as device init prints it"
                     )
-                found = found.plus(made_by, {bytes.fromhex(key): person}, where)
-        return found
+                owned.append((bytes.fromhex(key), person))
+        return cls(made_by, _people(owned, where))
 
     def plus(self, made_by: str, people: dict[bytes, str], where: str = "") -> "RosterFile":
         """Return this roster with further keys.
@@ -68,11 +69,13 @@ class RosterFile:
         Raises:
             ValueError: a key is another person's already.
         """
-        for key, person in people.items():
-            if (owner := self.people.get(key, person)) != person:
-                raise ValueError(f"{where}{key.hex()} is {owner}'s, cannot be {person}'s as well")
         makers = dict.fromkeys([*self.made_by.split("; "), *made_by.split("; ")])
-        return RosterFile("; ".join(makers), {**self.people, **people})
+        owned = [*self.people.items(), *people.items()]
+        return RosterFile("; ".join(makers), _people(owned, where))
+
+    def install(self, folder: Path) -> None:
+        """Make it the roster of a device."""
+        write_durably(folder / ROSTER, self.to_toml().encode())
 
     def to_toml(self) -> str:
         """Return the file's text."""
@@ -112,8 +115,17 @@ def add_to_roster(folder: Path, made: Path) -> RosterFile:
     if (folder / ROSTER).exists():
         there = read_roster(folder / ROSTER)
         roster = there.plus(roster.made_by, roster.people, f"{made.name}: ")
-    write_durably(folder / ROSTER, roster.to_toml().encode())
+    roster.install(folder)
     return roster
+
+
+def _people(owned: Iterable[tuple[bytes, str]], where: str) -> dict[bytes, str]:
+    """Return whose each key is; ValueError for a key of two people."""
+    people: dict[bytes, str] = {}
+    for key, person in owned:
+        if (owner := people.setdefault(key, person)) != person:
+            raise ValueError(f"{where}{key.hex()} is {owner}'s, cannot be {person}'s as well")
+    return people
 
 
 def require_roster(roster: RosterFile, policy: Policy, own: bytes) -> None:

@@ -122,16 +122,18 @@ class SimulatedClients:
         """The hash of each shard's clients and their users."""
         return list(_owners(self.partitions, self.shards))
 
-    def create(self) -> None:
-        """Make each shard's folder with an empty ledger and no round, unless it has them.
+    def create(self, masked: bool = False) -> None:
+        """Make each shard's folder with an empty ledger, unless it has one.
 
         A ledger that is there stays: another run in the same folder charges the same users. What an
-        interrupted start left is completed.
+        interrupted start left is completed. Where releases are ``masked`` a shard also gets the
+        file that remembers rounds.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for shard in range(self.shards):
             Ledger.complete(self.shard_folder(shard), self.owners[shard])
-            Sums.create(self.shard_folder(shard))
+            if masked:
+                Sums.create(self.shard_folder(shard))
 
     def spent(self, budget: Budget) -> SpentBudgets:
         """Read every shard's ledger; a user who was never asked has spent nothing.

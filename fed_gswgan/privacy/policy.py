@@ -61,15 +61,18 @@ class Budget(Settings):
         limit = f"max-participations={self.max_participations}"
         if 0 < self.max_participations <= sum(spent.values()):
             raise TooManyParticipations(f"{limit} is reached", limit)
-        wanted = {**spent, event: spent.get(event, 0) + 1}
-        if compose(wanted, NeighboringRelation(self.neighboring_relation)) > self.max_mu:
-            limit = f"max-epsilon={self.max_epsilon:g}"
-            raise BudgetExhausted(f"{limit} at delta={self.delta:g} would be passed", limit)
+        self._require_within("max_epsilon", self.max_mu, _with_one_more(spent, event))
 
     @property
     def max_mu(self) -> float:
         """Mu of ``max_epsilon`` at ``delta``."""
         return _mu(self.max_epsilon, self.delta)
+
+    def _require_within(self, name: str, mu: float, releases: Mapping[Event, int]) -> None:
+        """Refuse releases beyond a mu; the limit is named by the field that it follows from."""
+        if compose(releases, NeighboringRelation(self.neighboring_relation)) > mu:
+            limit = f"{kebab(name)}={getattr(self, name):g}"
+            raise BudgetExhausted(f"{limit} at delta={self.delta:g} would be passed", limit)
 
 
 class Policy(Budget):
@@ -123,10 +126,8 @@ class Policy(Budget):
     def admit_spending(self, spent: Mapping[Event, int], event: Event) -> None:
         """Refuse as ``Budget`` does, and what would pass ``max_epsilon_alone``."""
         super().admit_spending(spent, event)
-        alone = seen_alone({**spent, event: spent.get(event, 0) + 1})
-        if compose(alone, NeighboringRelation(self.neighboring_relation)) > self.max_mu_alone:
-            limit = f"max-epsilon-alone={self.max_epsilon_alone:g}"
-            raise BudgetExhausted(f"{limit} at delta={self.delta:g} would be passed", limit)
+        alone = seen_alone(_with_one_more(spent, event))
+        self._require_within("max_epsilon_alone", self.max_mu_alone, alone)
 
     @property
     def max_mu_alone(self) -> float:
@@ -169,6 +170,11 @@ class Policy(Budget):
     def hash(self) -> str:
         """Return a hash of every limit, which each ledger line is written with."""
         return _hash(self)
+
+
+def _with_one_more(spent: Mapping[Event, int], event: Event) -> dict[Event, int]:
+    """Return releases and one more of an event."""
+    return {**spent, event: spent.get(event, 0) + 1}
 
 
 def read_policy(path: Path) -> Policy:

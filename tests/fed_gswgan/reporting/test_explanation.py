@@ -4,12 +4,19 @@ from dataclasses import replace
 
 import pytest
 
+from fed_gswgan.config import Config
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.mechanism import Event, NeighboringRelation
 from fed_gswgan.privacy.policy import Budget
 from fed_gswgan.privacy.refusals import LedgerUnavailable
-from fed_gswgan.reporting.explanation import SpentByUser, explanation, explanation_text, worst_user
+from fed_gswgan.reporting.explanation import (
+    SpentByUser,
+    aggregation_of,
+    explanation,
+    explanation_text,
+    worst_user,
+)
 from fed_gswgan.wire.messages import ReleaseKey
 
 # sqrt(16) x 2 / 4 = 2 for a reply of 16 rows, sqrt(1) x 2 / 4 = 0.5 for one of a single row.
@@ -74,6 +81,29 @@ def test_honest_shares_divide_mu_under_secure_aggregation(tmp_path):
     assert f"epsilon_alone = {found['epsilon_alone']:.6g}" in text
     assert "--trust secure-aggregation" in text
     assert "--honest 4" in text
+
+
+def test_whom_a_sum_rests_on_is_said(tmp_path):
+    """H = 65 of 100, c = 5, t = 53 > 105 / 2; a share is 4 / sqrt(65)."""
+    event = replace(WHOLE, trust="secure-aggregation", noise_stddev=4 / 65**0.5, honest=65)
+    spent = SpentByUser("ann", tmp_path, Counter({event: 1}), NeighboringRelation.REPLACE_ONE, 1e-5)
+    table = {"trust": "secure-aggregation", "cohort-size": 100, "noise-stddev": 4.0}
+    for form, last in (
+        ("ideal", "35 may drop out\n   Ideal form: the simulation itself formed the sums"),
+        (
+            "protocol",
+            "30 may drop out\n   Protocol: releases were masked; c = 5 may help the server",
+        ),
+    ):
+        shared = Config.from_table({**table, "secure-aggregation": form}).shared
+        found = {**explanation(spent), "run": "RUN", "seeded_noise": False}
+        text = explanation_text({**found, "aggregation": aggregation_of(shared)})
+        assert (
+            "Cohort n = 100, of whom H = 65 (0.65 n) are honest and stay; a share of 0.496" in text
+        )
+        assert f"4 C, in the sum; {last}" in text
+        assert ("t = 53 > (n + c) / 2 devices" in text) == (form == "protocol")
+    assert aggregation_of(Config.from_table({}).shared) is None
 
 
 def test_the_relation_of_the_run_halves_mu(clients):
