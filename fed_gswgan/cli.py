@@ -13,6 +13,7 @@ import click
 import typer
 
 from fed_gswgan.baselines.registry import SEEDS, methods_for
+from fed_gswgan.commands.data import data
 from fed_gswgan.commands.device import device, ledger
 from fed_gswgan.commands.output import Json, show
 from fed_gswgan.commands.prior import prior
@@ -28,6 +29,7 @@ app = typer.Typer(
 compare = typer.Typer(no_args_is_help=True, help="the paper's tables")
 app.add_typer(privacy, name="privacy")
 app.add_typer(prior, name="prior")
+app.add_typer(data, name="data")
 app.add_typer(device, name="device")
 app.add_typer(ledger, name="ledger")
 app.add_typer(compare, name="compare")
@@ -142,7 +144,7 @@ def status(
 @app.command()
 def sample(
     run: Run,
-    labels: Annotated[str, typer.Option(help="classes, 0,1,...; default: all")] = "",
+    labels: Annotated[str, typer.Option(help="classes, 0,1,... or names; default: all")] = "",
     count: Annotated[int, typer.Option(min=1, help="of each class")] = 100,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     output: Annotated[
@@ -160,20 +162,26 @@ def sample(
     from fed_gswgan.reporting.trained_generator import load_generator
 
     trained = load_generator(run)
-    classes = _classes(labels, trained.spec.num_classes)
+    names = trained.spec.class_names
+    classes = _classes(labels, trained.spec.num_classes, names)
     labels_B = torch.tensor(classes).repeat_interleave(count)
     samples = draw_samples(trained.sampler, labels_B, "command", seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
-        write_samples(output, samples, labels_B)
+        write_samples(output, samples, labels_B, names)
     else:
-        from torchvision.utils import save_image
+        from torchvision.utils import make_grid
 
-        save_image(1 - samples, output, nrow=count, pad_value=1.0)
+        from fed_gswgan.reporting.pictures import save_grid
+
+        shown = 1 - samples if samples.shape[1] == 1 else samples
+        drawn = make_grid(shown, nrow=count, pad_value=1.0)
+        save_grid(drawn, output, [names[label] for label in classes] if names else [])
     found = {
         "output": str(output),
         "samples": len(samples),
         "labels": classes,
+        "classes": [names[label] for label in classes] if names else None,
         "round": trained.server_round,
         "seed": seed,
     }
@@ -217,24 +225,6 @@ def evaluate(
     given: dict[str, Any] = {"dataset": dataset, "data-dir": data_dir, "classes": classes or "all"}
     given["min-images-per-writer"] = min_images_per_writer or 1
     show(_on_held_out(sampler, DataSettings.from_table(given), samples, seed), as_json)
-
-
-@app.command()
-def data(dataset: str, data_dir: str = "", classes: str = "all", as_json: Json = False) -> None:
-    """Show what a data set holds; no client's images are read."""
-    from fed_gswgan.data.registry import DataSettings, open_source
-
-    table = {"dataset": dataset, "data-dir": data_dir, "classes": classes}
-    source = open_source(DataSettings.from_table(table))
-    found = {
-        "dataset": source.name,
-        "user": source.unit,
-        "clients": len(source.writer_ids),
-        "classes": len(source.class_names),
-        "held_out_writers": len(source.held_out_writers),
-        "held_out_images": len(source.held_out().labels),
-    }
-    show(found, as_json)
 
 
 @compare.command()
@@ -355,17 +345,18 @@ def _refuse(why: str, **given: Any) -> None:
             raise ValueError(f"{name.replace('_', '-')}={value}: {why}; leave it out")
 
 
-def _classes(text: str, num_classes: int) -> list[int]:
-    if not text:
-        return list(range(num_classes))
-    try:
-        classes = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"labels={text} must be whole numbers with commas between") from None
-    for label in classes:
-        if not 0 <= label < num_classes:
-            raise ValueError(f"labels={label} must lie in 0 .. {num_classes - 1}")
-    return classes
+def _classes(text: str, num_classes: int, names: tuple[str, ...]) -> list[int]:
+    """Return the labels that are named; a word that is a class's name is that class."""
+    classes = []
+    for word in (word.strip() for word in text.split(",") if word.strip()):
+        if word in names:
+            classes.append(names.index(word))
+        elif word.isdecimal() and int(word) < num_classes:
+            classes.append(int(word))
+        else:
+            known = f" or one of {', '.join(names)}" if names else ""
+            raise ValueError(f"labels={word!r} must be in 0 .. {num_classes - 1}{known}")
+    return classes or list(range(num_classes))
 
 
 def _on_held_out(sampler: Any, settings: Any, samples: int | None, seed: int) -> dict[str, Any]:

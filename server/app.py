@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.check import CheckedData, check_source
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
@@ -66,6 +67,7 @@ def run_server(
     runtime: str,
     interrupted: Callable[[], bool] = lambda: False,
     console: Console | None = None,
+    data: CheckedData | None = None,
 ) -> Path:
     """Train from round 1 or the checkpoint, evaluate, sum up; return the run's folder.
 
@@ -79,17 +81,23 @@ def run_server(
         runtime: its name in the summary.
         interrupted: True once the run shall end after the replies at hand.
         console: where the summary goes.
+        data: of the check of all images; None: they are checked here.
+
+    Raises:
+        OSError, ValueError: data, folder or settings are unfit, before round 1.
     """
     torch.set_num_threads(1)  # one thread a process: more of them spin against each other
     source = open_source(config.shared)
-    spec = spec_of(source)
+    spec, partitions = spec_of(source), partitions_of(source, config.shared)
+    data = data or check_source(source, partitions.all_writers)
     with (
-        open_run_folder(config, shards, spec) as run,
+        open_run_folder(config, shards, spec, data) as run,
         also_log_to(run.path / LOG),
     ):
+        for line in data.lines():
+            logger.info(line)
         clients = None
         if clients_folder is not None:
-            partitions = partitions_of(source, config.shared)
             seed = config.shared.seed
             clients = SimulatedClients(clients_folder, partitions, run.shards, seed)
         _start(run, clients, config.shared.masked)

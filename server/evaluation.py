@@ -130,8 +130,7 @@ class Evaluation:
     @cached_property
     def _clients(self) -> tuple[Tensor, Tensor]:
         """The images of all clients, or of as many as give so many images, and their labels."""
-        partitions = partitions_of(self._source, self._config.shared)
-        writers = [writer for of_client in partitions.shards for writer in of_client]
+        writers = partitions_of(self._source, self._config.shared).all_writers
         shards, images = [], 0
         for writer in steps("reading clients' images", writers):
             shards.append(self._source.shard(writer))

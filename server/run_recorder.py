@@ -48,7 +48,7 @@ class RunRecorder:
         self.finished, self.stopped = False, ""
         self.seconds = 0.0
         self.replies = dict.fromkeys(REPLY_KINDS, 0)
-        self._checkpoint = Checkpoint(folder)
+        self._checkpoint = Checkpoint(folder, spec.class_names)
         if self._checkpoint.exists():
             self._restore()
         self._round_log = RoundLog(folder, self.finished_round)
@@ -86,7 +86,7 @@ class RunRecorder:
         """Draw a grid of samples, a row a class, and return its path."""
         grid = sample_grid(self._server.sampler(), self._spec.num_classes, self._settings.seed)
         path = self.folder / "samples" / f"round-{self.finished_round:06d}.png"
-        save_grid(grid, path)
+        save_grid(grid, path, self._spec.class_names)
         self.tensorboard.write_samples(grid, self.finished_round)
         return path
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.check import CheckedData, check_source
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
@@ -102,6 +103,7 @@ class Simulation:
         workers: processes that serve clients; 1 in-process: none but this.
         ray_address: of a running Ray cluster; empty: start Ray here.
         resumption: command that goes on with the run.
+        data: what the check of all images has seen.
     """
 
     config: Config
@@ -111,6 +113,7 @@ class Simulation:
     workers: int
     ray_address: str
     resumption: str
+    data: CheckedData
 
     @classmethod
     def prepared(
@@ -123,7 +126,7 @@ class Simulation:
         workers: int = 0,
         ray_address: str = "",
     ) -> "Simulation":
-        """Read settings, open data and folder.
+        """Read settings, open data and folder, check every image.
 
         Args:
             settings: TOML files, a later one over an earlier one, or a flat table.
@@ -147,7 +150,10 @@ class Simulation:
         config = config.with_noise(spec_of(source))
         folder = Path(config.shared.output_dir)
         check_run_folder(config, folder)
-        clients = len(partitions_of(source, config.shared))
+        partitions = partitions_of(source, config.shared)
+        data = check_source(source, partitions.all_writers)
+        check_run_folder(config, folder, data)
+        clients = len(partitions)
         resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
         resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
         resumption += ["--ray-address", ray_address] if ray_address else []
@@ -161,6 +167,7 @@ class Simulation:
             workers=workers,
             ray_address=ray_address,
             resumption=shlex.join(resumption),
+            data=data,
         )
 
     def run(self, console: Console) -> bool:
@@ -181,8 +188,9 @@ class Simulation:
 
         def serve(grid: Any) -> None:
             run_server(
-                grid, self.config, clients_folder, self.shards, self.runtime, stop.is_set, console
-            )
+                grid, self.config, clients_folder, self.shards, self.runtime, stop.is_set, console,
+                self.data,
+            )  # fmt: skip
 
         with environment(**passed_on), _stop_on_ctrl_c(console) as stop:
             if self.runtime == "ray":

@@ -44,6 +44,8 @@ class ClassSet:
         Raises:
             ValueError: a label that the data set does not have; the message names ``origin``.
         """
+        if np.issubdtype(labels.dtype, np.floating) and (labels == np.rint(labels)).all():
+            labels = labels.astype(np.int64)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(
                 f"{origin}: labels must be whole numbers of shape (N,), "
@@ -121,7 +123,8 @@ def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
     """Turn white paper (1) with dark ink (0) into paper 0 and ink 1.
 
     Args:
-        pixels: numbers in [0, 1], shape (N, 28, 28) or (N, 784).
+        pixels: numbers in [0, 1], or bytes of which 255 is paper, shape (N, 28, 28), (N, 784) or
+            with a channel, (N, 28, 28, 1) or (N, 1, 28, 28).
         origin: what an error names.
 
     Returns:
@@ -130,8 +133,10 @@ def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
     Raises:
         ValueError: another shape, or a pixel outside [0, 1] or not finite.
     """
-    if pixels.shape[1:] not in (IMAGE_SHAPE[1:], (PIXELS,)):
+    if pixels.shape[1:] not in (IMAGE_SHAPE[1:], (PIXELS,), IMAGE_SHAPE, (*IMAGE_SHAPE[1:], 1)):
         raise ValueError(f"{origin}: must be (N, 28, 28) or (N, 784), not {pixels.shape}")
+    if pixels.dtype == np.uint8:
+        pixels = pixels / np.float32(255)
     if not np.issubdtype(pixels.dtype, np.number):
         raise ValueError(f"{origin}: pixels must be numbers, not {pixels.dtype}")
     low, high = pixels.min(initial=1), pixels.max(initial=0)

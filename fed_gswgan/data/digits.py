@@ -32,6 +32,7 @@ class DigitsSource:
     name = "digits"
     unit = "one block of forms"
     image_shape = IMAGE_SHAPE
+    ink_on_paper = True
     held_out_writers: tuple[str, ...] = ()
 
     def __init__(self, classes: str, min_images_per_writer: int) -> None:

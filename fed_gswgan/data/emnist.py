@@ -86,7 +86,10 @@ class FedEmnistArchive:
         return counts
 
     def read(self, writer_id: str) -> LabelledImages:
-        """Return all images of one writer, training images first."""
+        """Return all images of one writer, training images first.
+
+        An image that is in both files with the same label is returned once.
+        """
         images, labels = [], []
         for path in (self.train_path, self.test_path):
             with _examples(path) as examples:
@@ -96,7 +99,15 @@ class FedEmnistArchive:
                     images.append(invert_paper(pixels, f"{origin}/pixels"))
                     labels.append(_array(examples[writer_id], "label", origin))
         origin = f"{self.train_path}, {self.test_path.name}:examples/{writer_id}"
-        return self.class_set.keep(np.concatenate(images), np.concatenate(labels), origin)
+        return _once(self.class_set.keep(np.concatenate(images), np.concatenate(labels), origin))
+
+
+def _once(found: LabelledImages) -> LabelledImages:
+    first: dict[tuple[bytes, int], int] = {}
+    for row, (image, label) in enumerate(zip(found.images, found.labels.tolist(), strict=True)):
+        first.setdefault((image.tobytes(), label), row)
+    rows = list(first.values())
+    return LabelledImages(found.images[rows], found.labels[rows], found.origin)
 
 
 @contextmanager
@@ -112,10 +123,15 @@ def _examples(path: Path) -> Iterator[Any]:
 
 
 def _array(group: Any, key: str, origin: str) -> Any:
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"{origin}: must be a writer's group, and is an array; remove it")
     if key not in group:
         raise ValueError(f"{origin}: must hold 'pixels' and 'label', and has no {key!r}")
-    array = group[key][()]
-    if not array.size:
+    try:
+        array = group[key][()]
+    except (OSError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{origin}/{key}: must be an array ({error}); fetch it again") from error
+    if not np.size(array):
         raise ValueError(f"{origin}/{key}: a writer without images; remove the group")
     return array
 
@@ -195,6 +211,10 @@ def _leaf_writers(path: Path) -> Iterator[tuple[str, tuple[Images, NDArray[Any],
                     f"{origin}/{key}: must be a list of {size} entries, as num_samples says; "
                     "the file is damaged"
                 )
-        if not all(isinstance(row, list) and len(row) == PIXELS for row in rows):
-            raise ValueError(f"{origin}/x: every image must have {PIXELS} numbers")
-        yield user, (invert_paper(np.array(rows), f"{origin}/x"), np.array(labels), origin)
+        try:
+            pixels, classes = np.array(rows), np.array(labels)
+        except ValueError as error:  # rows of several lengths
+            raise ValueError(
+                f"{origin}/x: must be (N, 28, 28) or (N, {PIXELS}), and images differ in length"
+            ) from error
+        yield user, (invert_paper(pixels, f"{origin}/x"), classes, origin)

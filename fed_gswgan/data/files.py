@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ENVIRONMENT_VARIABLE = "FED_GSWGAN_DATA"
+LFS_POINTER = b"version https://git-lfs"
+IS_LFS_POINTER = "is a pointer of Git LFS and not the file itself; run git lfs pull"
 CACHE_DIR = Path("~/.cache/fed-gswgan")
 
 _IDX_DTYPES: dict[int, np.dtype[Any]] = {
@@ -42,13 +44,17 @@ def own_folder(data_dir: str, dataset: str, layout: str) -> Path:
 
 
 def require_file(path: Path, advice: str) -> Path:
-    """Return the path of a file that exists.
+    """Return the path of a file that exists, and is no pointer of Git LFS to one.
 
     Raises:
         FileNotFoundError: names the file, and gives the advice.
+        ValueError: it is a pointer.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {advice}")
+    with path.open("rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(f"{path}: {IS_LFS_POINTER}")
     return path
 
 

@@ -82,6 +82,8 @@ class SplitSource:
         image_counts: images of the chosen classes of every writer, the number that
             ``min_images_per_writer`` is compared with.
         read: returns all images of one writer in the chosen classes.
+        notes: for the user, on what was found.
+        ink_on_paper: whether paper is 0 and ink 1 on every image.
 
     Raises:
         ValueError: fewer than two writers have the minimum.
@@ -94,6 +96,8 @@ class SplitSource:
     image_counts: Mapping[str, int]
     min_images_per_writer: int
     read: Callable[[str], LabelledImages]
+    notes: tuple[str, ...] = ()
+    ink_on_paper: bool = True
 
     def __post_init__(self) -> None:
         _ = self.split  # an impossible minimum is an error of opening, not of reading

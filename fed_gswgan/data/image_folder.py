@@ -1,94 +1,67 @@
-"""PNG images in folders by writer and class, and the images that a device's owner keeps.
+"""Pictures in folders by writer and class, and the images that a device's owner keeps.
 
-Shapes: N images, of H = W = 28 pixels and one channel, whatever the size of the PNG files.
+Shapes: N images, of H = W = 28 pixels and one channel, whatever the size of the pictures.
 """
 
+import re
+import unicodedata
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from fed_gswgan.data.characters import IMAGE_SHAPE, PIXELS, invert_paper, whole_class_set
-from fed_gswgan.data.client_dataset import Images, LabelledImages
+from fed_gswgan.data.check import Check
+from fed_gswgan.data.client_dataset import LabelledImages
 from fed_gswgan.data.files import own_folder
 from fed_gswgan.data.held_out import SplitSource
+from fed_gswgan.data.image_file import SUFFIXES, read_ink
 
 LAYOUT = "WRITER/CLASS/*.png"
 OWN_FORMATS = "a folder of CLASS/*.png, or a file .npz, .h5 or .hdf5"
-DARK = 128  # of 255
+# What operating systems and file servers leave in folders, beside names that begin with a dot.
+DEBRIS = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "@eadir",
+     "#recycle", "$recycle.bin", "system volume information")
+)  # fmt: skip
+MOST_NAMED = 5
 
 Files = tuple[tuple[str, Path], ...]  # the class and the path of each image
-
-
-def read_ink(path: Path) -> Images:
-    """Read dark ink on light paper.
-
-    The image is padded with white to a square, brought to 28x28, and inverted. Transparency shows
-    white paper.
-
-    Returns:
-        float32 (1, 28, 28) in [0, 1], ink 1.
-
-    Raises:
-        FileNotFoundError: the file is gone.
-        ValueError: the file is no image, has 16 bits a pixel, or its border is mostly dark.
-    """
-    try:
-        with Image.open(path) as file:
-            gray = _on_white_paper(file)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: the file was removed; open the folder again") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: must be a PNG image ({error}); save it again") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    _require_light_paper(path, np.asarray(gray))
-    side = max(gray.size)
-    square = Image.new("L", (side, side), color=255)
-    square.paste(gray, ((side - gray.width) // 2, (side - gray.height) // 2))
-    small = square.resize(IMAGE_SHAPE[1:], Image.Resampling.BICUBIC)
-    ink: Images = np.float32(1) - np.asarray(small, dtype=np.float32) / np.float32(255)
-    return ink.reshape(IMAGE_SHAPE)
-
-
-def _on_white_paper(file: Image.Image) -> Image.Image:
-    if file.mode.startswith(("I", "F")):
-        raise ValueError(f"must have 8 bits a pixel, and its mode is {file.mode!r}; convert it")
-    color = file.convert("RGBA")
-    paper = Image.new("RGBA", color.size, "white")
-    return Image.alpha_composite(paper, color).convert("L")
-
-
-def _require_light_paper(path: Path, pixels: NDArray[np.uint8]) -> None:
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    if np.median(border) < DARK:
-        raise ValueError(
-            f"{path}: the border's median is {np.median(border):.0f} of 255, and paper must be "
-            f"light (>= {DARK}) with dark ink; invert the image"
-        )
 
 
 def open_image_folder(data_dir: str, classes: str, min_images_per_writer: int) -> SplitSource:
     """Open a folder with a folder for each writer, and in it one for each class.
 
-    Class names are the folder names of all writers, sorted. The minimum is compared with a
-    writer's images of all classes. Hidden files, and files beside the writers' folders, are
-    ignored.
+    Class names are the folder names of all writers, in natural order (2 before 10) and with their
+    letters composed (Unicode NFC). The minimum is compared with a writer's images of all classes.
+    What operating systems leave behind, and files beside the writers' folders, is skipped. A link
+    to a folder is followed; a writer who is there twice by it is read once.
 
     Raises:
         FileNotFoundError: no folder.
         ValueError: ``data_dir`` is empty, ``classes`` is not ``all``, a writer without images, a
-            file where a folder belongs or one that is no PNG.
+            file where a folder belongs or one that is no picture, two classes whose names differ
+            in their Unicode form alone, or a link that leads nowhere or to a folder around it.
     """
     root = own_folder(data_dir, "folder", LAYOUT)
-    files = {folder.name: class_files(folder) for folder in visible(root) if folder.is_dir()}
+    skipped: list[Path] = []
+    entries = visible(root, skipped.append)
+    folders = [path for path in entries if _is_folder(path)]
+    skipped += [path for path in entries if not path.is_dir()]
+    notes, writers = _followed_once(folders)
+    files = {folder.name: class_files(folder, skipped.append) for folder in writers}
     if not files:
         raise ValueError(f"{root}: must hold a folder for each writer ({LAYOUT}), and has none")
-    names = tuple(sorted({name for paths in files.values() for name, _ in paths}))
-    class_set = whole_class_set(classes, names, accepted=("all",))
+    _require_one_form(files.values())
+    names = {_composed(name) for paths in files.values() for name, _ in paths}
+    class_set = whole_class_set(classes, tuple(sorted(names, key=_natural)), accepted=("all",))
+    if skipped:
+        named = ", ".join(str(path.relative_to(root)) for path in skipped[:MOST_NAMED])
+        more = ", ..." if len(skipped) > MOST_NAMED else ""
+        notes.append(f"skipped, since no image belongs there, {len(skipped)}: {named}{more}")
     return SplitSource(
         name="folder",
         unit="one writer's folder",
@@ -96,49 +69,124 @@ def open_image_folder(data_dir: str, classes: str, min_images_per_writer: int) -
         class_names=class_set.names,
         image_counts={writer_id: len(paths) for writer_id, paths in files.items()},
         min_images_per_writer=min_images_per_writer,
-        read=lambda writer_id: _read_files(files[writer_id], names, root / writer_id),
+        read=lambda writer_id: _read_files(files[writer_id], class_set.names, root / writer_id),
+        notes=tuple(notes),
     )
 
 
-def class_files(writer_folder: Path) -> Files:
+def class_files(writer_folder: Path, skip: Callable[[Path], None] = lambda path: None) -> Files:
     """Return class and path of each of one writer's images, by class and file name.
 
+    Args:
+        writer_folder: holds a folder for each class.
+        skip: is told what is left out.
+
     Raises:
-        ValueError: no image, a file where a class's folder belongs, or one that is no PNG.
+        ValueError: no image, a file where a class's folder belongs, or one that is no picture.
     """
     files = tuple(
-        (folder.name, _require_png(path))
-        for folder in visible(writer_folder)
-        for path in visible(_require_folder(folder))
+        (folder.name, _require_picture(path))
+        for folder in visible(writer_folder, skip)
+        for path in visible(_require_folder(folder), skip)
     )
     if not files:
         raise ValueError(f"{writer_folder}: a writer without images; add some or remove the folder")
     return files
 
 
+def visible(folder: Path, skip: Callable[[Path], None] = lambda path: None) -> list[Path]:
+    """Return the entries of a folder, sorted, without hidden files and debris of systems.
+
+    Args:
+        folder: to list.
+        skip: is told what is left out.
+
+    Raises:
+        ValueError: a name that is no UTF-8.
+    """
+    kept = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in DEBRIS:
+            skip(path)
+            continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{folder}: the name {path.name!r} is no UTF-8; rename it") from error
+        kept.append(path)
+    return kept
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether an entry is a folder, or a link to one that does not lead back."""
+    if path.is_symlink():
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path}: a link that leads nowhere ({error}); remove it") from error
+        if path.parent.resolve().is_relative_to(target):
+            raise ValueError(f"{path}: a link to {target}, which it lies in: a loop; remove it")
+    return path.is_dir()
+
+
+def _followed_once(folders: list[Path]) -> tuple[list[str], list[Path]]:
+    """Leave out links to a folder that is there already; say which."""
+    kept: dict[Path, Path] = {}
+    notes = []
+    for folder in sorted(folders, key=lambda path: (path.is_symlink(), path)):
+        first = kept.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            notes.append(f"{folder.name!r} is a link to {first.name!r}, which is read once")
+    return notes, sorted(kept.values())
+
+
+def _require_one_form(writers: Any) -> None:
+    """Refuse classes that look the same and are two."""
+    forms: dict[str, Path] = {}
+    for name, path in (one for files in writers for one in files):
+        before = forms.setdefault(_composed(name), path)
+        if before.parent.name != name:
+            raise ValueError(
+                f"{path.parent}: the class {name!r} and that of {before.parent} have the same "
+                "letters in two Unicode forms (NFC and NFD); rename one folder as the other"
+            )
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    """Order numbers in a name as numbers, and letters whatever their case."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return (*((int(part), "") if part.isdecimal() else (-1, part) for part in parts), (-2, name))
+
+
 def _read_files(files: Files, class_names: tuple[str, ...], folder: Path) -> LabelledImages:
     return LabelledImages(
         np.stack([read_ink(path) for _, path in files]),
-        np.array([class_names.index(name) for name, _ in files], dtype=np.int64),
+        np.array([class_names.index(_composed(name)) for name, _ in files], dtype=np.int64),
         origin=str(folder),
     )
 
 
 def _require_folder(path: Path) -> Path:
-    if not path.is_dir():
+    if not _is_folder(path):
         raise ValueError(f"{path}: must be a class's folder ({LAYOUT}); move the file into one")
     return path
 
 
-def _require_png(path: Path) -> Path:
-    if path.suffix.lower() != ".png" or not path.is_file():
-        raise ValueError(f"{path}: must be a PNG file ({LAYOUT}); convert it or move it away")
+def _require_picture(path: Path) -> Path:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(
+            f"{path}: a link to a file that is not there; remove it, or fetch the file"
+        )
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        raise ValueError(
+            f"{path}: must be a picture, one of {', '.join(SUFFIXES)}, in {LAYOUT}; convert it or "
+            "move it away"
+        )
     return path
-
-
-def visible(folder: Path) -> list[Path]:
-    """Return the entries of a folder, sorted, without hidden files."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
@@ -169,18 +217,13 @@ def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
         raise ValueError(f"{path}: must be {OWN_FORMATS}")
     if not len(images.labels):
         raise ValueError(f"{path}: no image; must hold at least one")
-    if images.labels.max() >= len(class_names):
-        raise ValueError(
-            f"{path}: label {images.labels.max()} must be 0 .. {len(class_names) - 1}, the "
-            "classes in device.toml"
-        )
-    _require_paper(images, path)
+    Check(class_names, ink_on_paper=True).add(images, str(path))
     return images
 
 
 def _of_folder(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
     for folder in visible(path):
-        if folder.name not in class_names:
+        if _composed(folder.name) not in class_names:
             raise ValueError(f"{folder}: must be named as one of the classes {list(class_names)}")
     return _read_files(class_files(path), class_names, path)
 
@@ -207,13 +250,12 @@ def _of_hdf5(path: Path) -> LabelledImages:
     except OSError as error:
         raise ValueError(f"{path}: must be an HDF5 file ({error})") from error
     if name == "pixels":
-        rows = images.reshape(len(images), -1) if np.ndim(images) == 4 else images
-        images = invert_paper(rows, f"{path}, pixels")
+        images = invert_paper(images, f"{path}, pixels")
     return _labelled(path, images, labels)
 
 
 def _labelled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> LabelledImages:
-    if images.shape[1:] not in (IMAGE_SHAPE, IMAGE_SHAPE[1:], (PIXELS,)):
+    if images.shape[1:] not in (IMAGE_SHAPE, (*IMAGE_SHAPE[1:], 1), IMAGE_SHAPE[1:], (PIXELS,)):
         raise ValueError(
             f"{path}: images must be (N, 28, 28), (N, 1, 28, 28) or (N, 784), not {images.shape}"
         )
@@ -230,13 +272,3 @@ def _labelled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> Labelle
 def _require_names(path: Path, names: list[str], needed: tuple[str, ...]) -> None:
     if missing := [name for name in needed if name not in names]:
         raise ValueError(f"{path}: must hold {' and '.join(needed)}; {missing[0]} is missing")
-
-
-def _require_paper(images: LabelledImages, path: Path) -> None:
-    """Refuse images with ink and paper swapped: a critic would learn the paper."""
-    rows = images.images[:, 0]
-    border = np.concatenate([rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]], axis=1)
-    if np.median(border) > 0.5:
-        raise ValueError(
-            f"{path}: paper must be 0 and ink 1, and the borders are mostly ink; invert the images"
-        )

@@ -41,6 +41,11 @@ class Partitions:
         return tuple(f"{writer}/{copy}" for writer in self.shards[shard])
 
     @property
+    def all_writers(self) -> Partition:
+        """The writers of all shards."""
+        return tuple(writer for shard in self.shards for writer in shard)
+
+    @property
     def user_count(self) -> int:
         """Users of all clients together."""
         rounds, rest = divmod(len(self), len(self.shards))

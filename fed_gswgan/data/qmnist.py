@@ -42,6 +42,7 @@ class QmnistSource:
     name = "qmnist"
     unit = "one MNIST writer"
     image_shape = IMAGE_SHAPE
+    ink_on_paper = True
 
     def __init__(self, data_dir: str, classes: str, min_images_per_writer: int) -> None:
         self.class_names = digit_class_set(classes).names

@@ -156,6 +156,11 @@ class AlteredSource:
         """Return what ``source`` has."""
         return getattr(self.source, name)
 
+    @property
+    def ink_on_paper(self) -> bool:
+        """Whether paper is 0 and ink 1 on every image."""
+        return not self.swapped_share and bool(getattr(self.source, "ink_on_paper", False))
+
     def shard(self, writer_id: str) -> ClientDataset:
         """Read one writer's images, ink and paper swapped if the writer is one of those."""
         if writer_id not in self.writer_ids:

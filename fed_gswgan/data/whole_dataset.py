@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.data.characters import DIGITS
-from fed_gswgan.data.client_dataset import DataSpec, check_images, image_shape_of
+from fed_gswgan.data.check import Check
+from fed_gswgan.data.client_dataset import DataSpec, LabelledImages, image_shape_of
 from fed_gswgan.data.files import ENVIRONMENT_VARIABLE, data_root, map_idx, require_file
 from fed_gswgan.validation import one_of
 
@@ -90,8 +91,9 @@ def open_whole_dataset(dataset: str, data_dir: Path | None) -> WholeDataset:
     )
     if root is None:
         raise FileNotFoundError(f"{dataset}: no folder is named; {advice}")
-    train_images, train_labels = _read(root / folder / "raw", "train", len(class_names), advice)
-    test_images, test_labels = _read(root / folder / "raw", "t10k", len(class_names), advice)
+    check = Check(class_names, ink_on_paper=dataset == "mnist")
+    train_images, train_labels = _read(root / folder / "raw", "train", check, advice)
+    test_images, test_labels = _read(root / folder / "raw", "t10k", check, advice)
     return WholeDataset(
         dataset=dataset,
         train_images_NCHW=train_images,
@@ -102,13 +104,12 @@ def open_whole_dataset(dataset: str, data_dir: Path | None) -> WholeDataset:
     )
 
 
-def _read(folder: Path, part: str, num_classes: int, advice: str) -> tuple[Tensor, Tensor]:
+def _read(folder: Path, part: str, check: Check, advice: str) -> tuple[Tensor, Tensor]:
     images_path = require_file(folder / f"{part}-images-idx3-ubyte", advice)
     labels_path = require_file(folder / f"{part}-labels-idx1-ubyte", advice)
     pixels = map_idx(images_path)
     images = pixels[:, None].astype(np.float32) / np.float32(255)
     labels = map_idx(labels_path).astype(np.int64)
-    check_images(images, labels, f"{images_path}, {labels_path}")
-    if labels.max() >= num_classes:
-        raise ValueError(f"{labels_path}: label {labels.max()} must be 0..{num_classes - 1}")
+    origin = f"{images_path}, {labels_path}"
+    check.add(LabelledImages(images, labels, origin), origin)
     return torch.from_numpy(images), torch.from_numpy(labels)

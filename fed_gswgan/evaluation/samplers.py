@@ -3,7 +3,7 @@
 Shapes: B batch, C channels, H and W image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,12 +113,19 @@ class SampleFile(NamedTuple):
     labels_N: Tensor
 
 
-def write_samples(path: Path, samples_NCHW: Tensor, labels_N: Tensor) -> None:
-    """Write ``samples``, bytes (N, H, W) or (N, C, H, W), ink 255, and ``labels`` into an npz."""
+def write_samples(
+    path: Path, samples_NCHW: Tensor, labels_N: Tensor, class_names: Sequence[str] = ()
+) -> None:
+    """Write ``samples``, bytes (N, H, W) or (N, C, H, W), ink 255, and ``labels`` into an npz.
+
+    ``class_names`` stand beside them, as many as are known.
+    """
     pixels = (samples_NCHW * 255).round().to(torch.uint8).cpu().numpy()
     if pixels.shape[1] == 1:
         pixels = pixels[:, 0]
-    np.savez_compressed(path, samples=pixels, labels=labels_N.cpu().numpy())
+    names = np.array(class_names, dtype=str)
+    labels = labels_N.cpu().numpy()
+    np.savez_compressed(path, samples=pixels, labels=labels, class_names=names)
 
 
 def read_samples(path: Path) -> SampleFile:

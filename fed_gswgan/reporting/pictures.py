@@ -34,12 +34,32 @@ def sample_grid(sampler: Sampler, num_classes: int, seed: int) -> Tensor:
     return grid
 
 
-def save_grid(grid_CHW: Tensor, path: Path) -> None:
-    """Write the grid as a PNG."""
+def save_grid(grid_CHW: Tensor, path: Path, class_names: Sequence[str] = ()) -> None:
+    """Write the grid as a PNG, each class's name left of its row if they are known."""
     from torchvision.utils import save_image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(grid_CHW, path)
+    if not class_names:
+        save_image(grid_CHW, path)
+        return
+    from matplotlib.figure import Figure
+
+    _, height, width = grid_CHW.shape
+    figure = Figure(figsize=(width / 100 + 0.5, height / 100), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grid_CHW.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    _name_rows(axes, height, class_names)
+    figure.savefig(path, dpi=200, format="png")
+
+
+def _name_rows(axes: Any, height: int, class_names: Sequence[str]) -> None:
+    """Write the names left of rows that share the height of a picture."""
+    rows = (np.arange(len(class_names)) + 0.5) * height / max(len(class_names), 1)
+    names = [name.replace("$", r"\$") for name in class_names]  # no mathematics
+    axes.set_xticks([])
+    axes.set_yticks(rows, names, fontsize="small")
 
 
 def drawn_for_picture(sampler: Sampler, num_classes: int, device: torch.device = CPU) -> np.ndarray:
@@ -94,9 +114,8 @@ def save_side_by_side(
     for axes, title, block in zip(places.flat, titles, blocks.values(), strict=False):
         axes.imshow(block, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize="small")
-    rows = (np.arange(len(class_names)) + 0.5) * height / max(len(class_names), 1)
     for first in places[:, 0]:
-        first.set_yticks(rows, class_names, fontsize="small")
+        _name_rows(first, height, class_names)
     figure.savefig(path, dpi=150, format="png")
 
 

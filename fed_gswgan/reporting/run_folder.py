@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.check import CheckedData
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.settings import Value
@@ -57,10 +58,15 @@ class Progress:
 
 
 class Checkpoint:
-    """The newest checkpoint of a run, in ``checkpoint/`` of its folder."""
+    """The newest checkpoint of a run, in ``checkpoint/`` of its folder.
 
-    def __init__(self, run_folder: Path) -> None:
-        self._folder = run_folder / "checkpoint"
+    Args:
+        run_folder: of the run.
+        class_names: written beside the tensors, in the order of the labels.
+    """
+
+    def __init__(self, run_folder: Path, class_names: Sequence[str] = ()) -> None:
+        self._folder, self._class_names = run_folder / "checkpoint", list(class_names)
         self._index = self._folder / "checkpoint.json"
 
     def exists(self) -> bool:
@@ -80,6 +86,7 @@ class Checkpoint:
         replace_file(self._folder / name, data)
         digest = hashlib.sha256(data).hexdigest()
         index = {"tensors": name, "sha256": digest, "progress": asdict(progress)}
+        index["class_names"] = self._class_names
         replace_json(self._index, index)
         for older in self._folder.glob("round-*.safetensors"):
             if older.name != name:
@@ -118,6 +125,7 @@ def _read_tensors(folder: Path, index: dict[str, Any]) -> dict[str, Tensor]:
 
 
 RUN = "run.json"
+DATA = "data.json"  # a digest of each writer's images, in simulations
 _LOCK = "lock"
 _LOCK_TRIES, _LOCK_PAUSE_SECONDS = 5, 0.02
 SERVER_LEDGER = "server-ledger"
@@ -156,27 +164,30 @@ class RunFolder:
 
 
 @contextmanager
-def open_run_folder(config: Config, shards: int, spec: DataSpec) -> Iterator[RunFolder]:
+def open_run_folder(
+    config: Config, shards: int, spec: DataSpec, data: CheckedData | None = None
+) -> Iterator[RunFolder]:
     """Create the folder of a new run, or find the one to resume, and keep others out of it.
 
     Args:
         config: of the run.
         shards: of simulated clients in a new run; 0: clients are devices.
         spec: of the data set.
+        data: what the images were found to be; None: they are on devices.
 
     Raises:
         FileExistsError: a run is there already and ``resume`` is off; nothing is touched.
         FileNotFoundError: ``resume`` is on and there is no run.
-        ValueError: a setting that may not change when a run is resumed did.
+        ValueError: a setting that may not change when a run is resumed did, or the data.
         BlockingIOError: another process has the run.
     """
     path = Path(config.shared.output_dir or default_folder(config))
-    check_run_folder(config, path)
+    check_run_folder(config, path, data)
     path.mkdir(parents=True, exist_ok=True)
     with open(path / _LOCK, "w") as lock:
         _take(lock, path)
-        check_run_folder(config, path)  # again, now that nobody else can
-        yield _enter(config, path, shards, spec)
+        check_run_folder(config, path, data)  # again, now that nobody else can
+        yield _enter(config, path, shards, spec, data)
 
 
 def is_running(path: Path) -> bool:
@@ -191,7 +202,7 @@ def is_running(path: Path) -> bool:
     return False
 
 
-def check_run_folder(config: Config, path: Path) -> None:
+def check_run_folder(config: Config, path: Path, data: CheckedData | None = None) -> None:
     """Raise what ``open_run_folder`` would, but for the lock; changes nothing."""
     index = path / RUN
     if not config.shared.resume:
@@ -208,6 +219,29 @@ def check_run_folder(config: Config, path: Path) -> None:
             f"{key}={value} differs from the {before} of the run in {path}; on "
             f"resuming only these may change: {', '.join(RESUMABLE[:-2])}"
         )
+    if data is not None:
+        _require_same_data(path, data)
+
+
+def _require_same_data(path: Path, data: CheckedData) -> None:
+    """Refuse images that are not those of the rounds so far."""
+    record = _record(path)
+    if record.get("fingerprint", "") in ("", data.fingerprint):
+        return
+    writers = json.loads((path / DATA).read_text())
+    changes = {
+        "class added": set(data.class_names) - set(record["class_names"]),
+        "class missing": set(record["class_names"]) - set(data.class_names),
+        "writer added": set(data.digests) - set(writers),
+        "writer missing": set(writers) - set(data.digests),
+        "images changed of": {w for w in data.digests if data.digests[w] != writers.get(w)},
+    }
+    what, named = next((what, of) for what, of in changes.items() if of)
+    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+    raise ValueError(
+        f"the data is not that of the run in {path}: {what} {min(named)!r}{more}; bring the data "
+        "back as it was, or start a new run"
+    )
 
 
 def _require_same_rounds(config: Config, path: Path) -> None:
@@ -291,7 +325,9 @@ def _take(lock: TextIO, path: Path) -> None:
             time.sleep(_LOCK_PAUSE_SECONDS)
 
 
-def _enter(config: Config, path: Path, shards: int, spec: DataSpec) -> RunFolder:
+def _enter(
+    config: Config, path: Path, shards: int, spec: DataSpec, data: CheckedData | None
+) -> RunFolder:
     index = path / RUN
     if config.shared.resume:
         before = read_run(path)
@@ -308,8 +344,11 @@ def _enter(config: Config, path: Path, shards: int, spec: DataSpec) -> RunFolder
         "image_shape": list(spec.image_shape),
         "num_classes": spec.num_classes,
         "class_names": list(spec.class_names),
+        "fingerprint": data.fingerprint if data else "",
         "versions": {name: version(name) for name in ("fed-gswgan", "flwr", "torch", "numpy")},
         "process": os.getpid(),
     }
+    if data and data.digests:
+        replace_json(path / DATA, data.digests)
     replace_json(index, record)
     return RunFolder(path, experiment_id, config, shards, spec)

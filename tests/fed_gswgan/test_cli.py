@@ -10,24 +10,11 @@ from simulations import run
 from simulations.run import WRITERS
 
 
-def test_a_data_set_is_described_in_lines(capsys):
-    assert main(["data", "digits", "--classes", "digits"]) == 0
-    out = capsys.readouterr().out
-    assert "clients: 14" in out
-    assert "held_out_images: 300" in out
-
-
-def test_a_missing_data_set_says_what_to_set(capsys, monkeypatch):
-    monkeypatch.delenv("FED_GSWGAN_DATA", raising=False)
-    assert main(["data", "fed-emnist"]) == 2
-    assert "FED_GSWGAN_DATA" in capsys.readouterr().err
-
-
 def test_a_reader_that_has_seen_enough_is_no_error():
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as closed:
-        command = [sys.executable, "-m", "fed_gswgan.cli", "data", "digits"]
+        command = [sys.executable, "-m", "fed_gswgan.cli", "data", "show", "digits"]
         done = subprocess.run(
             command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False
         )

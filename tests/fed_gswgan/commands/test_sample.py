@@ -31,7 +31,7 @@ def test_one_seed_draws_the_same_and_another_others(small_run, tmp_path):
     assert not first.equal(other)
 
 
-def test_a_picture_has_a_row_for_each_class(small_run, tmp_path):
+def test_a_picture_has_a_row_for_each_class_beside_its_name(small_run, tmp_path):
     from PIL import Image
 
     run = small_run(rounds=1)
@@ -39,14 +39,14 @@ def test_a_picture_has_a_row_for_each_class(small_run, tmp_path):
     options = ["--labels", "0,1,2", "--count", "4", "--output", str(output)]
     assert main(["sample", str(run), *options]) == 0
     with Image.open(output) as picture:
-        assert picture.size == (4 * 30 + 2, 3 * 30 + 2)
+        assert picture.size == (2 * (4 * 30 + 2) + 100, 2 * (3 * 30 + 2))
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--labels", "10"], "labels=10 must lie in 0 .. 9"),
-        (["--labels", "one"], "labels=one must be whole numbers"),
+        (["--labels", "10"], "labels='10' must be in 0 .. 9"),
+        (["--labels", "one"], "labels='one' must be in 0 .. 9 or one of 0, 1, 2"),
         (["--count", "0"], "'--count': 0"),
         (["--output", "drawn.jpg"], "must end in .npz or .png"),
     ],

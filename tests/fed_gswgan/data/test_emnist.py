@@ -166,8 +166,9 @@ def test_the_same_writers_are_held_out_of_every_packaging(tmp_path):
     [
         (rows(1), [62], r"f0002_10/y: label 62 must be 0\.\.61"),
         (rows(1), [1.5], "f0002_10/y: labels must be whole numbers"),
-        ([[1.0] * 783], [1], "f0002_10/x: every image must have 784 numbers"),
-        ([1.0], [1], "f0002_10/x: every image must have 784 numbers"),
+        ([[1.0] * 783], [1], r"f0002_10/x: must be .*784.*not \(1, 783\)"),
+        ([[1.0] * 784, [1.0]], [1, 1], "f0002_10/x: must be .*and images differ in length"),
+        ([1.0], [1], r"f0002_10/x: must be .*784.*not \(1,\)"),
         ([[255.0] * 784], [1], r"f0002_10/x: pixels must lie in \[0, 1\]"),
         ([["a"] * 784], [1], "f0002_10/x: pixels must be numbers"),
         (rows(2), [1], "f0002_10/y: must be a list of 2 entries"),

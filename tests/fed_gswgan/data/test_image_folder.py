@@ -1,70 +1,10 @@
 import h5py
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from fed_gswgan.data.image_folder import open_image_folder, read_ink, read_own_images
-
-
-def save(path, image):
-    image.save(path)
-    return path
-
-
-def drawing(size=(28, 28), paper="white", ink="black", box=(8, 8, 19, 19), mode="L"):
-    image = Image.new(mode, size, paper)
-    ImageDraw.Draw(image).rectangle(box, fill=ink)
-    return image
-
-
-def test_a_larger_image_is_made_smaller_and_keeps_its_proportions(tmp_path):
-    image = drawing(size=(280, 140), box=(100, 30, 179, 109))
-    ink = read_ink(save(tmp_path / "a.png", image))[0] > 0.5
-    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-    assert (rows[0], rows[-1], columns[0], columns[-1]) == (10, 17, 10, 17)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
-def test_dark_ink_becomes_one_and_light_paper_zero_in_every_mode(tmp_path, mode):
-    ink = read_ink(save(tmp_path / "a.png", drawing().convert(mode)))
-    assert (ink.shape, ink.dtype) == ((1, 28, 28), np.float32)
-    assert ink[0, 8:20, 8:20].min() == 1
-    assert ink.sum() == 12 * 12
-
-
-@pytest.mark.parametrize(
-    ("image", "ink"),
-    [
-        (drawing(paper=(0, 0, 0, 0), ink=(0, 0, 0, 255), mode="RGBA"), 12 * 12),
-        (drawing(box=(0, 10, 27, 15)), 28 * 6),
-    ],
-    ids=["transparent paper", "ink across the border"],
-)
-def test_neither_transparency_nor_ink_at_the_border_is_dark_paper(tmp_path, image, ink):
-    assert read_ink(save(tmp_path / "a.png", image)).sum() == ink
-
-
-@pytest.mark.parametrize(
-    ("image", "rule"),
-    [
-        (drawing(paper="black", ink="white"), "the border's median is 0 .*invert"),
-        (Image.fromarray(np.full((28, 28), 65535, dtype=np.uint16)), "must have 8 bits a pixel"),
-    ],
-)
-def test_dark_paper_and_16_bits_are_refused_by_name(tmp_path, image, rule):
-    with pytest.raises(ValueError, match=rf"a\.png: {rule}"):
-        read_ink(save(tmp_path / "a.png", image))
-
-
-def test_a_file_that_is_no_whole_image_is_refused_by_name(tmp_path):
-    path = save(tmp_path / "a.png", Image.effect_noise((64, 64), 50))
-    for content in (path.read_bytes()[:500], b"no image"):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.png: must be a PNG image"):
-            read_ink(path)
-    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        read_ink(tmp_path / "gone.png")
-
+from fed_gswgan.data.check import check_source
+from fed_gswgan.data.image_folder import open_image_folder, read_own_images
 
 WRITERS = ["ada", "bob", "cleo", "dan"]
 
@@ -74,6 +14,7 @@ def add(root, writer, name, file, paper=255, ink=0):
     folder.mkdir(parents=True, exist_ok=True)
     image = Image.new("L", (28, 28), paper)
     image.putpixel((14, 14), ink)
+    image.putpixel((4 + ord(writer[0]) % 20, 5 + len(name)), ink)  # nobody draws as another
     image.save(folder / file)
 
 
@@ -100,16 +41,58 @@ def test_a_shard_holds_a_writers_images_by_class(root):
     assert shard.images[:, 0, 14, 14].tolist() == pytest.approx([0.8, 1])
 
 
-def test_hidden_files_and_files_beside_the_writers_are_ignored(root):
+def test_debris_and_files_beside_the_writers_are_skipped_and_counted_in_a_line(root):
     (root / "README.txt").write_text("about")
-    (root / ".git").mkdir()
-    (root / "ada" / ".DS_Store").write_text("")
-    (root / "ada" / "tick" / ".DS_Store").write_text("")
-    assert len(open_image_folder(str(root), "all", 1).writer_ids) == 3
+    for folder in (".git", "__MACOSX/ada/tick", "lost+found", "ada/@eaDir", "ada/tick/@eaDir"):
+        (root / folder).mkdir(parents=True)
+    for file in ("ada/.DS_Store", "ada/tick/Thumbs.db", "bob/tick/._1.png"):
+        (root / file).write_text("")
+    source = open_image_folder(str(root), "all", 1)
+    assert len(source.writer_ids) == 3
+    (line,) = source.notes
+    assert line.startswith("skipped, since no image belongs there, 9: ")
+    assert check_source(source, source.writer_ids).lines()[-1] == line
+
+
+def test_classes_stand_in_natural_order_with_their_letters_composed(root):
+    for writer in WRITERS:
+        for name in ("10", "2", "Zebra", "A\u0308pfel", "apple"):
+            add(root, writer, name, "1.png")
+    source = open_image_folder(str(root), "all", 1)
+    names = ("2", "10", "apple", "cross", "star", "tick", "Zebra", "\u00c4pfel")
+    assert source.class_names == names
+    found = source.shard(source.writer_ids[0])
+    assert {0, 1, 2, 6, 7} <= set(found.labels.tolist())
+
+
+def test_classes_that_differ_in_their_unicode_form_alone_are_refused(root):
+    add(root, "ada", "\u00e9", "1.png")
+    add(root, "bob", "e\u0301", "1.png")
+    with pytest.raises(ValueError, match=r"bob/.*and that of .*ada/.*two Unicode forms"):
+        open_image_folder(str(root), "all", 1)
+
+
+def test_a_link_to_a_writer_is_followed_once_and_a_loop_or_a_dead_link_refused(root, tmp_path):
+    elsewhere = root.parent / f"{root.name}-elsewhere"
+    add(elsewhere, "eve", "tick", "1.png")
+    (root / "a-link").symlink_to("bob")
+    (root / "eve").symlink_to(elsewhere / "eve")
+    source = open_image_folder(str(root), "all", 1)
+    assert sorted(source.writer_ids + source.held_out_writers) == [*WRITERS, "eve"]
+    assert source.notes == ("'a-link' is a link to 'bob', which is read once",)
+    for target, rule in (("..", "a loop"), ("gone", "leads nowhere"), ("loop", "leads nowhere")):
+        (root / "loop").symlink_to(target)
+        with pytest.raises(ValueError, match=f"loop: .*{rule}"):
+            open_image_folder(str(root), "all", 1)
+        (root / "loop").unlink()
+    (root / "ada" / "tick" / "2.png").symlink_to("gone.png")
+    with pytest.raises(ValueError, match=r"2\.png: a link to a file that is not there"):
+        open_image_folder(str(root), "all", 1)
 
 
 @pytest.mark.parametrize(
-    ("place", "rule"), [("ada/a.png", "must be a class's folder"), ("ada/tick/a.jpg", "PNG file")]
+    ("place", "rule"),
+    [("ada/a.png", "must be a class's folder"), ("ada/tick/a.gif", "must be a picture")],
 )
 def test_a_file_that_would_be_skipped_is_refused_by_name(root, place, rule):
     (root / place).write_text("")
@@ -133,6 +116,7 @@ NAMES = ("a", "b", "c")
 INK = np.zeros((6, 28, 28), np.uint8)
 INK[:, 10:20, 10:20] = 255
 INK[3, 12, 12] = 51
+INK[range(6), range(6), 6] = 255  # no two images are the same
 LABELS = np.array([0, 1, 2, 0, 1, 2])
 
 
@@ -183,7 +167,7 @@ def test_a_folder_of_classes_has_the_labels_of_the_run(tmp_path):
     found = read_own_images(png_folder(tmp_path, "ccaacc"), ("a", "b", "c"))
     assert found.labels.tolist() == [0, 0, 2, 2, 2, 2]
     assert found.images.max() == 1
-    assert found.images[..., :9, :].max() == 0
+    assert found.images[..., 6:9, :].max() == 0
 
 
 WRONG = {
@@ -200,7 +184,7 @@ WRONG = {
     "label -1 must be": lambda p: npz(p, images=INK, labels=LABELS - 1),
     "paper must be 0 and ink 1": lambda p: npz(p, images=255 - INK, labels=LABELS),
     "paper must be 0 and": lambda p: hdf5(p, pixels=as_shares((6, 784)), labels=LABELS),
-    "pixels: pixels must lie in": lambda p: hdf5(p, pixels=INK, labels=LABELS),
+    "pixels: pixels must lie in": lambda p: hdf5(p, pixels=INK.astype("f4"), labels=LABELS),
     "must be an NPZ file of numbers": lambda p: npz(p, images=np.array([{}]), labels=LABELS),
     "must be named as one of the classes": lambda p: png_folder(p, "aabbcd"),
     "must be a folder of CLASS": lambda p: png_folder(p) / "a" / "0.png",
