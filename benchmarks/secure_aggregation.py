@@ -1,21 +1,31 @@
 """What secure aggregation costs a device in a round: seconds and bytes beside the payload.
 
 One real device on one core, and as many made-up peers as the cohort has beside it: of them only
-what the device receives is made, before the clock runs. Each phase is timed.
+what the device receives is made, before the clock runs. Each phase is timed, with the writing of
+the round's state to disk (SQLite, as a guard does) and the reading of it.
 
 Usage: python -m benchmarks.secure_aggregation [--devices 100] [--numbers 4530]
 """
 
 import argparse
 import hashlib
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from fed_gswgan.secure_aggregation.keys import Identity, agreed, public_of, seal
-from fed_gswgan.secure_aggregation.protocol import Device, place_bytes, places_bytes, signed_list
+from fed_gswgan.secure_aggregation.protocol import (
+    Device,
+    Round,
+    place_bytes,
+    places_bytes,
+    signed_list,
+)
 from fed_gswgan.secure_aggregation.secret_sharing import SHARE_BYTES
 from fed_gswgan.secure_aggregation.terms import Roster, Terms, threshold_of
 
@@ -45,12 +55,19 @@ def main() -> None:
         cohort=tuple(identity.public for identity in identities),
     )  # fmt: skip
     spent: list[tuple[str, float, int, int]] = []
+    folder = tempfile.TemporaryDirectory()
+    rounds = sqlite3.connect(Path(folder.name) / "rounds.db", isolation_level=None)
+    rounds.execute("CREATE TABLE rounds (state TEXT)")
 
     def timed(phase: str, received: bytes, call: Callable[[], Made]) -> Made:
         started = time.perf_counter()
         made = call()
+        state, sent = made if isinstance(made, tuple) else (made, b"")
+        if isinstance(state, Round):
+            rounds.execute("INSERT INTO rounds VALUES (?)", (state.to_json(),))
+            (written,) = rounds.execute("SELECT state FROM rounds ORDER BY rowid DESC").fetchone()
+            assert Round.from_json(written) == state
         seconds = time.perf_counter() - started
-        sent = made[1] if isinstance(made, tuple) else b""
         spent.append((phase, seconds, len(received), len(sent)))
         return made
 
@@ -73,6 +90,8 @@ def main() -> None:
         print(f"{phase:10} {seconds:7.3f} s  {down / 1e3:8.1f} kB down  {up / 1e3:8.1f} kB up")
     total = sum(seconds for _, seconds, _, _ in spent)
     both_ways = sum(down + up for _, _, down, up in spent)
+    rounds.close()
+    folder.cleanup()
     print(f"{'all':10} {total:7.3f} s  {both_ways / 1e3:8.1f} kB beside the payload")
 
 

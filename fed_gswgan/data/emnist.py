@@ -117,7 +117,7 @@ def _examples(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise ValueError(f"{path}: must be an HDF5 file ({error}); fetch it again") from error
     with file:
-        if "examples" not in file or not len(file["examples"]):
+        if not isinstance(file.get("examples"), h5py.Group):
             raise ValueError(f"{path}: must hold writers under 'examples'; fetch it again")
         yield file["examples"]
 
