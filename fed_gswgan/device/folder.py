@@ -22,6 +22,7 @@ from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.refusal_limit import RefusalLimit
 from fed_gswgan.device.roster import ROSTER, read_roster
 from fed_gswgan.device.service import check_path
 from fed_gswgan.device.sums import Sums
@@ -30,13 +31,17 @@ from fed_gswgan.privacy.ledger import Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy
-from fed_gswgan.privacy.refusals import RequestExceedsPolicy, UnsafeAggregation
+from fed_gswgan.privacy.refusals import (
+    RequestExceedsPolicy,
+    TooManyRefusals,
+    UnsafeAggregation,
+)
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES, Identity
 from fed_gswgan.secure_aggregation.protocol import Device, Phase
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings, Value, check_keys, toml_value
 from fed_gswgan.wire.messages import RELEASED, encode_refusal
-from fed_gswgan.wire.sum_messages import SumMessage, is_sum_message
+from fed_gswgan.wire.sum_messages import SumMessage, is_sum_message, named_by
 
 logger = logging.getLogger(__name__)
 
@@ -123,22 +128,33 @@ class OpenDevice(NamedTuple):
     sums: Sums | None
     client: ClientView
     socket: Path
+    refusals: RefusalLimit
 
     def answer(self, blob: bytes) -> bytes:
         """Answer a request, or a message of secure aggregation.
 
-        What data was read for leaves at a time that the request and the policy decide.
+        What data was read for leaves at a time that the request and the policy decide. After too
+        many refusals the answer is a constant, whatever the request says.
         """
         came = time.monotonic()
-        if is_sum_message(blob):
-            if self.sums is None:
-                logger.warning("refused: %s is missing: fed-gswgan device roster add", ROSTER)
-                return encode_refusal(UnsafeAggregation("no roster"))
-            answer = self.sums.answer(blob, self.client)
-        else:
+        named = named_by(blob)
+        try:
+            self.refusals.check(*named, came)
+        except TooManyRefusals as refusal:
+            return encode_refusal(refusal)
+        if not is_sum_message(blob):
             (answer,) = self.guard.answer(blob, [self.client])
-        released = answer[:1] == RELEASED
-        if released and (not is_sum_message(blob) or SumMessage.decode(blob).phase == Phase.MASKED):
+            phase = None
+        elif self.sums is None:
+            logger.warning("refused: %s is missing: fed-gswgan device roster add", ROSTER)
+            answer, phase = encode_refusal(UnsafeAggregation("no roster")), None
+        else:
+            answer = self.sums.answer(blob, self.client)
+            phase = SumMessage.decode(blob).phase if answer[:1] == RELEASED else None
+        if answer[:1] != RELEASED or phase == Phase.KEYS:  # a round that is begun takes disk, too
+            self.refusals.note(*named, came)
+        elif phase in (None, Phase.MASKED):
+            self.refusals.note_release(named[0])
             self._wait_until_due(time.monotonic() - came)
         return answer
 
@@ -284,6 +300,7 @@ def open_device(
         sums=sums,
         client=ClientView(settings.name, users, read, SeedStream(config.shared.seed)),
         socket=socket_path(folder, settings),
+        refusals=RefusalLimit(),
     )
 
 

@@ -31,6 +31,7 @@ from fed_gswgan.wire.messages import Request, encode_refusal, encode_release
 logger = logging.getLogger(__name__)
 
 FAILURES = "failures.log"
+LARGEST_FAILURES_BYTES = 2**20
 
 
 @dataclass
@@ -239,10 +240,15 @@ class Guard:
 
 
 def note_failure(folder: Path) -> None:
-    """Append the exception at hand to the failure log in ``folder``; it stays on the device."""
+    """Append the exception at hand to the failure log in ``folder``; it stays on the device.
+
+    A log that is full begins anew.
+    """
+    path = folder / FAILURES
     try:
-        with open(folder / FAILURES, "a") as log:
-            (folder / FAILURES).chmod(0o600)
+        full = path.exists() and path.stat().st_size > LARGEST_FAILURES_BYTES
+        with open(path, "w" if full else "a") as log:
+            path.chmod(0o600)
             traceback.print_exc(file=log)
     except OSError:
         logger.exception("a failure could not be noted")

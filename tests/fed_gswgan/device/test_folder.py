@@ -1,5 +1,7 @@
+import sqlite3
 import stat
 import tomllib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from fed_gswgan.device.folder import (
     read_settings,
 )
 from fed_gswgan.device.roster import RosterFile, add_to_roster
+from fed_gswgan.device.sums import ROUNDS
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
 from fed_gswgan.privacy.mechanism import Event, grid_step
 from fed_gswgan.privacy.policy import read_policy
@@ -23,11 +26,12 @@ from fed_gswgan.privacy.refusals import (
     LedgerUnavailable,
     Replay,
     RequestExceedsPolicy,
+    TooManyRefusals,
     UnsafeAggregation,
 )
 from fed_gswgan.secure_aggregation.keys import Identity
 from fed_gswgan.secure_aggregation.protocol import Phase
-from fed_gswgan.wire.messages import RELEASED, Request, answer_of, decode_release
+from fed_gswgan.wire.messages import REFUSED, RELEASED, Request, answer_of, decode_release
 from fed_gswgan.wire.sum_messages import Announcement, SumMessage
 
 PEER = Identity(bytes(range(32)))
@@ -205,6 +209,52 @@ def test_with_a_roster_it_takes_part_in_sums_and_without_refuses(make_device, tm
         answer_of(open_device(folder).answer(blob))
     with Ledger(folder) as ledger:
         assert not ledger.releases(), "nothing was released"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda request, number: b"no request",
+        lambda request, number: replace(
+            request, event=replace(request.event, noise_stddev=1.0)
+        ).encode(),
+        lambda request, number: replace(
+            request, experiment_id=f"e{number}", algorithm="another", server_round=number + 1
+        ).encode(),
+    ],
+    ids=["junk", "one round", "other rounds of other experiments"],
+)
+def test_refused_requests_in_a_loop_are_not_looked_at(
+    make_device, first_request, caplog, monkeypatch, attack
+):
+    """Hundreds write no more lines than the limit, and the run that goes on is answered."""
+    device, decoded = open_device(make_device()), []
+    decode = Request.decode
+    monkeypatch.setattr(Request, "decode", lambda blob: decoded.append(blob) or decode(blob))
+    assert device.answer(first_request(1).encode())[:1] == RELEASED
+    caplog.clear()
+    answers = [device.answer(attack(first_request(2), number)) for number in range(500)]
+    assert {answer[:1] for answer in answers} == {REFUSED}
+    with pytest.raises(TooManyRefusals):
+        answer_of(answers[-1])
+    assert len(decoded) < 250, "of 501; one more a second"
+    assert len(caplog.records) < 500
+    assert device.answer(first_request(3).encode())[:1] == RELEASED
+    with Ledger(device.guard.folder) as ledger:
+        assert ledger.releases()["alice"].total() == 2
+
+
+def test_rounds_that_are_begun_and_left_take_a_bounded_part_of_the_disk(make_device, tmp_path):
+    folder = make_device(policy=SECURE.format(seconds=0))
+    own = read_identity(folder).public
+    RosterFile("me", {own: "alice", PEER.public: "bob"}).install(folder)
+    device = open_device(folder)
+    answers = [device.answer(sums_of(folder, number)) for number in range(1, 301)]
+    with closing(sqlite3.connect(folder / ROUNDS)) as rounds:
+        (begun,) = rounds.execute("SELECT count(*) FROM rounds").fetchone()
+    assert begun == sum(answer[:1] == RELEASED for answer in answers) < 250
+    with pytest.raises(TooManyRefusals):
+        answer_of(answers[-1])
 
 
 def test_what_data_was_read_for_leaves_at_a_public_time(make_device, first_request, monkeypatch):
