@@ -88,6 +88,7 @@ class Guard:
         """
         charge = self.check(request, masked=True)
         with Ledger(self.folder, self.owners, durable=not self.simulated) as ledger:
+            ledger.require_newest(self.policy)
             for spent in ledger.releases(client.users).values():
                 self.policy.admit_spending(spent, charge)
 
