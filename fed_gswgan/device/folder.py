@@ -25,9 +25,9 @@ from fed_gswgan.device.guard import Guard
 from fed_gswgan.device.refusal_limit import RefusalLimit
 from fed_gswgan.device.roster import ROSTER, read_roster
 from fed_gswgan.device.service import check_path
-from fed_gswgan.device.sums import Sums
+from fed_gswgan.device.sums import ROUNDS, Sums
 from fed_gswgan.privacy.durable import write_durably
-from fed_gswgan.privacy.ledger import Ledger, owners_hash
+from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger, has_line, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 SETTINGS, POLICY, SOCKET = "device.toml", "policy.toml", "guard.sock"
 IDENTITY = "identity.key"  # Ed25519, 32 bytes
+UNFINISHED = "init.unfinished"  # until a device is made whole
 FOLDER_MODE = 0o710
 CLASS_SETS = ("digits", "letters", "all", "merged")  # of EMNIST
 ALGORITHM_KEYS = ("algorithm", "algorithm-settings")
@@ -192,7 +193,7 @@ def device_share(run_config: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | None) -> None:
-    """Make a device's folder with an empty ledger, once.
+    """Make a device's folder with an empty ledger, once; what a cut-off call left is made anew.
 
     Args:
         folder: made if it is missing.
@@ -213,15 +214,24 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
     seeded = {"seed": secrets.randbits(62)} | dict(settings.training)
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, FOLDER_MODE)
+    if (folder / UNFINISHED).exists() and not has_line(folder):  # it has answered nothing
+        for name in (LEDGER, HEAD, REPLIES, ROUNDS, IDENTITY, POLICY, SETTINGS):
+            for path in folder.glob(f"{name}*"):
+                path.unlink()
     for name in (SETTINGS, POLICY):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name}: there is a device already; it stays as it is")
+    for name in (LEDGER, HEAD, REPLIES):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name}: there is a ledger already; it stays")
+    write_durably(folder / UNFINISHED, b"")
     Ledger.create(folder, owners(settings))
     write_durably(folder / IDENTITY, secrets.token_bytes(KEY_BYTES))
     Sums.create(folder)
     write_durably(folder / POLICY, text.encode())
     written = settings.model_copy(update={"training": seeded})
     write_durably(folder / SETTINGS, written.to_toml().encode())
+    (folder / UNFINISHED).unlink()
 
 
 def require_fit(settings: DeviceSettings, policy: Policy) -> None:
@@ -270,6 +280,10 @@ def open_device(
         OSError, ValueError: settings, policy, key or roster cannot be read.
         LedgerUnavailable: the ledger is missing, damaged, or another client's.
     """
+    if (folder / UNFINISHED).exists():
+        if not (folder / SETTINGS).exists():  # which init writes last
+            raise ValueError(f"{folder}: its init was cut off; fed-gswgan device init again")
+        (folder / UNFINISHED).unlink()
     settings, policy = read_settings(folder / SETTINGS), read_policy(folder / POLICY)
     with Ledger(folder, owners(settings)):
         pass

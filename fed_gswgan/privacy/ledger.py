@@ -206,13 +206,8 @@ class Ledger:
 
         A ledger with a line is never replaced, whatever is missing beside it.
         """
-        if (folder / HEAD).exists():
-            return
-        if (folder / LEDGER).exists():
-            with database(folder / LEDGER) as ledger:
-                tables = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master")]
-                if "lines" in tables and ledger.execute("SELECT 1 FROM lines LIMIT 1").fetchone():
-                    return  # without its head it counts as exhausted
+        if (folder / HEAD).exists() or has_line(folder):
+            return  # a line without its head counts as exhausted
         for name in (LEDGER, REPLIES):
             (folder / name).unlink(missing_ok=True)
         Ledger.create(folder, owners)
@@ -616,6 +611,15 @@ class Ledger:
                 "LIMIT ?)",
                 (client, client, KEPT_EXPERIMENTS),
             )
+
+
+def has_line(folder: Path) -> bool:
+    """Tell whether a folder holds a ledger of a release, whatever is missing beside it."""
+    if not (folder / LEDGER).exists():
+        return False
+    with database(folder / LEDGER) as ledger:
+        tables = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master")]
+        return "lines" in tables and bool(ledger.execute("SELECT 1 FROM lines LIMIT 1").fetchone())
 
 
 def policy_hash(policy: Policy | Budget) -> str:

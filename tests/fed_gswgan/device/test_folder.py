@@ -1,8 +1,12 @@
+import os
+import signal
 import sqlite3
 import stat
+import sys
 import tomllib
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +59,72 @@ def test_a_device_is_made_once(make_device, tmp_path, gone):
         for path in folder.glob(f"{name}*"):
             if path.name != HEAD:
                 path.unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FileExistsError, match="it stays"):
+        make_device()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+EVENTS = {
+    "open", "os.chmod", "os.mkdir", "os.remove", "os.rename", "sqlite3.connect",
+    "sqlite3.connect/handle",
+}  # fmt: skip
+
+
+def killed_at(step, work):
+    """Do work in a process that is killed at a file operation; tell whether it was."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    left = [step]
+
+    def count(event, arguments):
+        if event in EVENTS:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    with suppress(BaseException):
+        work()
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_device_whose_making_was_cut_off_at_any_step_heals_itself(tmp_path):
+    """Made again from the start, or found whole; twice cut off is as good as once."""
+    settings = DeviceSettings(**SETTINGS, training={"clipping": "message"})
+    steps, folder = 0, tmp_path / "0"
+    while killed_at(steps, partial(create_device, folder, settings, None)):
+        if steps % 5 == 0:
+            killed_at(steps // 2, partial(create_device, folder, settings, None))
+        folder.mkdir(exist_ok=True)
+        (folder / "ours.npz").touch()
+        with suppress(FileExistsError):  # it was cut off after the last step
+            create_device(folder, settings, None)
+        assert open_device(folder).guard.folder == folder
+        assert stat.S_IMODE((folder / LEDGER).stat().st_mode) == 0o600
+        assert (folder / "ours.npz").exists()
+        steps += 1
+        folder = tmp_path / str(steps)
+    assert steps > 20
+
+
+def test_a_cut_off_device_does_not_start_and_a_whole_one_does(make_device):
+    folder = make_device()
+    (folder / "init.unfinished").touch()
+    (folder / "device.toml").rename(folder / "away")
+    with pytest.raises(ValueError, match="its init was cut off; fed-gswgan device init again"):
+        open_device(folder)
+    (folder / "away").rename(folder / "device.toml")
+    open_device(folder)
+    assert not (folder / "init.unfinished").exists()
+
+
+def test_a_ledger_with_a_line_is_never_begun_anew(make_device, first_request):
+    folder = make_device()
+    assert open_device(folder).answer(first_request().encode())[:1] == RELEASED
+    (folder / "init.unfinished").touch()
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(FileExistsError, match="it stays"):
         make_device()
