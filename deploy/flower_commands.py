@@ -38,6 +38,7 @@ def copy_app(parent: Path) -> Path:
 
 BIN = Path(sys.executable).parent
 CONNECTION = "here"
+SUPERLINK = (sys.executable, "-m", "fed_gswgan.wire.superlink")
 SUPERNODE = (sys.executable, "-m", "fed_gswgan.wire.supernode")
 FLOWERS_SUPERNODE = (str(BIN / "flower-supernode"),)
 
@@ -58,7 +59,7 @@ def superlink_command(
         certificates: for TLS on both ports; None: neither is encrypted.
         authenticated: only nodes whose public key was registered may connect; needs TLS.
     """
-    command = [str(BIN / "flower-superlink"), "--fleet-api-address", f"127.0.0.1:{fleet_port}"]
+    command = [*SUPERLINK, "--fleet-api-address", f"127.0.0.1:{fleet_port}"]
     command += ["--host", "127.0.0.1", "--port", str(control_port)]
     command += ["--database", str(database), "--disable-runtime-dependency-installation"]
     if certificates is None:

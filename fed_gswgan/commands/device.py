@@ -12,6 +12,11 @@ from fed_gswgan.commands.output import Json, show
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="folder of the device")]
 
+ONE_BUDGET = (
+    "the policy's max-epsilon is this device's alone; another device of the same person has one of "
+    "its own, and they add up: give each a share"
+)
+
 device = typer.Typer(no_args_is_help=True, help="the guard that a device runs beside its data")
 roster = typer.Typer(no_args_is_help=True, help="the peers that an owner believes in")
 device.add_typer(roster, name="roster")
@@ -75,6 +80,7 @@ def init(
         "client_id": client_id_of(public),
         "public_key": public.hex(),
         "socket": str(socket_path(folder, made)),
+        "budget": ONE_BUDGET,
         "next": f"fed-gswgan device check {folder}",
     }
     show(found, as_json)
@@ -93,14 +99,20 @@ def check(
 ) -> None:
     """Find what is missing before the first round."""
     from fed_gswgan.device.doctor import check_device
+    from fed_gswgan.device.folder import read_identity
+    from fed_gswgan.secure_aggregation.keys import client_id_of
 
     if server and not root_certificates:
         raise ValueError(f"server={server} needs --root-certificates, to know it by")
     findings = check_device(folder, root_certificates, server=server)
-    found = {
+    found: dict[str, Any] = {
         "device": str(folder),
         "checks": [{"name": name, "ok": not said, "said": said} for name, said in findings],
+        "budget": ONE_BUDGET,
     }
+    if not any(said for name, said in findings if name == "identity"):
+        public = read_identity(folder).public
+        found |= {"client_id": client_id_of(public), "public_key": public.hex()}
     show(found, as_json, _findings, good=not any(said for _, said in findings))
 
 
@@ -258,10 +270,14 @@ def backup(
 
 
 def _findings(found: dict[str, Any]) -> str:
-    return "\n".join(
+    checks = [
         f"ok    {check['name']}" if check["ok"] else f"FAIL  {check['name']}: {check['said']}"
         for check in found["checks"]
-    )
+    ]
+    about = [
+        f"{name}: {value}" for name, value in found.items() if name not in ("device", "checks")
+    ]
+    return "\n".join(checks + about)
 
 
 def _roster(found: dict[str, Any]) -> str:

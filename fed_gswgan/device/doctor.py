@@ -171,8 +171,14 @@ def check_roster(folder: Path) -> None:
 
 
 def _check_ledger(folder: Path) -> None:
+    """Require whole files, and the owner's counter, if there is one, where they end."""
     with _ledger(folder) as ledger:
         ledger.verify()
+        try:
+            policy = read_policy(folder / POLICY)
+        except (OSError, ValueError):
+            return  # a finding of its own
+        ledger.require_newest(policy)
 
 
 def _check_clock(folder: Path, now: float) -> None:

@@ -22,26 +22,32 @@ from fed_gswgan.data.characters import IMAGE_SHAPE, emnist_class_set
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
 from fed_gswgan.data.image_folder import read_own_images
 from fed_gswgan.device.guard import Guard
+from fed_gswgan.device.refusal_limit import RefusalLimit
 from fed_gswgan.device.roster import ROSTER, read_roster
 from fed_gswgan.device.service import check_path
-from fed_gswgan.device.sums import Sums
+from fed_gswgan.device.sums import ROUNDS, Sums
 from fed_gswgan.privacy.durable import write_durably
-from fed_gswgan.privacy.ledger import Ledger, owners_hash
+from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger, has_line, owners_hash
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import NoiseSource, SecureNoise
 from fed_gswgan.privacy.policy import Policy, read_policy
-from fed_gswgan.privacy.refusals import RequestExceedsPolicy, UnsafeAggregation
+from fed_gswgan.privacy.refusals import (
+    RequestExceedsPolicy,
+    TooManyRefusals,
+    UnsafeAggregation,
+)
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES, Identity
 from fed_gswgan.secure_aggregation.protocol import Device, Phase
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.settings import Settings, Value, check_keys, toml_value
 from fed_gswgan.wire.messages import RELEASED, encode_refusal
-from fed_gswgan.wire.sum_messages import SumMessage, is_sum_message
+from fed_gswgan.wire.sum_messages import SumMessage, is_sum_message, named_by
 
 logger = logging.getLogger(__name__)
 
 SETTINGS, POLICY, SOCKET = "device.toml", "policy.toml", "guard.sock"
 IDENTITY = "identity.key"  # Ed25519, 32 bytes
+UNFINISHED = "init.unfinished"  # until a device is made whole
 FOLDER_MODE = 0o710
 CLASS_SETS = ("digits", "letters", "all", "merged")  # of EMNIST
 ALGORITHM_KEYS = ("algorithm", "algorithm-settings")
@@ -123,22 +129,33 @@ class OpenDevice(NamedTuple):
     sums: Sums | None
     client: ClientView
     socket: Path
+    refusals: RefusalLimit
 
     def answer(self, blob: bytes) -> bytes:
         """Answer a request, or a message of secure aggregation.
 
-        What data was read for leaves at a time that the request and the policy decide.
+        What data was read for leaves at a time that the request and the policy decide. After too
+        many refusals the answer is a constant, whatever the request says.
         """
         came = time.monotonic()
-        if is_sum_message(blob):
-            if self.sums is None:
-                logger.warning("refused: %s is missing: fed-gswgan device roster add", ROSTER)
-                return encode_refusal(UnsafeAggregation("no roster"))
-            answer = self.sums.answer(blob, self.client)
-        else:
+        named = named_by(blob)
+        try:
+            self.refusals.check(*named, came)
+        except TooManyRefusals as refusal:
+            return encode_refusal(refusal)
+        if not is_sum_message(blob):
             (answer,) = self.guard.answer(blob, [self.client])
-        released = answer[:1] == RELEASED
-        if released and (not is_sum_message(blob) or SumMessage.decode(blob).phase == Phase.MASKED):
+            phase = None
+        elif self.sums is None:
+            logger.warning("refused: %s is missing: fed-gswgan device roster add", ROSTER)
+            answer, phase = encode_refusal(UnsafeAggregation("no roster")), None
+        else:
+            answer = self.sums.answer(blob, self.client)
+            phase = SumMessage.decode(blob).phase if answer[:1] == RELEASED else None
+        if answer[:1] != RELEASED or phase == Phase.KEYS:  # a round that is begun takes disk, too
+            self.refusals.note(*named, came)
+        elif phase in (None, Phase.MASKED):
+            self.refusals.note_release(named[0])
             self._wait_until_due(time.monotonic() - came)
         return answer
 
@@ -176,7 +193,7 @@ def device_share(run_config: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | None) -> None:
-    """Make a device's folder with an empty ledger, once.
+    """Make a device's folder with an empty ledger, once; what a cut-off call left is made anew.
 
     Args:
         folder: made if it is missing.
@@ -197,15 +214,24 @@ def create_device(folder: Path, settings: DeviceSettings, policy_file: Path | No
     seeded = {"seed": secrets.randbits(62)} | dict(settings.training)
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(folder, FOLDER_MODE)
+    if (folder / UNFINISHED).exists() and not has_line(folder):  # it has answered nothing
+        for name in (LEDGER, HEAD, REPLIES, ROUNDS, IDENTITY, POLICY, SETTINGS):
+            for path in folder.glob(f"{name}*"):
+                path.unlink()
     for name in (SETTINGS, POLICY):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name}: there is a device already; it stays as it is")
+    for name in (LEDGER, HEAD, REPLIES):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name}: there is a ledger already; it stays")
+    write_durably(folder / UNFINISHED, b"")
     Ledger.create(folder, owners(settings))
     write_durably(folder / IDENTITY, secrets.token_bytes(KEY_BYTES))
     Sums.create(folder)
     write_durably(folder / POLICY, text.encode())
     written = settings.model_copy(update={"training": seeded})
     write_durably(folder / SETTINGS, written.to_toml().encode())
+    (folder / UNFINISHED).unlink()
 
 
 def require_fit(settings: DeviceSettings, policy: Policy) -> None:
@@ -254,6 +280,10 @@ def open_device(
         OSError, ValueError: settings, policy, key or roster cannot be read.
         LedgerUnavailable: the ledger is missing, damaged, or another client's.
     """
+    if (folder / UNFINISHED).exists():
+        if not (folder / SETTINGS).exists():  # which init writes last
+            raise ValueError(f"{folder}: its init was cut off; fed-gswgan device init again")
+        (folder / UNFINISHED).unlink()
     settings, policy = read_settings(folder / SETTINGS), read_policy(folder / POLICY)
     with Ledger(folder, owners(settings)):
         pass
@@ -284,6 +314,7 @@ def open_device(
         sums=sums,
         client=ClientView(settings.name, users, read, SeedStream(config.shared.seed)),
         socket=socket_path(folder, settings),
+        refusals=RefusalLimit(),
     )
 
 

@@ -31,6 +31,7 @@ from fed_gswgan.wire.messages import Request, encode_refusal, encode_release
 logger = logging.getLogger(__name__)
 
 FAILURES = "failures.log"
+LARGEST_FAILURES_BYTES = 2**20
 
 
 @dataclass
@@ -87,6 +88,7 @@ class Guard:
         """
         charge = self.check(request, masked=True)
         with Ledger(self.folder, self.owners, durable=not self.simulated) as ledger:
+            ledger.require_newest(self.policy)
             for spent in ledger.releases(client.users).values():
                 self.policy.admit_spending(spent, charge)
 
@@ -239,10 +241,15 @@ class Guard:
 
 
 def note_failure(folder: Path) -> None:
-    """Append the exception at hand to the failure log in ``folder``; it stays on the device."""
+    """Append the exception at hand to the failure log in ``folder``; it stays on the device.
+
+    A log that is full begins anew.
+    """
+    path = folder / FAILURES
     try:
-        with open(folder / FAILURES, "a") as log:
-            (folder / FAILURES).chmod(0o600)
+        full = path.exists() and path.stat().st_size > LARGEST_FAILURES_BYTES
+        with open(path, "w" if full else "a") as log:
+            path.chmod(0o600)
             traceback.print_exc(file=log)
     except OSError:
         logger.exception("a failure could not be noted")

@@ -10,7 +10,6 @@ ledger's last line, so that a ledger that was rolled back alone shows. A folder 
 
 import hashlib
 import json
-import math
 import secrets
 import sqlite3
 import time
@@ -28,6 +27,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from fed_gswgan.privacy.counter import raise_counter
 from fed_gswgan.privacy.durable import connect, database, transaction, write_durably
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.policy import Budget, Policy
@@ -57,6 +57,10 @@ CREATE TABLE lines (
 CREATE INDEX of_user ON lines (user, number);
 CREATE INDEX of_release ON lines (user, experiment, server_round);
 CREATE INDEX of_round ON lines (experiment, server_round);
+"""
+# When the last line about a user was written, for policies that separate answers by time.
+_MOMENTS_TABLE = """
+CREATE TABLE IF NOT EXISTS moments (user TEXT PRIMARY KEY, number INTEGER, boot TEXT, seconds REAL)
 """
 _REPLY_TABLES = """
 CREATE TABLE header (ledger_id TEXT, last_number INTEGER);
@@ -99,10 +103,32 @@ class Line(NamedTuple):
 
 
 class _Last(NamedTuple):
-    """What the last line about a user says: counts by event, as JSON, and when it was written."""
+    """What the last line about a user says: counts by event, as JSON; number 0: there is none."""
 
     counts: str
+    number: int
+
+
+class Uptime(NamedTuple):
+    """A moment of this machine, which no setting of its wall clock changes.
+
+    Attributes:
+        boot: of which start of the machine.
+        seconds: since then, sleep included.
+    """
+
+    boot: str
     seconds: float
+
+
+def uptime() -> Uptime:
+    """Return the moment, as Linux keeps it; OSError elsewhere."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Uptime(boot, time.clock_gettime(_STEADY))
+
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+STARTED_SECONDS = time.clock_gettime(_STEADY)  # of this process, as ``Uptime.seconds``
 
 
 class Reservation(NamedTuple):
@@ -132,7 +158,8 @@ class Ledger:
         folder: holds the three files.
         owners: ``owners_hash`` of the clients and users whose data it guards; empty: not compared.
         durable: whether replies too are on disk before they leave; the ledger always is.
-        clock: seconds since 1970.
+        clock: seconds since 1970, written down for the owner.
+        uptime: what answers are separated by.
 
     Raises:
         LedgerLocked: another process holds it.
@@ -146,8 +173,10 @@ class Ledger:
         owners: str = "",
         durable: bool = True,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], Uptime] = uptime,
     ) -> None:
-        self._folder, self._owners, self._durable, self._clock = folder, owners, durable, clock
+        self._folder, self._owners, self._durable = folder, owners, durable
+        self._clock, self._uptime = clock, uptime
         self._lock = FileLock(folder / LOCK, mode=0o600)
         self._last_number, self._last_hash = 0, ""
 
@@ -177,13 +206,8 @@ class Ledger:
 
         A ledger with a line is never replaced, whatever is missing beside it.
         """
-        if (folder / HEAD).exists():
-            return
-        if (folder / LEDGER).exists():
-            with database(folder / LEDGER) as ledger:
-                tables = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master")]
-                if "lines" in tables and ledger.execute("SELECT 1 FROM lines LIMIT 1").fetchone():
-                    return  # without its head it counts as exhausted
+        if (folder / HEAD).exists() or has_line(folder):
+            return  # a line without its head counts as exhausted
         for name in (LEDGER, REPLIES):
             (folder / name).unlink(missing_ok=True)
         Ledger.create(folder, owners)
@@ -241,8 +265,8 @@ class Ledger:
                 refuses; nothing may be released.
         """
         decided = Reservation({}, [], {})
-        now = self._clock()
         charged: dict[str, str] = {}  # user to its counts so far
+        self.require_newest(policy)
         with self._failing_closed():
             users = list(chain(*clients.values()))
             if len(set(users)) < len(users):
@@ -272,7 +296,7 @@ class Ledger:
                             _refuse_replay(event, policy)
                         for user in mine:
                             require_budget(last[user].counts)
-                            self._require_separation(user, last[user].seconds, key, policy, now)
+                            self._require_separation(user, last[user].number, key, policy)
                         charged |= {user: last[user].counts for user in mine}
                     if reply is None:
                         decided.todo.append(client)
@@ -280,8 +304,28 @@ class Ledger:
                         decided.kept[client] = reply
                 except Refusal as refusal:
                     decided.refused[client] = refusal
-            self._append(charged, key, event, policy, now)
+            self._append(charged, key, event, policy)
+        self.require_newest(policy)
         return decided
+
+    def require_newest(self, policy: Policy | Budget) -> None:
+        """Require that the owner's counter, if there is one, stands where the ledger ends.
+
+        After a crash it may be behind by the last charge, and is raised.
+
+        Raises:
+            LedgerUnavailable: it stands higher, so that the ledger is an older copy; or it cannot
+                be asked.
+        """
+        if not isinstance(policy, Policy) or not policy.counter:
+            return
+        with self._failing_closed():
+            counted = raise_counter(policy.counter, self._last_number)
+        if counted > self._last_number:
+            raise LedgerUnavailable(
+                f"ledger {self._folder} ends at line {self._last_number}, the counter at "
+                f"{counted}: it was rolled back to an older copy; put back the newest one"
+            )
 
     def state_before(self, client: str, key: Key) -> bytes | None:
         """Return the state that a client's last release before this round left, if there is one.
@@ -460,7 +504,7 @@ class Ledger:
         return found
 
     def _require_separation(
-        self, user: str, last_seconds: float, key: Key, policy: Policy | Budget, now: float
+        self, user: str, last_number: int, key: Key, policy: Policy | Budget
     ) -> None:
         """Refuse a release too near to another one about the user, in rounds or in time."""
         if not isinstance(policy, Policy):
@@ -474,10 +518,23 @@ class Ledger:
             if near:
                 limit = f"min-separation-rounds={rounds}"
                 raise MinSeparation(f"round {key.server_round}: {limit}", limit)
-        # A clock that went back would let the server ask at once: it waits.
-        if (seconds := policy.min_separation_seconds) and now - last_seconds < seconds:
+        seconds = policy.min_separation_seconds
+        if seconds and last_number and self._seconds_since(user, last_number) < seconds:
             limit = f"min-separation-seconds={seconds:g}"
             raise MinSeparation(f"{limit} have not passed", limit)
+
+    def _seconds_since(self, user: str, last_number: int) -> float:
+        """Return the time since the last line about a user, or less where it is not known.
+
+        A line of another start of the machine, and one without a moment, which was written under a
+        policy that separates no answers by time, are at least as old as this process.
+        """
+        self._ledger.execute(_MOMENTS_TABLE)
+        row = self._ledger.execute(
+            "SELECT boot, seconds FROM moments WHERE user = ? AND number = ?", (user, last_number)
+        ).fetchone()
+        now = self._uptime()
+        return now.seconds - (row[1] if row and row[0] == now.boot else STARTED_SECONDS)
 
     def _append(
         self,
@@ -485,13 +542,12 @@ class Ledger:
         key: Key,
         event: Event,
         policy: Policy | Budget,
-        now: float,
     ) -> None:
         if not charged:
             return
         db, text = self._ledger, json.dumps(asdict(event), sort_keys=True)
         number, line_hash, batch = self._last_number, self._last_hash, self._last_number + 1
-        by_policy = policy_hash(policy)
+        by_policy, now = policy_hash(policy), self._clock()
         with transaction(db):
             db.execute("INSERT OR IGNORE INTO events (event) VALUES (?)", (text,))
             (event_id,) = db.execute("SELECT id FROM events WHERE event = ?", (text,)).fetchone()
@@ -511,17 +567,24 @@ class Ledger:
                 line_hash = _line_hash(line_hash, content, text)
                 rows.append([*content, line_hash])
             db.executemany(f"INSERT INTO lines VALUES ({', '.join('?' * 11)})", rows)
+            if isinstance(policy, Policy) and policy.min_separation_seconds:
+                db.execute(_MOMENTS_TABLE)
+                moment = self._uptime()
+                db.executemany(
+                    "INSERT OR REPLACE INTO moments VALUES (?, ?, ?, ?)",
+                    [(row[2], row[0], *moment) for row in rows],
+                )
         write_durably(self._folder / HEAD, _head(number, line_hash))
         self._last_number, self._last_hash = number, line_hash
 
     def _last(self, users: Sequence[str]) -> dict[str, _Last]:
         """Return what the last line about each user says, at a cost that no other line adds to."""
         found = self._ledger.execute(
-            "SELECT user, counts, unix_seconds FROM lines WHERE number IN (SELECT "
+            "SELECT user, counts, number FROM lines WHERE number IN (SELECT "
             "(SELECT max(number) FROM lines WHERE user = value) FROM json_each(?))",
             (json.dumps(users),),
         )
-        none = _Last("{}", -math.inf)
+        none = _Last("{}", 0)
         return dict.fromkeys(users, none) | {user: _Last(*row) for user, *row in found}
 
     def _event_texts(self) -> dict[int, str]:
@@ -548,6 +611,15 @@ class Ledger:
                 "LIMIT ?)",
                 (client, client, KEPT_EXPERIMENTS),
             )
+
+
+def has_line(folder: Path) -> bool:
+    """Tell whether a folder holds a ledger of a release, whatever is missing beside it."""
+    if not (folder / LEDGER).exists():
+        return False
+    with database(folder / LEDGER) as ledger:
+        tables = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master")]
+        return "lines" in tables and bool(ledger.execute("SELECT 1 FROM lines LIMIT 1").fetchone())
 
 
 def policy_hash(policy: Policy | Budget) -> str:

@@ -94,10 +94,16 @@ class Policy(Budget):
             in honest peers fails; bounded beside ``max_epsilon`` under secure aggregation.
         answer_seconds: after so long an answer leaves that data was read for, so that the time
             tells nothing of how much there is; at the next multiple if it took longer.
-        min_separation_rounds: rounds from one answer to the next in one experiment; 0: none.
-        min_separation_seconds: time from one answer to the next, of any experiment; 0: none.
+        min_separation_rounds: rounds from one answer to the next in one experiment; 0: none. The
+            server numbers the rounds: only the time binds one that is dishonest.
+        min_separation_seconds: time from one answer to the next, of any experiment; 0: none. It
+            passes while the machine runs or sleeps, whatever the wall clock shows, and begins anew
+            when the guard starts after the machine was off.
         lost_replies: what happens to a request whose reply is not kept any more: ``charge``
             answers anew at a new charge, ``refuse`` does not.
+        counter: absolute path of a program that keeps a counter which only rises
+            (``fed_gswgan/privacy/counter.py``), asked before and after each charge: a ledger that
+            was rolled back to an older copy is refused. Empty: none.
     """
 
     max_epsilon: Epsilon = 10.0
@@ -115,6 +121,14 @@ class Policy(Budget):
     min_separation_rounds: Annotated[int, Field(ge=0)] = 0
     min_separation_seconds: Annotated[float, Field(ge=0, lt=math.inf)] = 0.0
     lost_replies: Literal["charge", "refuse"] = "charge"
+    counter: str = ""
+
+    @field_validator("counter")
+    @classmethod
+    def _absolute(cls, counter: str) -> str:
+        if counter and not Path(counter).is_absolute():
+            raise ValueError("must be the absolute path of a program")
+        return counter
 
     @field_validator("trust")
     @classmethod

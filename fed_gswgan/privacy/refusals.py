@@ -106,6 +106,12 @@ class UnsafeAggregation(Refusal):
     code = 1013
 
 
+class TooManyRefusals(Refusal):
+    """So many requests were refused of late that this one is not looked at."""
+
+    code = 1014
+
+
 _BY_CODE: dict[int, type[Refusal]] = {
     kind.code: kind
     for kind in (
@@ -120,6 +126,7 @@ _BY_CODE: dict[int, type[Refusal]] = {
         MechanismSelftestFailed,
         ClientFailed,
         UnsafeAggregation,
+        TooManyRefusals,
     )
 }
 

@@ -34,10 +34,12 @@ from fed_gswgan.wire.encoding import (
 VERSION = 2  # of the encoding; 1 was Flower records
 LARGEST_ROUND = 2**40
 LARGEST_REQUEST_BYTES = 2**28
+LARGEST_HEADER_BYTES = 2**16  # of what is read of a request that may not be looked at
 MOST_TENSORS = 64
 LARGEST_REFUSAL_BYTES = 2**12
 LONGEST_LIMIT = 200  # characters; escaped, they fit in a refusal
-Word = Annotated[str, Field(max_length=64, pattern=r"^[ -~]*$")]
+LONGEST_ID = 64  # of an experiment
+Word = Annotated[str, Field(max_length=LONGEST_ID, pattern=r"^[ -~]*$")]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9-]+$")]
 Scalar = Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Word
 DTYPES = {"float32": np.float32, "float16": np.float16, "int64": np.int64}
@@ -197,6 +199,27 @@ class Request:
             digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
             digest.update(tensor.tobytes())
         return digest.hexdigest()
+
+
+def named_by_request(blob: bytes) -> tuple[str, int]:
+    """Return experiment and round that a request names, at a cost that no tensor adds to.
+
+    It may name any, and nothing else of it is validated. What is no request names ``("", 0)``.
+    """
+    try:
+        start = 8 + int.from_bytes(blob[:8], "little")
+        if start > LARGEST_HEADER_BYTES:
+            return "", 0
+        first, last = json.loads(blob[8:start])["header"]["data_offsets"]
+        if not 0 <= first <= last <= first + LARGEST_HEADER_BYTES:
+            return "", 0
+        header = json.loads(blob[start + first : start + last])
+        experiment_id, server_round = header["experiment_id"], header["server_round"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "", 0
+    if type(experiment_id) is not str or type(server_round) is not int:
+        return "", 0
+    return experiment_id[:LONGEST_ID], min(max(server_round, 0), LARGEST_ROUND)
 
 
 def _tensor(name: str, data: np.ndarray, written: _Written) -> np.ndarray:

@@ -10,10 +10,15 @@ from fed_gswgan.privacy.refusals import MalformedInput
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES
 from fed_gswgan.secure_aggregation.protocol import Phase
 from fed_gswgan.secure_aggregation.terms import LARGEST_COHORT, Terms
-from fed_gswgan.wire.messages import LARGEST_REQUEST_BYTES, LARGEST_ROUND, Request
+from fed_gswgan.wire.messages import (
+    LARGEST_REQUEST_BYTES,
+    LARGEST_ROUND,
+    LONGEST_ID,
+    Request,
+    named_by_request,
+)
 
 MAGIC = b"gswgan-\xff"  # no request begins so: its first 8 bytes are a length below 2^56
-LONGEST_ID = 64
 _HEADER = struct.Struct(">BQB")  # phase, round, length of the experiment's id
 _COHORT = struct.Struct(">HH")  # threshold, devices
 
@@ -67,6 +72,20 @@ class SumMessage:
             return cls(Phase(phase), word, server_round, blob[start + length :])
         except (struct.error, ValueError) as error:
             raise MalformedInput(f"not a message of secure aggregation: {error}") from error
+
+
+def named_by(blob: bytes) -> tuple[str, int]:
+    """Return experiment and round that a request or a message of secure aggregation names.
+
+    As ``named_by_request``.
+    """
+    if not is_sum_message(blob):
+        return named_by_request(blob)
+    try:
+        message = SumMessage.decode(blob)
+    except MalformedInput:
+        return "", 0
+    return message.experiment_id, message.server_round
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
+import os
 import ssl
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from deploy.certificates import (
     make_certificates,
     make_node_key,
     public_key_path,
+    renew_certificate,
 )
 
 
@@ -55,7 +58,7 @@ def test_another_host_and_another_authority_are_refused(tmp_path):
 
 def test_private_keys_are_for_their_owner_alone_and_made_once(tmp_path):
     certificates, key = make_certificates(tmp_path), make_node_key(tmp_path / "a")
-    assert mode(certificates.key) == mode(key) == 0o600
+    assert mode(certificates.key) == mode(certificates.authority_key) == mode(key) == 0o600
     before = certificates.certificate.read_bytes(), key.read_bytes()
     make_certificates(tmp_path)
     make_node_key(tmp_path / "a")
@@ -77,6 +80,41 @@ def test_a_certificate_for_other_hosts_is_said_and_not_replaced(tmp_path):
     with pytest.raises(ValueError, match=r"not for host 10\.0\.0\.7"):
         make_certificates(tmp_path, ["server.example", "10.0.0.7"])
     assert certificates.certificate.read_bytes() == before
+
+
+def days_left(path):
+    last = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+    return (last - datetime.now(UTC)).total_seconds() / 86400
+
+
+def test_the_servers_certificate_is_renewed_and_devices_need_nothing_new(tmp_path):
+    certificates = make_certificates(tmp_path, ["server.example"])
+    authority = certificates.authority.read_bytes()
+    before = certificates.certificate.read_bytes(), certificates.key.read_bytes()
+    assert days_left(certificates.certificate) < 100 < 3000 < days_left(certificates.authority)
+    if os.geteuid() == 0:
+        os.chown(certificates.key, 12345, 12346)  # the server's account
+    assert renew_certificate(tmp_path, ["10.0.0.7"]) == certificates
+    assert certificates.authority.read_bytes() == authority
+    assert before[0] != certificates.certificate.read_bytes()
+    assert before[1] != certificates.key.read_bytes()
+    if os.geteuid() == 0:
+        owner = certificates.key.stat()
+        assert (owner.st_uid, owner.st_gid) == (12345, 12346)
+    assert mode(certificates.key) == 0o600
+    for host in ("server.example", "localhost", "10.0.0.7"):
+        handshake(certificates, host)
+    assert not list(tmp_path.glob("*.new"))
+
+
+def test_a_renewal_without_the_authoritys_key_changes_nothing(tmp_path, capsys):
+    certificates = make_certificates(tmp_path / "certificates")
+    certificates.authority_key.unlink()
+    before = certificates.certificate.read_bytes()
+    assert main([str(tmp_path), "--renew"]) == 1
+    assert "ca.key is missing" in capsys.readouterr().err
+    assert certificates.certificate.read_bytes() == before
+    assert main([str(tmp_path / "nowhere"), "--renew"]) == 1
 
 
 def test_the_command_makes_all_of_it_and_says_who_gets_what(tmp_path, capsys):

@@ -4,21 +4,24 @@ import json
 import os
 import signal
 import sqlite3
+import ssl
+import stat
 import sys
 import time
 from contextlib import closing
 from typing import NamedTuple
 
+import grpc
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from deploy.certificates import make_node_key
+from deploy.certificates import make_node_key, renew_certificate
 from deploy.federation import Security, free_ports, running
 from deploy.flower_commands import flower_environment, supernode_command
 from deploy.keep_running import keep_running
 from deploy.loopback import DEVICE, install_rosters, make_devices
-from deploy.program import Program, command_of
+from deploy.program import Program, command_of, stop_all
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import load_partition, partitions_of
@@ -305,6 +308,51 @@ def test_a_network_that_drops_in_the_middle_ends_no_run(tmp_path):
     assert cut_at
     assert read_rounds(federation.run_folder)[-1]["server_round"] == 4
     assert all(1 <= count <= 4 for count in counts.values())
+
+
+@pytest.mark.slow
+def test_a_certificate_that_is_renewed_in_the_middle_ends_no_run(tmp_path):
+    """Devices keep the authority that they have, and accept the server's next certificate."""
+    settings = settings_of(3, rounds=4)
+    make_devices(tmp_path / "nodes", names_of(3), settings)
+    with running(tmp_path, names_of(3), AUTHENTICATED) as federation:
+        files = federation.certificates
+        kept, replaced, shown = files.authority.read_bytes(), files.certificate.read_bytes(), []
+
+        def watch():
+            if not shown and read_rounds(federation.run_folder):
+                renew_certificate(files.folder)
+                stop_all([federation.superlink])  # as systemd does, with all that it started
+                federation.start_superlink()
+                shown.append(ssl.get_server_certificate(("127.0.0.1", federation.relay.port)))
+            federation.restart_ended()
+
+        keep_running(federation.submit, federation.run_folder, settings, watch)
+        counts = answered(federation)
+
+    assert files.authority.read_bytes() == kept
+    assert shown == [files.certificate.read_text()] != [replaced.decode()]
+    assert read_rounds(federation.run_folder)[-1]["server_round"] == 4
+    assert counts == dict.fromkeys(names_of(3), 4)
+
+
+@pytest.mark.slow
+def test_a_large_body_of_a_peer_that_nobody_registered_is_not_read(tmp_path):
+    body = bytes(64 * 2**20)
+    with running(tmp_path, [], AUTHENTICATED) as federation:
+        trust = grpc.ssl_channel_credentials(federation.certificates.authority.read_bytes())
+        place, sizes = f"127.0.0.1:{federation.relay.port}", [("grpc.max_send_message_length", -1)]
+        with grpc.secure_channel(place, trust, sizes) as channel:
+            call = channel.unary_unary("/flwr.proto.Fleet/PushObject")
+            with pytest.raises(grpc.RpcError) as refused:
+                call(body, timeout=120, wait_for_ready=True)
+        assert federation.superlink.alive()
+        files = [path for path in (tmp_path / "superlink").rglob("*") if path.is_file()]
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in files if "state.db" in path.name}
+
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert federation.relay.uplink_bytes < len(body) / 8
+    assert modes == {0o600}
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def device(tmp_path, capsys):
     public = read_identity(tmp_path / "device").public
     assert found["client_id"] == client_id_of(public)
     assert found["public_key"] == public.hex()
+    assert "another device of the same person has one of its own" in found["budget"]
     assert found["next"] == f"fed-gswgan device check {tmp_path / 'device'}"
     return tmp_path / "device"
 
@@ -98,6 +99,7 @@ class TestDevice:
     def test_check_says_what_is_wrong_by_its_exit_status(self, device, capsys):
         found = said(capsys, "device", "check", device)
         assert all(check["ok"] for check in found["checks"])
+        assert found["client_id"] == client_id_of(read_identity(device).public)
         (device / "policy.toml").write_text("x = 1")
         found = said(capsys, "device", "check", device, status=1)
         assert [check["name"] for check in found["checks"] if not check["ok"]] == [

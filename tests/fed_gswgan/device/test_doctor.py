@@ -69,6 +69,14 @@ def change_owners(folder):
         ledger.execute("UPDATE header SET owners = 'another'")
 
 
+def put_counter_ahead(folder):
+    program = folder.parent / "counter"
+    program.write_text("#!/bin/sh\necho 7\n")
+    program.chmod(0o700)
+    with (folder / "policy.toml").open("a") as policy:
+        policy.write(f'counter = "{program}"\n')
+
+
 SECURE = """
 max-epsilon = 100.0
 trust = ["local", "secure-aggregation"]
@@ -106,6 +114,7 @@ DAMAGE = {
     "no ledger": ({"ledger", "clock"}, lambda f: (f / LEDGER).unlink()),
     "no replies": ({"ledger", "clock"}, lambda f: (f / REPLIES).unlink()),
     "a ledger of other users": ({"ledger", "clock"}, change_owners),
+    "a ledger that is older than its counter": ({"ledger"}, put_counter_ahead),
 }  # fmt: skip
 
 

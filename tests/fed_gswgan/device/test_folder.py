@@ -1,6 +1,12 @@
+import os
+import signal
+import sqlite3
 import stat
+import sys
 import tomllib
+from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +22,7 @@ from fed_gswgan.device.folder import (
     read_settings,
 )
 from fed_gswgan.device.roster import RosterFile, add_to_roster
+from fed_gswgan.device.sums import ROUNDS
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
 from fed_gswgan.privacy.mechanism import Event, grid_step
 from fed_gswgan.privacy.policy import read_policy
@@ -23,11 +30,12 @@ from fed_gswgan.privacy.refusals import (
     LedgerUnavailable,
     Replay,
     RequestExceedsPolicy,
+    TooManyRefusals,
     UnsafeAggregation,
 )
 from fed_gswgan.secure_aggregation.keys import Identity
 from fed_gswgan.secure_aggregation.protocol import Phase
-from fed_gswgan.wire.messages import RELEASED, Request, answer_of, decode_release
+from fed_gswgan.wire.messages import REFUSED, RELEASED, Request, answer_of, decode_release
 from fed_gswgan.wire.sum_messages import Announcement, SumMessage
 
 PEER = Identity(bytes(range(32)))
@@ -51,6 +59,72 @@ def test_a_device_is_made_once(make_device, tmp_path, gone):
         for path in folder.glob(f"{name}*"):
             if path.name != HEAD:
                 path.unlink()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FileExistsError, match="it stays"):
+        make_device()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+EVENTS = {
+    "open", "os.chmod", "os.mkdir", "os.remove", "os.rename", "sqlite3.connect",
+    "sqlite3.connect/handle",
+}  # fmt: skip
+
+
+def killed_at(step, work):
+    """Do work in a process that is killed at a file operation; tell whether it was."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    left = [step]
+
+    def count(event, arguments):
+        if event in EVENTS:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    with suppress(BaseException):
+        work()
+    os._exit(0)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_device_whose_making_was_cut_off_at_any_step_heals_itself(tmp_path):
+    """Made again from the start, or found whole; twice cut off is as good as once."""
+    settings = DeviceSettings(**SETTINGS, training={"clipping": "message"})
+    steps, folder = 0, tmp_path / "0"
+    while killed_at(steps, partial(create_device, folder, settings, None)):
+        if steps % 5 == 0:
+            killed_at(steps // 2, partial(create_device, folder, settings, None))
+        folder.mkdir(exist_ok=True)
+        (folder / "ours.npz").touch()
+        with suppress(FileExistsError):  # it was cut off after the last step
+            create_device(folder, settings, None)
+        assert open_device(folder).guard.folder == folder
+        assert stat.S_IMODE((folder / LEDGER).stat().st_mode) == 0o600
+        assert (folder / "ours.npz").exists()
+        steps += 1
+        folder = tmp_path / str(steps)
+    assert steps > 20
+
+
+def test_a_cut_off_device_does_not_start_and_a_whole_one_does(make_device):
+    folder = make_device()
+    (folder / "init.unfinished").touch()
+    (folder / "device.toml").rename(folder / "away")
+    with pytest.raises(ValueError, match="its init was cut off; fed-gswgan device init again"):
+        open_device(folder)
+    (folder / "away").rename(folder / "device.toml")
+    open_device(folder)
+    assert not (folder / "init.unfinished").exists()
+
+
+def test_a_ledger_with_a_line_is_never_begun_anew(make_device, first_request):
+    folder = make_device()
+    assert open_device(folder).answer(first_request().encode())[:1] == RELEASED
+    (folder / "init.unfinished").touch()
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(FileExistsError, match="it stays"):
         make_device()
@@ -205,6 +279,52 @@ def test_with_a_roster_it_takes_part_in_sums_and_without_refuses(make_device, tm
         answer_of(open_device(folder).answer(blob))
     with Ledger(folder) as ledger:
         assert not ledger.releases(), "nothing was released"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda request, number: b"no request",
+        lambda request, number: replace(
+            request, event=replace(request.event, noise_stddev=1.0)
+        ).encode(),
+        lambda request, number: replace(
+            request, experiment_id=f"e{number}", algorithm="another", server_round=number + 1
+        ).encode(),
+    ],
+    ids=["junk", "one round", "other rounds of other experiments"],
+)
+def test_refused_requests_in_a_loop_are_not_looked_at(
+    make_device, first_request, caplog, monkeypatch, attack
+):
+    """Hundreds write no more lines than the limit, and the run that goes on is answered."""
+    device, decoded = open_device(make_device()), []
+    decode = Request.decode
+    monkeypatch.setattr(Request, "decode", lambda blob: decoded.append(blob) or decode(blob))
+    assert device.answer(first_request(1).encode())[:1] == RELEASED
+    caplog.clear()
+    answers = [device.answer(attack(first_request(2), number)) for number in range(500)]
+    assert {answer[:1] for answer in answers} == {REFUSED}
+    with pytest.raises(TooManyRefusals):
+        answer_of(answers[-1])
+    assert len(decoded) < 250, "of 501; one more a second"
+    assert len(caplog.records) < 500
+    assert device.answer(first_request(3).encode())[:1] == RELEASED
+    with Ledger(device.guard.folder) as ledger:
+        assert ledger.releases()["alice"].total() == 2
+
+
+def test_rounds_that_are_begun_and_left_take_a_bounded_part_of_the_disk(make_device, tmp_path):
+    folder = make_device(policy=SECURE.format(seconds=0))
+    own = read_identity(folder).public
+    RosterFile("me", {own: "alice", PEER.public: "bob"}).install(folder)
+    device = open_device(folder)
+    answers = [device.answer(sums_of(folder, number)) for number in range(1, 301)]
+    with closing(sqlite3.connect(folder / ROUNDS)) as rounds:
+        (begun,) = rounds.execute("SELECT count(*) FROM rounds").fetchone()
+    assert begun == sum(answer[:1] == RELEASED for answer in answers) < 250
+    with pytest.raises(TooManyRefusals):
+        answer_of(answers[-1])
 
 
 def test_what_data_was_read_for_leaves_at_a_public_time(make_device, first_request, monkeypatch):

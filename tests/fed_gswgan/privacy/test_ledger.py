@@ -17,8 +17,18 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
+from fed_gswgan.privacy import counter
 from fed_gswgan.privacy import ledger as module
-from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger, Line, owners_hash
+from fed_gswgan.privacy.ledger import (
+    HEAD,
+    LEDGER,
+    REPLIES,
+    Ledger,
+    Line,
+    Uptime,
+    owners_hash,
+    uptime,
+)
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.policy import Budget, Policy
 from fed_gswgan.privacy.refusals import (
@@ -55,9 +65,13 @@ def folder(tmp_path):
     return tmp_path / "ledger"
 
 
-def reserve(folder, key, clients=USERS, policy=POLICY, event=EVENT, recompute=False, seconds=0.0):
+def reserve(
+    folder, key, clients=USERS, policy=POLICY, event=EVENT, recompute=False, seconds=0.0,
+    moment=None,
+):  # fmt: skip
     """Reserve one round in a session of its own, and keep no reply."""
-    with Ledger(folder, OWNERS, clock=lambda: seconds) as ledger:
+    now = moment or uptime()
+    with Ledger(folder, OWNERS, clock=lambda: seconds, uptime=lambda: now) as ledger:
         return ledger.reserve(clients, key, event, policy, recompute)
 
 
@@ -260,14 +274,98 @@ class TestSeparation:
             assert isinstance(reserved.refused.get("bob"), MinSeparation) == refused
         assert reserve(folder, Key(11, "h", "f"), policy=patient).refused == {}
 
-    def test_seconds_must_pass_whatever_the_experiment(self, folder):
+    @pytest.mark.parametrize("wall", [0.0, 1e9], ids=["set back", "set forward"])
+    def test_seconds_must_pass_whatever_experiment_and_wall_clock(self, folder, wall):
         patient = limits(min_separation_seconds=60.0)
-        reserve(folder, Key(1), seconds=1000.0)
-        for seconds in (1000.0, 1059.0, 900.0):  # a clock that went back waits
-            refused = reserve(folder, Key(5, "h", "f"), policy=patient, seconds=seconds).refused
-            assert {type(refusal) for refusal in refused.values()} == {MinSeparation}
-            assert refused["bob"].limit == "min-separation-seconds=60"
-        assert reserve(folder, Key(5), policy=patient, seconds=1060.0).todo == ["alice", "bob"]
+        reserve(folder, Key(1), policy=patient, seconds=1e6, moment=Uptime("boot", 1000.0))
+        for seconds in (1000.0, 1059.0, 900.0):  # less than before: the machine was copied
+            reserved = reserve(
+                folder, Key(5, "h", "f"), policy=patient, seconds=wall,
+                moment=Uptime("boot", seconds),
+            )  # fmt: skip
+            assert {type(refusal) for refusal in reserved.refused.values()} == {MinSeparation}
+            assert reserved.refused["bob"].limit == "min-separation-seconds=60"
+        now = Uptime("boot", 1060.0)
+        assert reserve(folder, Key(5), policy=patient, moment=now).todo == ["alice", "bob"]
+
+    @pytest.mark.parametrize("before", [limits(min_separation_seconds=60.0), POLICY])
+    def test_seconds_count_from_the_guards_start_where_the_time_is_not_known(
+        self, folder, before, monkeypatch
+    ):
+        """After the machine started anew, and after a policy that separates no answers."""
+        patient = limits(min_separation_seconds=60.0)
+        reserve(folder, Key(1), policy=before, moment=Uptime("boot", 5.0))
+        monkeypatch.setattr(module, "STARTED_SECONDS", 100.0)
+        for seconds, refused in ((105.0, True), (159.0, True), (160.0, False)):
+            now = Uptime("another boot", seconds)
+            assert bool(reserve(folder, Key(5), policy=patient, moment=now).refused) == refused
+        now = Uptime("another boot", 219.0)
+        assert reserve(folder, Key(6), policy=patient, moment=now).refused
+
+
+COUNTER = """#!/bin/sh
+# Keeps the highest number that it was called with.
+last=$(cat {state} 2>/dev/null || echo 0)
+[ "$1" -gt "$last" ] && last=$1
+echo "$last" | tee {state}
+"""
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """Return a policy whose counter is a program; it keeps its state beside the ledger."""
+
+    def make(text=COUNTER):
+        program = tmp_path / "counter"
+        program.write_text(text.format(state=tmp_path / "counted"))
+        program.chmod(0o700)
+        return limits(counter=str(program))
+
+    return make
+
+
+class TestCounter:
+    def test_an_older_copy_of_all_files_is_refused(self, folder, counted):
+        """Which nothing on the disk could tell; nothing is charged, and the newest one works."""
+        policy, clients = counted(), {"alice": ("a",)}
+        reserve(folder, Key(1), clients, policy)
+        shutil.copytree(folder, folder.parent / "old")
+        reserve(folder, Key(2), clients, policy)
+        shutil.copytree(folder, folder.parent / "newest")
+        shutil.copytree(folder.parent / "old", folder, dirs_exist_ok=True)
+        assert verify(folder) == 1
+        for _ in range(2):
+            with pytest.raises(LedgerUnavailable, match=r"line 1, the counter at 2: it was rolled"):
+                reserve(folder, Key(3), clients, policy)
+        assert charges(folder) == {"a": 1}
+        shutil.copytree(folder.parent / "newest", folder, dirs_exist_ok=True)
+        assert reserve(folder, Key(3), clients, policy).todo == ["alice"]
+
+    def test_a_crash_between_charge_and_counter_is_no_rollback(self, folder, counted):
+        """So is a counter that an owner begins later, with a ledger that has lines."""
+        reserve(folder, Key(1))
+        assert reserve(folder, Key(2), policy=counted()).todo == ["alice", "bob"]
+        assert (folder.parent / "counted").read_text() == "6\n"
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (None, "No such file"), ("#!/bin/sh\nexit 1", "status 1"),
+            ("#!/bin/sh\necho 0; echo 0", "must print"), ("#!/bin/sh\n", "must print"),
+            ("#!/bin/sh\necho -1", "must print"), ("#!/bin/sh\nexec sleep 60", "timed out"),
+            # it counts no more once there is a line
+            ("#!/bin/sh\necho 0", "must print a whole number >= 3"),
+        ],
+    )  # fmt: skip
+    def test_a_counter_that_cannot_be_asked_refuses_all(
+        self, folder, counted, monkeypatch, text, said
+    ):
+        monkeypatch.setattr(counter, "PATIENCE_SECONDS", 0.5 if text and "sleep" in text else 60.0)
+        policy = counted() if text is None else counted(text)
+        if text is None:
+            (folder.parent / "counter").unlink()
+        with pytest.raises(LedgerUnavailable, match=said):
+            reserve(folder, Key(1), policy=policy)
 
 
 def restore(folder, *names, of=0):

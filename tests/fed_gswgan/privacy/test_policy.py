@@ -157,7 +157,7 @@ class TestBudget:
             "max_clipping_bound": 0.5, "min_noise_stddev": 3.0, "central_noise_stddev": 1.0,
             "min_honest": 3, "min_separation_rounds": 1, "min_separation_seconds": 1.0,
             "lost_replies": "refuse", "max_colluding": 1, "max_epsilon_alone": 99.0,
-            "answer_seconds": 2.0,
+            "answer_seconds": 2.0, "counter": "/bin/counter",
         }  # fmt: skip
         assert other.keys() == Policy.model_fields.keys()
         hashes = {Policy(**{name: value}).hash() for name, value in other.items()}
@@ -192,6 +192,7 @@ class TestFile:
             ("central-noise-stddev = inf", "central-noise-stddev=inf must"),
             ("trust = []", "must name trust models"), ("trust = ['paper']", "trust.0='paper' must"),
             ("trust = ['local', 'local']", "must name trust models once each"),
+            ("counter = 'count'", "counter='count' must be the absolute path of a program"),
             ("lost-replies = 'free'", "lost-replies='free' must be 'charge'"),
         ],
     )  # fmt: skip

@@ -27,6 +27,7 @@ from fed_gswgan.wire.messages import (
     decode_release,
     encode_refusal,
     encode_release,
+    named_by_request,
     release_bytes,
     release_levels,
 )
@@ -50,6 +51,24 @@ HONEST = REQUEST.encode()
 
 
 # -- requests
+
+
+def test_experiment_and_round_are_read_without_a_tensor():
+    assert named_by_request(HONEST) == ("run 1", 7)
+    length = 8 + int.from_bytes(HONEST[:8], "little")
+    header = json.loads(HONEST[8:length])["header"]["data_offsets"]
+    assert named_by_request(HONEST[: length + header[1]]) == ("run 1", 7), "of the tensors nothing"
+    assert named_by_request(b"\xff" * 8 + HONEST[8:]) == ("", 0)
+    deep = b"[" * 50_000
+    assert named_by_request(struct.pack("<Q", len(deep)) + deep) == ("", 0)
+
+
+@given(place=st.integers(0, len(HONEST) - 1), value=st.binary(max_size=20))
+def test_bytes_that_are_no_request_name_something_or_nothing(place, value):
+    for blob in (value, HONEST[:place], HONEST[:place] + value + HONEST[place + len(value) :]):
+        experiment_id, server_round = named_by_request(blob)
+        assert (type(experiment_id), type(server_round)) == (str, int)
+        assert len(experiment_id) <= 64
 
 
 def assert_same(decoded, request):
