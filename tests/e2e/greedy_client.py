@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from client import honest
 from fed_gswgan.device.service import ask
-from fed_gswgan.wire.message_types import RECORD, REPLIES, REQUEST
+from fed_gswgan.wire.message_types import RECORD, REPLIES, REQUESTS
 from fed_gswgan.wire.messages import Request
 
 app = ClientApp()
@@ -37,7 +37,7 @@ def register(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     socket = Path(str(context.node_config["guard"]))
-    blob = message.content.config_records[RECORD][REQUEST]
+    (blob,) = message.content.config_records[RECORD][REQUESTS]
     assert isinstance(blob, bytes)
     answers = {name: ask(socket, asked) for name, asked in requests(blob).items()}
     found = {name: answer.hex() for name, answer in answers.items()}
