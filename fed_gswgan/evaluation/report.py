@@ -3,9 +3,11 @@
 Shapes: B batch, C channels, H and W image.
 """
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,6 +106,34 @@ class EvaluationReport:
     def to_dict(self) -> dict[str, float | int | str]:
         """Return the numbers by name, fit for JSON; what was not measured is left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+CHANCE_DEVIATIONS = 3.0
+
+
+def metric_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the metrics must know first: there are none, or no class is shown.
+
+    Label agreement is at chance where guessing would reach it with a probability of 0.1 %.
+
+    Args:
+        metrics: an ``EvaluationReport`` by name, or ``not_evaluated`` and why.
+    """
+    if why := metrics.get("not_evaluated"):
+        return [f"no metrics: {why}"]
+    agreement, classes = metrics.get("label_agreement"), metrics.get("classes", 1)
+    if agreement is None or classes < 2:
+        return []
+    chance = 1 / classes
+    deviation = math.sqrt(chance * (1 - chance) / metrics["sample_count"])
+    if agreement > chance + CHANCE_DEVIATIONS * deviation:
+        return []
+    return [
+        f"label agreement {agreement:.3f} is at chance, 1 of {classes} classes: the samples do not "
+        f"show the classes asked for (the judge itself reads {metrics['judge_accuracy']:.3f} of "
+        "the real images); look at the pictures, and whether clients failed, before any other "
+        "number"
+    ]
 
 
 class HeldOutJudge:

@@ -25,7 +25,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
             table.add_row(name, *values)
         if body:
             console.print(table)
-    lines = list(summary["privacy"]["statement"])
+    lines = [*summary["notes"], *summary["privacy"]["statement"]]
     lines += [f"samples: {path}" for path in sorted((folder / "samples").glob("*.png"))[-1:]]
     lines += [f"summary: {folder / 'summary.json'}"]
     lines += [f"report, for a browser: {folder / 'report.html'}"]
