@@ -31,6 +31,7 @@ from fed_gswgan.wire.messages import Request, encode_refusal, encode_release
 logger = logging.getLogger(__name__)
 
 FAILURES = "failures.log"
+NOISE_ALONE = "answered with noise alone:"  # experiment id, round and client follow
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Guard:
             * A request that was answered before gets the identical release again, at no charge,
               as long as it is kept.
             * A failure while computing is answered with noise alone: whether it happens can depend
-              on the data.
+              on the data. The log of failures, which stays on the device, names the client.
         """
         try:
             return self._answer(blob, clients)
@@ -190,7 +191,7 @@ class Guard:
             try:
                 found = together(request, clients)
             except Exception:
-                self.note_failure()
+                self._note_noise_alone(request, clients)
                 found = [zeros] * len(clients)
         for position, client in enumerate(clients):
             try:
@@ -202,7 +203,7 @@ class Guard:
                         raise ValueError(f"update of {found_array.dtype} {found_array.shape}")
                 made = update, _bytes_of(update.state)
             except Exception:
-                self.note_failure()
+                self._note_noise_alone(request, [client])
                 made = zeros, None
             yield made
 
@@ -237,12 +238,19 @@ class Guard:
         """Append the exception at hand to the failure log, which stays on the device."""
         note_failure(self.folder)
 
+    def _note_noise_alone(self, request: Request, clients: Sequence[ClientView]) -> None:
+        """Note the exception at hand, and whose answers hold nothing but noise for it."""
+        named = f"{NOISE_ALONE} {request.experiment_id} {request.server_round}"
+        lines = [f"{named} {client.client_id}\n" for client in clients]
+        note_failure(self.folder, "".join(lines))
 
-def note_failure(folder: Path) -> None:
-    """Append the exception at hand to the failure log in ``folder``; it stays on the device."""
+
+def note_failure(folder: Path, lines: str = "") -> None:
+    """Append lines and the exception at hand to the failure log in ``folder`` of the device."""
     try:
         with open(folder / FAILURES, "a") as log:
             (folder / FAILURES).chmod(0o600)
+            log.write(lines)
             traceback.print_exc(file=log)
     except OSError:
         logger.exception("a failure could not be noted")
