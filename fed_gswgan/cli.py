@@ -417,13 +417,14 @@ def _on_held_out(
 
 
 def _show_metrics(found: dict[str, Any], as_json: bool) -> None:
-    """Print metrics, with None and a note for each that is no number."""
+    """Print metrics, with None and a note for each that is no number; warnings as errors."""
     from fed_gswgan.evaluation.report import metric_notes
     from fed_gswgan.reporting.run_folder import finite_json
 
     plain, undefined = finite_json(found)
-    notes = [*metric_notes(plain), *undefined]
-    show(plain | ({"notes": notes} if notes else {}), as_json)
+    for note in [*metric_notes(plain), *undefined]:
+        print(f"fed-gswgan: warning: {note}", file=sys.stderr)
+    show(plain | ({"notes": undefined} if undefined else {}), as_json)
 
 
 def _on_test_set(

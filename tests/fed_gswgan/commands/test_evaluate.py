@@ -6,6 +6,7 @@ import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.data.registry import DataSettings, open_source
+from fed_gswgan.evaluation import report
 from fed_gswgan.evaluation.samplers import write_samples
 
 
@@ -95,10 +96,20 @@ def test_a_subset_of_the_classes_is_measured_on_that_subset_and_counts_are_true(
 
 def test_equal_samples_leave_numbers_or_null_with_a_note(tmp_path, capsys, few_steps):
     write_samples(tmp_path / "s.npz", torch.zeros(20, 1, 28, 28), torch.arange(20) % 10)
-    found = measured(capsys, tmp_path / "s.npz", *OPTIONS)
-    assert any("at chance" in note for note in found["notes"])
+    assert main(["evaluate", str(tmp_path / "s.npz"), *OPTIONS, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "warning: label agreement 0.100 is at chance, 1 of 10 classes" in printed.err
+    found = json.loads(printed.out)
     without = [name for name, value in found.items() if value is None]
-    assert all(any(note.startswith(name) for note in found["notes"]) for name in without)
+    assert [note.split()[0] for note in found.get("notes", ())] == without
+
+
+def test_a_number_that_is_none_is_null_with_a_note(tmp_path, capsys, few_steps, monkeypatch):
+    monkeypatch.setattr(report, "kernel_distance", lambda *of: float("nan"))
+    write_samples(tmp_path / "s.npz", torch.rand(20, 1, 28, 28) / 4, torch.arange(20) % 10)
+    found = measured(capsys, tmp_path / "s.npz", *OPTIONS)
+    assert found["kernel_distance"] is None
+    assert found["notes"] == ["kernel_distance is nan: undefined, or beyond every number"]
 
 
 @pytest.mark.parametrize(
