@@ -6,6 +6,7 @@ The app that they submit is a copy: a checkout may lie in a folder whose name Fl
 import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def copy_app(parent: Path) -> Path:
 BIN = Path(sys.executable).parent
 CONNECTION = "here"
 SUPERLINK = (sys.executable, "-m", "fed_gswgan.wire.superlink")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SUPERNODE = (sys.executable, "-m", "fed_gswgan.wire.supernode")
 FLOWERS_SUPERNODE = (str(BIN / "flower-supernode"),)
 
@@ -141,10 +143,14 @@ def flower_environment(flwr_home: Path) -> dict[str, str]:
     """Return the environment of one machine's Flower processes: this one's, its own FLWR_HOME.
 
     Flower starts its own helpers by name, so they must be found first in PATH. Devices are never
-    simulated, whatever this process does.
+    simulated, whatever this process does. No proxy of this machine stands before loopback.
     """
+    named = [os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    direct = ",".join([*filter(None, dict.fromkeys(named)), *LOOPBACK])
     return {
         **{name: value for name, value in os.environ.items() if name != SIMULATION_FOLDER},
+        "NO_PROXY": direct,
+        "no_proxy": direct,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "FLWR_HOME": str(flwr_home),
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -163,7 +169,7 @@ def output_of(command: list[str], **options: Any) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     output: str = done.stdout
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {output}{done.stderr}")
+        raise RuntimeError(f"{shlex.join(command)}: {output}{done.stderr}")
     return output
 
 

@@ -8,7 +8,6 @@ import logging
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from deploy.flower_commands import Submission, output_of
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import RUN, SUMMARY, is_running
-from fed_gswgan.settings import Value
+from fed_gswgan.settings import Value, read_toml
 from server.strategy import PATIENCE_ROUNDS
 
 Call = Callable[..., None]
@@ -40,7 +39,7 @@ def main() -> int:
     log_to(logging.StreamHandler())
     submit = partial(Submission(output_of).submit, options.app)
     try:
-        keep_running(submit, options.output.absolute(), tomllib.loads(options.config.read_text()))
+        keep_running(submit, options.output.absolute(), read_toml(options.config))
     except RunStalled as error:
         logger.error("%s", error)
         return 3

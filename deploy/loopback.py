@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from fed_gswgan.device.folder import (
 from fed_gswgan.device.roster import RosterFile
 from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.run_folder import SUMMARY, WIRE_BYTES, replace_json
-from fed_gswgan.settings import Value, toml_value
+from fed_gswgan.settings import Value, read_toml, toml_value
 
 IMAGES, POLICY = "images", "policy.toml"
 
@@ -122,7 +121,7 @@ def settings_of(path: Path, nodes: int, rounds: int | None) -> dict[str, Value]:
     Raises:
         ValueError: one of them breaks its rule.
     """
-    settings: dict[str, Value] = tomllib.loads(path.read_text())
+    settings: dict[str, Value] = read_toml(path)
     settings |= {"max-clients": nodes, "cohort-size": nodes}
     if rounds is not None:
         settings["rounds"] = rounds

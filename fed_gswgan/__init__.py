@@ -29,11 +29,10 @@ def load_settings(path: str | Path | None = None, **overrides: Any) -> dict[str,
     Traceback (most recent call last):
     ValueError: rouns: no such setting; did you mean rounds?
     """
-    import tomllib
-
     from fed_gswgan.config import Config
+    from fed_gswgan.settings import read_toml
 
-    table = tomllib.loads(Path(path).read_text()) if path else {}
+    table = read_toml(Path(path)) if path else {}
     table |= {name.replace("_", "-"): value for name, value in overrides.items()}
     return {**Config.from_table(table).to_table(), **table}
 

@@ -1,6 +1,7 @@
 """The command ``fed-gswgan``: runs, their samples and metrics, privacy, ledgers and devices."""
 
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -47,13 +48,20 @@ RayAddress = Annotated[str, typer.Option(help="of a running Ray cluster", envvar
 CORES = os.cpu_count() or 1
 SLACK_SECONDS = 60.0  # beyond the time-out, for a round's other work
 REPLIES = ("asked", "received", "failed", "malformed", "missing")
+DRAWN = 4000  # samples for metrics, of each of two draws
 WHOLE = ("mnist", "fashion-mnist")  # data sets with a test set of their own
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 for a verdict against, 2 for bad input."""
+    """Run a command and return its exit status.
+
+    It is 0, 1 for a verdict against or a failure, 2 for bad input, 130 for an interrupt.
+    """
     try:
         return int(app(args=arguments, standalone_mode=False) or 0)
+    except (click.Abort, KeyboardInterrupt):  # of an older typer, which has no status for it
+        print("fed-gswgan: interrupted", file=sys.stderr)
+        return 130
     except click.ClickException as error:
         print(f"fed-gswgan: {' '.join(error.format_message().split())}", file=sys.stderr)
         return 2
@@ -66,6 +74,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"fed-gswgan: {error}", file=sys.stderr)
         return 1
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"fed-gswgan {importlib.metadata.version('fed-gswgan')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="print it and exit"),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 @app.command()
@@ -191,7 +215,9 @@ def sample(
 @app.command()
 def evaluate(
     subject: Annotated[Path, typer.Argument(metavar="RUN|FILE.npz")],
-    samples: Annotated[int | None, typer.Option(help="drawn; default 4000")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="drawn; default 4000, of a file at most all")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the metrics, not of the run")] = 0,
     dataset: Annotated[str, typer.Option(help="of a file; a run knows its own")] = "",
     data_dir: Annotated[str, typer.Option(help="of a file; default: FED_GSWGAN_DATA")] = "",
@@ -211,20 +237,27 @@ def evaluate(
         _refuse("a run knows its own", min_images_per_writer=min_images_per_writer)
         _refuse(f"of {' and '.join(WHOLE)} alone", preset=preset)
         trained = load_generator(subject)
-        show(_on_held_out(trained.sampler, trained.config.shared, samples, seed), as_json)
+        found = _on_held_out(trained.sampler, trained.config.shared, samples or DRAWN, seed)
+        _show_metrics(found, as_json)
         return
     if not dataset:
         raise ValueError("dataset must be given for samples in a file")
-    sampler = pool_sampler(*read_samples(subject))
+    held = read_samples(subject)
+    counted = {"samples_in_file": len(held.labels_N)}
     if dataset in WHOLE:
         _refuse(f"the preset decides for {dataset}", samples=samples)
         _refuse(f"not of {dataset}", classes=classes, min_images_per_writer=min_images_per_writer)
-        show(_on_test_set(sampler, dataset, data_dir, preset or "small", seed), as_json)
+        found = _on_test_set(pool_sampler(*held), dataset, data_dir, preset or "small", seed)
+        _show_metrics(found | counted, as_json)
         return
+    if samples and samples > len(held.labels_N):
+        raise ValueError(f"samples={samples} must be <= {len(held.labels_N)}, those in {subject}")
     _refuse(f"of {' and '.join(WHOLE)} alone", preset=preset)
     given: dict[str, Any] = {"dataset": dataset, "data-dir": data_dir, "classes": classes or "all"}
     given["min-images-per-writer"] = min_images_per_writer or 1
-    show(_on_held_out(sampler, DataSettings.from_table(given), samples, seed), as_json)
+    count = samples or min(DRAWN, len(held.labels_N))
+    found = _on_held_out(pool_sampler(*held), DataSettings.from_table(given), count, seed, held)
+    _show_metrics(found | counted, as_json)
 
 
 @compare.command()
@@ -359,12 +392,30 @@ def _classes(text: str, num_classes: int, names: tuple[str, ...]) -> list[int]:
     return classes or list(range(num_classes))
 
 
-def _on_held_out(sampler: Any, settings: Any, samples: int | None, seed: int) -> dict[str, Any]:
+def _on_held_out(
+    sampler: Any, settings: Any, samples: int, seed: int, held: Any = None
+) -> dict[str, Any]:
+    """Measure on held-out images; of samples in a file, on those of their classes."""
     from fed_gswgan.data.registry import open_source
-    from fed_gswgan.evaluation.report import held_out_judge
+    from fed_gswgan.evaluation.report import held_out_judge, require_ink_on_paper
 
     source = open_source(settings)
-    return held_out_judge(source, seed).report(sampler, samples or 4000).to_dict()
+    classes = None
+    if held is not None:
+        require_ink_on_paper(held.samples_NCHW, source.held_out().images)
+        classes = set(held.labels_N.tolist())
+    return held_out_judge(source, seed).report(sampler, samples, classes).to_dict()
+
+
+def _show_metrics(found: dict[str, Any], as_json: bool) -> None:
+    """Print metrics, with None and a note for each that is no number; warnings as errors."""
+    from fed_gswgan.evaluation.report import metric_notes
+    from fed_gswgan.reporting.run_folder import finite_json
+
+    plain, undefined = finite_json(found)
+    for note in [*metric_notes(plain), *undefined]:
+        print(f"fed-gswgan: warning: {note}", file=sys.stderr)
+    show(plain | ({"notes": undefined} if undefined else {}), as_json)
 
 
 def _on_test_set(

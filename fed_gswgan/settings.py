@@ -3,7 +3,9 @@
 import difflib
 import importlib
 import json
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -59,6 +61,19 @@ class Settings(BaseModel):
     def keys(cls) -> list[str]:
         """Return every key."""
         return [kebab(name) for name in cls.model_fields]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, with a byte order mark or without.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not TOML in UTF-8; names the file and the place.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from None
 
 
 def check_keys(table: Iterable[str], known: Iterable[str], where: str = "") -> None:

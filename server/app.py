@@ -14,7 +14,7 @@ from fed_gswgan.data.check import CheckedData, check_source
 from fed_gswgan.data.client_dataset import spec_of
 from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
-from fed_gswgan.device.shards import SimulatedClients, simulation_folder
+from fed_gswgan.device.shards import FailureLogs, SimulatedClients, simulation_folder
 from fed_gswgan.privacy.ledger import HEAD
 from fed_gswgan.reporting.html_report import SIDE_BY_SIDE, write_report
 from fed_gswgan.reporting.logs import also_log_to, log_to
@@ -32,7 +32,7 @@ from fed_gswgan.seeding import SeedStream
 from fed_gswgan.wire.hardened_grid import hardened
 from server.client_registry import ClientRegistry
 from server.cohort import ServerLedger, last_round
-from server.evaluation import Evaluation
+from server.evaluation import Evaluation, or_without
 from server.run_recorder import RunRecorder
 from server.strategy import FederatedStrategy
 from server.summary import summarize
@@ -130,6 +130,7 @@ def run_server(
                 interrupted=interrupted,
                 stopped=recorder.stopped,
                 finished=recorder.finished,
+                noise_alone=FailureLogs(clients).noise_alone if clients else None,
             )
             strategy.summary()
             strategy.start(grid, num_rounds=config.shared.rounds)
@@ -137,11 +138,13 @@ def run_server(
                 finished = strategy.finish()
                 recorder.finished = True
                 recorder.save()
-                recorder.picture()
+                with or_without("last picture"):
+                    recorder.picture()
                 summary = summarize(strategy, recorder, source, clients, finished, runtime)
                 replace_json(run.path / SUMMARY, summary)
                 evaluation.save_picture(server.sampler(), run.path / SIDE_BY_SIDE)
-                write_report(run.path, summary)
+                with or_without("report.html"):
+                    write_report(run.path, summary)
         finally:
             recorder.close()
             for log in clients.failure_logs() if clients else ():

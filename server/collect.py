@@ -16,7 +16,7 @@ from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fed_gswgan.algorithms.base import Mean
-from fed_gswgan.privacy.mechanism import grid_step, noise_deviation
+from fed_gswgan.privacy.mechanism import Event, grid_step, noise_deviation
 from fed_gswgan.privacy.noise import NoiseSource
 from fed_gswgan.privacy.refusals import Refusal
 from fed_gswgan.progress import tell
@@ -224,6 +224,26 @@ def mean_of(
     main = event.rows * event.numbers
     update = values[:main].reshape(event.rows, event.numbers)
     return Mean(update, values[main:], count, noise_stddev)
+
+
+SEEN_DEVIATIONS = 5.0
+SEEN_SHARE = 0.1  # of the largest signal that clients can send
+
+
+def looks_like_noise_alone(event: Event, mean: Mean) -> bool:
+    """Tell whether the mean has no more energy than its noise, where a weak signal would show.
+
+    The sum of n squared coordinates of the noise, in units of its variance, has mean n and standard
+    deviation sqrt(2 n). The mean of updates of norm at most C in each of the bounded parts adds
+    parts x C^2 at most, if all clients agree; where the noise hides a tenth of that, nothing is
+    told.
+    """
+    values = np.concatenate([mean.update_RN.ravel(), mean.extra_E.ravel()]) / mean.noise_stddev
+    deviation = math.sqrt(2 * values.size)
+    largest = event.bounded_parts * (event.clipping_bound / mean.noise_stddev) ** 2
+    if SEEN_SHARE * largest < SEEN_DEVIATIONS * deviation:
+        return False
+    return float(np.square(values).sum()) - values.size < SEEN_DEVIATIONS / 2 * deviation
 
 
 def centred(total: np.ndarray, modulus_bits: int) -> np.ndarray:

@@ -59,9 +59,9 @@ class Evaluation:
             return dict.fromkeys(METRICS)
         try:
             return dict(self._judge.report(sampler, self._samples).to_dict())
-        except ValueError as error:  # a generator that diverged; the rest of the summary stands
-            logger.error("no metrics: %s", error)
-            return {**dict.fromkeys(METRICS), "not_evaluated": str(error)}
+        except Exception as error:  # the rest of the summary stands, whatever failed
+            logger.error("no metrics: %s", _said(error))
+            return {**dict.fromkeys(METRICS), "not_evaluated": _said(error)}
 
     def reference_metrics(self) -> dict[str, dict[str, Any]]:
         """Return the metrics of what the samples are to be compared with, by title."""
@@ -69,7 +69,7 @@ class Evaluation:
         if self._compared and self._prior:
             found[PRIOR] = self.metrics(self._prior)
         if self._compared and self._simulated:
-            with _or_without("metrics of clients' images"):
+            with or_without("metrics of clients' images"):
                 found[CLIENTS] = self.metrics(pool_sampler(*self._clients))
         return found
 
@@ -86,7 +86,7 @@ class Evaluation:
         found: dict[str, dict[str, float]] = {}
         if not self._compared or not self._simulated:
             return found
-        with _or_without("nearest training images"):
+        with or_without("nearest training images"):
             held_out, labels = self._held_out
             clients, _ = self._clients
             rows = torch.from_numpy(SeedStream(0).generator("strangers").permutation(len(labels)))
@@ -104,7 +104,7 @@ class Evaluation:
         """Draw samples beside those of the prior and beside held-out images, if there are any."""
         if not self._samples:
             return
-        with _or_without("picture side by side"):
+        with or_without("picture side by side"):
             names = self._source.class_names
             found = {SAMPLES: sampler} | ({PRIOR: self._prior} if self._prior else {})
             images, labels = self._held_out
@@ -143,12 +143,16 @@ class Evaluation:
 
 
 @contextmanager
-def _or_without(what: str) -> Iterator[None]:
-    """Go on without what the block makes if the data do not serve; a run is not lost by it."""
+def or_without(what: str) -> Iterator[None]:
+    """Go on without what the block makes if that fails; a run is not lost by it."""
     try:
         yield
-    except ValueError as error:
-        logger.error("no %s: %s", what, error)
+    except Exception as error:
+        logger.error("no %s: %s", what, _said(error))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
 
 
 def _tensors(images: ClientDataset | LabelledImages) -> tuple[Tensor, Tensor]:

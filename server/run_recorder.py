@@ -51,7 +51,7 @@ class RunRecorder:
         self._checkpoint = Checkpoint(folder, spec.class_names)
         if self._checkpoint.exists():
             self._restore()
-        self._round_log = RoundLog(folder, self.finished_round)
+        self._round_log = RoundLog(folder, self.finished_round, settings.rounds)
         self.tensorboard = TensorBoardWriter(folder, self.finished_round)
         tell("rounds", self.finished_round, settings.rounds)
 

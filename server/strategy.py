@@ -13,9 +13,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fed_gswgan.algorithms.base import Metrics, Query, Server, Step
+from fed_gswgan.algorithms.base import Mean, Metrics, Query, Server, Step
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import DataSpec
+from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.noise import named_noise_source
 from fed_gswgan.reporting.round_log import RoundReport
 from fed_gswgan.secure_aggregation.protocol import Phase, bytes_beside_payload
@@ -24,12 +25,19 @@ from fed_gswgan.wire.message_types import CLIENTS, RECORD, REQUESTS, TRAIN
 from fed_gswgan.wire.messages import Request, release_bytes
 from server.client_registry import ClientRegistry, RunStalled
 from server.cohort import ServerLedger, select_cohort
-from server.collect import Collected, exchange, mean_of, modulus_bits_for
+from server.collect import (
+    Collected,
+    exchange,
+    looks_like_noise_alone,
+    mean_of,
+    modulus_bits_for,
+)
 from server.secure_sum import SecureSum
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_ROUNDS = 5
+FAILED_ROUNDS = 3  # in a row, in which clients answered and none with anything of its data
 LARGEST_REPLY_BYTES = 32 * 2**20  # of one node, unless a single release is larger
 
 
@@ -64,6 +72,8 @@ class FederatedStrategy(Strategy):
         interrupted: True once the run shall end.
         stopped: why the algorithm ended the run before; empty: it did not.
         finished: whether the algorithm has finished, and no round came after.
+        noise_alone: returns how many answers of a round, by experiment and number, were noise
+            alone; None: clients are devices, which do not tell.
     """
 
     config: Config
@@ -78,6 +88,9 @@ class FederatedStrategy(Strategy):
     interrupted: Callable[[], bool] = lambda: False
     stopped: str = ""
     finished: bool = False
+    noise_alone: Callable[[str, int], int] | None = None
+    _failed_rounds: int = field(default=0, init=False)
+    _silent_rounds: int = field(default=0, init=False)
     _round: Round | None = field(default=None, init=False)
     _own_loop: bool = field(default=False, init=False)
 
@@ -130,7 +143,8 @@ class FederatedStrategy(Strategy):
         ``num_rounds`` are used: settings are in the config, evaluation is the caller's.
 
         Raises:
-            RunStalled: round after round, too few clients answer; what is done stays saved.
+            RunStalled: round after round, too few clients answer, or all that answer fail; what is
+                done stays saved.
         """
         self._own_loop = True
         rounds_without_step = 0
@@ -147,6 +161,12 @@ class FederatedStrategy(Strategy):
             step = self._aggregate(server_round, replies)
             if self.interrupted():
                 break
+            if self._failed_rounds == min(FAILED_ROUNDS, num_rounds):
+                raise RunStalled(
+                    f"in the last {self._failed_rounds} rounds every client that answered failed, "
+                    "so that nothing was learned while each that was asked is charged; see why in "
+                    "run.log and, in a simulation, in clients/*/failures.log, mend that, and resume"
+                )
             if asked:
                 rounds_without_step = 0 if step else rounds_without_step + 1
             if rounds_without_step == PATIENCE_ROUNDS:
@@ -313,8 +333,32 @@ class FederatedStrategy(Strategy):
             )
         step = self.server.step(server_round, current.query, mean) if mean else None
         self._round, self.finished = None, False
-        self.on_round(self._report(current, step, waited_seconds))
+        report = self._report(current, step, waited_seconds)
+        failed = report.missing < report.asked and report.informed == 0
+        self._failed_rounds = self._failed_rounds + 1 if failed else 0
+        if mean and self.noise_alone is None:
+            self._watch_for_noise_alone(server_round, collected.request.event, mean)
+        self.on_round(report)
         return step
+
+    def _watch_for_noise_alone(self, server_round: int, event: Event, mean: Mean) -> None:
+        """Warn where three means in a row look like noise alone, though a signal would show.
+
+        A device hides that it failed, since that can depend on its data, so the server has the
+        public law of the noise only. A mean that looks like noise proves nothing: images may be
+        close to what was asked about, or the noise may hide them. So this is a line in the log and
+        never ends a run, and it is silent where the noise would hide a tenth of the most that
+        clients can send.
+        """
+        silent = looks_like_noise_alone(event, mean)
+        self._silent_rounds = self._silent_rounds + 1 if silent else 0
+        if self._silent_rounds == FAILED_ROUNDS:
+            self._silent_rounds = 0
+            logger.warning(
+                "round %d: the last %d sums look like noise alone, as they do where computing "
+                "fails on every device; owners find out why with fed-gswgan device check",
+                server_round, FAILED_ROUNDS,
+            )  # fmt: skip
 
     def _report(self, current: Round, step: Step | None, waited_seconds: float) -> RoundReport:
         collected = current.collected
@@ -328,6 +372,7 @@ class FederatedStrategy(Strategy):
             failed=collected.failed,
             malformed=collected.malformed,
             missing=collected.missing,
+            noise_alone=self.noise_alone and self.noise_alone(self.experiment_id, current.number),
             stepped=step is not None,
             stop=step.stop if step else "",
             downlink_bytes=down.total(),

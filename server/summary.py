@@ -12,12 +12,14 @@ from fed_gswgan.accounting.trust import Exposure, SamplingMethod, TrustModel, pr
 from fed_gswgan.algorithms.base import Metrics
 from fed_gswgan.data.client_dataset import WriterSource
 from fed_gswgan.device.shards import SimulatedClients, SpentBudgets
+from fed_gswgan.evaluation.report import metric_notes
 from fed_gswgan.models.registry import parameter_count
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.mechanism import NeighboringRelation
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.privacy_statement import PROTECTIVE_EPSILON, privacy_statement
 from fed_gswgan.reporting.round_log import read_rounds
+from fed_gswgan.reporting.run_folder import finite_json
 from server.run_recorder import RunRecorder
 from server.strategy import FederatedStrategy
 
@@ -33,6 +35,9 @@ def summarize(
     runtime: str,
 ) -> dict[str, Any]:
     """Evaluate on the held-out images and return what ``summary.json`` holds.
+
+    A number that is not finite is None, with a line in ``notes``; whatever fails while metrics are
+    measured, all else is there.
 
     Args:
         strategy: of the run.
@@ -50,7 +55,7 @@ def summarize(
         {name: value for name, value in metrics.items() if isinstance(value, float)},
         recorder.finished_round,
     )
-    return {
+    found: dict[str, Any] = {
         "algorithm": shared.algorithm,
         "runtime": runtime,
         "dataset": source.name,
@@ -72,9 +77,14 @@ def summarize(
         "metrics": metrics,
         "references": recorder.evaluation.reference_metrics(),
         "nearest_training_image": recorder.evaluation.nearest_training_images(sampler),
-        "finish": finished,
+        "finish": dict(finished),
         "replies": recorder.replies,
     }
+    summary, undefined = finite_json(found)
+    notes = [*metric_notes(summary["metrics"]), *undefined]
+    for note in notes:
+        logger.warning("%s", note)
+    return {**summary, "notes": notes}
 
 
 def privacy_summary(

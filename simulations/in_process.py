@@ -110,6 +110,8 @@ class InProcessGrid(Grid):
             try:
                 found.append(future.result()[position])
             except BrokenProcessPool as error:
+                for process in multiprocessing.active_children():
+                    process.kill()  # they ignore the SIGTERM by which the pool would end them
                 raise ChildProcessError(
                     "a worker process ended while it served clients; finished rounds are saved: "
                     "resume the run, with fewer --workers if memory ran out"
@@ -187,7 +189,7 @@ def _answer_tasks(tasks: Sequence[Task], context: Context | None) -> list[Messag
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool whose processes use one thread each, ignore Ctrl-C and end with this one."""
+    """Return a pool whose processes use one thread each, leave signals to this one, end with it."""
     with environment(OMP_NUM_THREADS="1"):
         pool = ProcessPoolExecutor(
             max_workers=workers,
@@ -201,7 +203,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _begin(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent, which gets them too, ends the run
+        signal.signal(number, signal.SIG_IGN)
     TaskIdentity.task_id, TaskIdentity.run_id = 1, RUN_ID
     TaskIdentity.node_id = SERVER_NODE_ID
     end_with(parent)

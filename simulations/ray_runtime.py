@@ -2,9 +2,12 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Context, Message
@@ -16,8 +19,49 @@ from fed_gswgan.device.shards import SIMULATION_FOLDER
 from fed_gswgan.settings import Value
 from server.client_registry import LONGEST_WAIT_SECONDS
 
+logger = logging.getLogger(__name__)
+
 # What an actor needs of this process's environment, on a cluster too.
 PASSED_ON = (SIMULATION_FOLDER, "FED_GSWGAN_DATA")
+
+
+# Ray's longest socket below its folder, of the 107 bytes that Linux allows:
+# /ray/session_YYYY-MM-DD_hh-mm-ss_UUUUUU_PPPPPPP/sockets/plasma_store
+LONGEST_SOCKET = 107
+SOCKET_BYTES = 70
+
+
+def temporary_folder(environment: Mapping[str, str]) -> str | None:
+    """Return where Ray shall put its files: None, which is its own choice, unless that is too long.
+
+    Args:
+        environment: Ray looks at ``RAY_TMPDIR`` and ``TMPDIR``.
+    """
+    chosen = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(chosen)) + SOCKET_BYTES <= LONGEST_SOCKET:
+        return None
+    logger.warning("TMPDIR=%s is too long for Ray's sockets: they go to /tmp/ray", chosen)
+    return "/tmp/ray"
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Start Ray without its handlers of signals, and let its processes outlive a SIGTERM.
+
+    A batch system sends SIGTERM to every process of a run. Ray would end this one at once; its
+    processes inherit the blocked signal, so that the round at hand is closed before they end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class ConfiguredClientApp(ClientApp):
@@ -70,14 +114,15 @@ def run_on_ray(
     # Without an address Ray would join whatever cluster was last started on this machine.
     arguments: dict[str, Any] = {"address": ray_address or "local"}
     if not ray_address:
-        arguments["num_cpus"] = workers
-    ray.init(
-        runtime_env={"env_vars": environment},
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        **arguments,
-    )
+        arguments |= {"num_cpus": workers, "_temp_dir": temporary_folder(os.environ)}
+    with _own_signals():
+        ray.init(
+            runtime_env={"env_vars": environment},
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **arguments,
+        )
     server_app = ServerApp()
 
     @server_app.main()

@@ -1,9 +1,11 @@
 """Simulation of a federation: ``python -m simulations.run``, ``fed-gswgan run`` and ``resume``."""
 
+import errno
 import logging
 import os
 import shlex
 import signal
+import sqlite3
 import sys
 import threading
 import tomllib
@@ -27,12 +29,13 @@ from fed_gswgan.reporting.logs import log_to
 from fed_gswgan.reporting.progress_bar import bars_on
 from fed_gswgan.reporting.run_folder import (
     CLIENTS,
+    Checkpoint,
     check_run_folder,
     config_of_run,
     default_folder,
     read_run,
 )
-from fed_gswgan.settings import Value
+from fed_gswgan.settings import Value, read_toml
 from server.app import run_server
 from server.client_registry import RunStalled
 from simulations.worker_process import environment
@@ -41,7 +44,8 @@ RUNTIMES = ("ray", "in-process")
 WRITERS = Path(__file__).parent / "configs" / "writers.toml"  # what a run is where nothing is asked
 SHARDS_A_WORKER = 2
 UNFIT = (OSError, ValueError, ModuleNotFoundError)  # settings, data, folder or packages
-FAILURES = (*UNFIT, Refusal, RunStalled)
+FAILURES = (*UNFIT, Refusal, RunStalled, sqlite3.Error)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 Settings = dict[str, Value]
 
@@ -85,7 +89,9 @@ def simulate(
             if prepared.run(console):
                 return 0
         except FAILURES as error:
-            _say(console, f"error: {error}")
+            _say(console, f"error: {_reason(error, prepared.folder)}")
+            if Checkpoint(prepared.folder).exists():
+                _say(console, f"what was done is saved; go on with: {prepared.resumption}")
             return 1
         _say(console, f"stopped and saved; go on with: {prepared.resumption}")
         return 130
@@ -154,7 +160,7 @@ class Simulation:
         data = check_source(source, partitions.all_writers)
         check_run_folder(config, folder, data)
         clients = len(partitions)
-        resumption = [sys.executable, "-m", "fed_gswgan.cli", "resume", str(folder)]
+        resumption = [sys.executable, "-m", "fed_gswgan", "resume", str(folder)]
         resumption += ["--runtime", runtime] + (["--workers", str(workers)] if workers else [])
         resumption += ["--ray-address", ray_address] if ray_address else []
         workers = workers or available_cores()
@@ -222,12 +228,12 @@ def _table(
         table |= settings
     else:
         for path in settings:
-            table |= tomllib.loads(path.read_text())
+            table |= read_toml(path)
     if resume:
         table |= config_of_run(Path(resume))
     for assignment in overrides:
         key, separator, value = assignment.partition("=")
-        if not separator:
+        if not separator or not key.strip():
             raise ValueError(f"--set {assignment}: must be KEY=VALUE")
         table[key.strip()] = _value(value.strip())
     if resume:
@@ -270,6 +276,15 @@ def _stop_on_ctrl_c(console: Console) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """Return what an error says; of a full disk, also where room is needed."""
+    full = isinstance(error, OSError) and error.errno in FULL_DISK
+    if full or (isinstance(error, sqlite3.Error) and "disk is full" in str(error)):
+        path = getattr(error, "filename", None) or folder
+        return f"{path}: no space left on the disk; make room there"
+    return str(error)
 
 
 def _say(console: Console, line: str) -> None:

@@ -1,5 +1,6 @@
 """What pyproject.toml and the Makefile promise."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -30,6 +31,13 @@ def test_the_wheel_holds_the_library_and_its_data():
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert packages == ["fed_gswgan", "fed_gswgan_data"]
     assert not any("fed_gswgan_data" in p for p in PROJECT["tool"]["flwr"]["app"]["fab-include"])
+
+
+def test_the_versions_of_python_that_are_promised_are_tested():
+    named = [c.rpartition(" ")[2] for c in PROJECT["project"]["classifiers"] if "3." in c]
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert named == re.findall(r'"(3\.\d+)"', workflow)
+    assert PROJECT["project"]["requires-python"] == f">={named[0]}"
 
 
 def test_the_app_names_its_two_sides():

@@ -57,6 +57,22 @@ def finite_arithmetic_log10_delta(coordinates: int, epsilon: float) -> float:
     return tau + float(np.logaddexp(0.0, epsilon)) / math.log(10)
 
 
+def no_guarantee(log10_added: float | None, delta: float) -> bool:
+    """Tell whether more than delta is added to it, so that epsilon at delta says nothing."""
+    return log10_added is not None and log10_added > math.log10(delta)
+
+
+def said_of_finite_arithmetic(log10_added: float | None, delta: float) -> str:
+    """Say what finite arithmetic adds to delta; None: nothing was released."""
+    if no_guarantee(log10_added, delta):
+        return (
+            f"finite arithmetic adds more than delta={delta:g} to delta: an epsilon this large is "
+            "no guarantee"
+        )
+    added = "nothing" if log10_added is None else f"10^{math.ceil(log10_added)}"
+    return f"finite arithmetic adds {added} to delta"
+
+
 def sum_of_shares_log10_delta(event: Event, coordinates: int, epsilon: float) -> float:
     """Return the logarithm to base 10 of what rounding each share adds to delta at ``epsilon``.
 

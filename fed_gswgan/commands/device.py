@@ -1,8 +1,8 @@
 """``fed-gswgan device`` and ``fed-gswgan ledger``: what the owner of a device does."""
 
+import shlex
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,11 +59,12 @@ def init(
         socket_path,
     )
     from fed_gswgan.secure_aggregation.keys import client_id_of
+    from fed_gswgan.settings import read_toml
 
+    # The careful policy, written where none is given, allows clipping=message alone.
+    run_config: dict[str, Any] = {} if policy else {"clipping": "message"}
     if settings:
-        run_config = tomllib.loads(settings.read_text())
-    else:  # the careful policy, written where none is given, allows clipping=message alone
-        run_config = {} if policy else {"clipping": "message"}
+        run_config = read_toml(settings)
     made = DeviceSettings.from_table(
         {
             "name": name,
@@ -81,7 +82,7 @@ def init(
         "public_key": public.hex(),
         "socket": str(socket_path(folder, made)),
         "budget": ONE_BUDGET,
-        "next": f"fed-gswgan device check {folder}",
+        "next": shlex.join(["fed-gswgan", "device", "check", str(folder)]),
     }
     show(found, as_json)
 

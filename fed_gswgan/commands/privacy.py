@@ -71,7 +71,11 @@ def epsilon(
     as_json: Json = False,
 ) -> None:
     """Compute epsilon of equal releases about a user."""
-    from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
+    from fed_gswgan.accounting.report import (
+        finite_arithmetic_log10_delta,
+        no_guarantee,
+        said_of_finite_arithmetic,
+    )
     from fed_gswgan.accounting.trust import privacy_spent
 
     at_least(1, pixels=pixels)
@@ -79,11 +83,14 @@ def epsilon(
     selection = (sampling, cohort, population, sampling_probability, critic_state)
     exposure = _exposure(trust, neighboring, counts, *selection)
     found = privacy_spent(_event(samples, clipping, noise_stddev), exposure, delta).table()
+    further = []
     if participations:
         replies = participations * (honest or 1)  # all that the noise rests on
         log10 = finite_arithmetic_log10_delta(replies * samples * pixels, found["epsilon"])
         found["delta_of_finite_arithmetic_log10"] = log10
-    found["warnings"] = _warnings(delta, population)
+        if no_guarantee(log10, delta):
+            further = [said_of_finite_arithmetic(log10, delta)]
+    found["warnings"] = _warnings(delta, population, *further)
     show(found, as_json, _epsilon_text)
 
 

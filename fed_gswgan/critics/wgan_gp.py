@@ -19,10 +19,11 @@ from fed_gswgan.models.registry import (
     AdamSettings,
     CriticNetworkSettings,
     GeneratorSettings,
+    LearningRate,
     build_generator,
 )
 from fed_gswgan.models.trainer import GeneratorTrainer, draw_labels, draw_latents
-from fed_gswgan.settings import Count, NonNegative, Positive, Whole
+from fed_gswgan.settings import Count, NonNegative, Whole
 
 
 class CriticSettings(CriticNetworkSettings, AdamSettings):
@@ -32,7 +33,7 @@ class CriticSettings(CriticNetworkSettings, AdamSettings):
     """or snapshot: every participation starts from the same critic"""
     critic_steps: Count = 5
     """of a client in a round"""
-    critic_learning_rate: Positive = 1e-3
+    critic_learning_rate: LearningRate = 1e-3
     gradient_penalty: NonNegative = 10.0
     """lambda of WGAN-GP"""
     drift_penalty: NonNegative = 1e-3

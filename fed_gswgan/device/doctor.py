@@ -1,6 +1,7 @@
 """Checks of a device before its first round, each by itself, with what to do."""
 
 import os
+import shlex
 import socket
 import ssl
 import stat
@@ -117,19 +118,24 @@ def _check_folder(folder: Path) -> None:
     """Require that no other account can change, and none but the group pass through, the folder."""
     _require_owner(folder)
     if stat.S_IMODE(folder.stat().st_mode) & 0o067:
-        raise ValueError(f"{folder}: other accounts may read or change it; chmod 710 {folder}")
+        raise ValueError(f"{folder}: other accounts may read or change it; {_chmod('710', folder)}")
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         if path.is_symlink() or stat.S_ISSOCK(mode) or path == folder / SETTINGS:
             continue
         _require_owner(path)
         if stat.S_IMODE(mode) & 0o077:
-            raise ValueError(f"{path}: other accounts may use it; chmod go-rwx {path}")
+            raise ValueError(f"{path}: other accounts may use it; {_chmod('go-rwx', path)}")
     for path in (folder / name for name in (LEDGER, HEAD, REPLIES)):
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
-            raise ValueError(f"{path}: must be writable; chmod u+rw {path}")
+            raise ValueError(f"{path}: must be writable; {_chmod('u+rw', path)}")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder}: must be writable; chmod u+rwx {folder}")
+        raise ValueError(f"{folder}: must be writable; {_chmod('u+rwx', folder)}")
+
+
+def _chmod(mode: str, path: Path) -> str:
+    """Return the command, as a shell takes it."""
+    return shlex.join(["chmod", mode, str(path)])
 
 
 def _require_owner(path: Path) -> None:
@@ -145,7 +151,7 @@ def _check_data(folder: Path) -> None:
     path = Path(settings.data)
     read_own_images(path, settings.class_names)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise ValueError(f"{path}: other accounts may read it; chmod go-rwx {path}")
+        raise ValueError(f"{path}: other accounts may read it; {_chmod('go-rwx', path)}")
 
 
 def _check_identity(folder: Path) -> None:

@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -39,7 +38,7 @@ from fed_gswgan.privacy.refusals import (
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES, Identity
 from fed_gswgan.secure_aggregation.protocol import Device, Phase
 from fed_gswgan.seeding import SeedStream
-from fed_gswgan.settings import Settings, Value, check_keys, toml_value
+from fed_gswgan.settings import Settings, Value, check_keys, read_toml, toml_value
 from fed_gswgan.wire.messages import RELEASED, encode_refusal
 from fed_gswgan.wire.sum_messages import SumMessage, is_sum_message, named_by
 
@@ -266,7 +265,7 @@ def read_settings(path: Path) -> DeviceSettings:
         ValueError: it is no TOML, or a setting is unknown, missing, of another type or out of
             range.
     """
-    return DeviceSettings.from_table(tomllib.loads(path.read_text()), f"{path.name}: ")
+    return DeviceSettings.from_table(read_toml(path), f"{path.name}: ")
 
 
 def open_device(

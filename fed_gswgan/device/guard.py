@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 FAILURES = "failures.log"
 LARGEST_FAILURES_BYTES = 2**20
+NOISE_ALONE = "answered with noise alone:"  # experiment id, round and client follow
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Guard:
             * A request that was answered before gets the identical release again, at no charge,
               as long as it is kept.
             * A failure while computing is answered with noise alone: whether it happens can depend
-              on the data.
+              on the data. The log of failures, which stays on the device, names the client.
         """
         try:
             return self._answer(blob, clients)
@@ -192,7 +193,7 @@ class Guard:
             try:
                 found = together(request, clients)
             except Exception:
-                self.note_failure()
+                self._note_noise_alone(request, clients)
                 found = [zeros] * len(clients)
         for position, client in enumerate(clients):
             try:
@@ -204,7 +205,7 @@ class Guard:
                         raise ValueError(f"update of {found_array.dtype} {found_array.shape}")
                 made = update, _bytes_of(update.state)
             except Exception:
-                self.note_failure()
+                self._note_noise_alone(request, [client])
                 made = zeros, None
             yield made
 
@@ -239,9 +240,15 @@ class Guard:
         """Append the exception at hand to the failure log, which stays on the device."""
         note_failure(self.folder)
 
+    def _note_noise_alone(self, request: Request, clients: Sequence[ClientView]) -> None:
+        """Note the exception at hand, and whose answers hold nothing but noise for it."""
+        named = f"{NOISE_ALONE} {request.experiment_id} {request.server_round}"
+        lines = [f"{named} {client.client_id}\n" for client in clients]
+        note_failure(self.folder, "".join(lines))
 
-def note_failure(folder: Path) -> None:
-    """Append the exception at hand to the failure log in ``folder``; it stays on the device.
+
+def note_failure(folder: Path, lines: str = "") -> None:
+    """Append lines and the exception at hand to the failure log in ``folder`` of the device.
 
     A log that is full begins anew.
     """
@@ -250,6 +257,7 @@ def note_failure(folder: Path) -> None:
         full = path.exists() and path.stat().st_size > LARGEST_FAILURES_BYTES
         with open(path, "w" if full else "a") as log:
             path.chmod(0o600)
+            log.write(lines)
             traceback.print_exc(file=log)
     except OSError:
         logger.exception("a failure could not be noted")

@@ -11,7 +11,6 @@ Whoever makes the roster decides who counts as honest: a made-up person in it we
 """
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from fed_gswgan.privacy.durable import write_durably
 from fed_gswgan.privacy.policy import Policy
 from fed_gswgan.secure_aggregation.keys import KEY_BYTES
 from fed_gswgan.secure_aggregation.terms import Roster
-from fed_gswgan.settings import check_keys, toml_value
+from fed_gswgan.settings import check_keys, read_toml, toml_value
 
 ROSTER = "roster.toml"
 _KEY = re.compile(rf"[0-9a-f]{{{2 * KEY_BYTES}}}")
@@ -102,7 +101,7 @@ def read_roster(path: Path) -> RosterFile:
         OSError: it cannot be read.
         ValueError: it is none.
     """
-    return RosterFile.from_table(tomllib.loads(path.read_text()), f"{path.name}: ")
+    return RosterFile.from_table(read_toml(path), f"{path.name}: ")
 
 
 def add_to_roster(folder: Path, made: Path) -> RosterFile:

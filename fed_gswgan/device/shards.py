@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import overload
 
 from fed_gswgan.data.partition import Partition, Partitions
-from fed_gswgan.device.guard import FAILURES
+from fed_gswgan.device.guard import FAILURES, NOISE_ALONE
 from fed_gswgan.device.sums import Sums
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
 from fed_gswgan.privacy.ledger import Ledger, owners_hash
@@ -161,6 +161,35 @@ class SimulatedClients:
     def failure_logs(self) -> list[Path]:
         """Return the logs of failures, which the clients' replies do not tell of."""
         return sorted([*self.folder.glob(FAILURES), *self.folder.glob(f"*/{FAILURES}")])
+
+
+class FailureLogs:
+    """The shards' logs of failures, read as they grow: who answered with noise alone, by round.
+
+    Only a simulation can know: a device hides it, since whether computing fails can depend on data.
+
+    Args:
+        clients: of the simulation.
+    """
+
+    def __init__(self, clients: SimulatedClients) -> None:
+        self._clients = clients
+        self._read: dict[Path, int] = {}  # bytes
+        self._found: dict[tuple[str, int], set[str]] = {}
+
+    def noise_alone(self, experiment_id: str, server_round: int) -> int:
+        """Return how many clients answered in this round, once finished, with noise alone."""
+        for path in self._clients.failure_logs():
+            with path.open("rb") as log:
+                read = self._read.get(path, 0)
+                log.seek(read if read <= path.stat().st_size else 0)  # a full log begins anew
+                lines = log.read()
+                self._read[path] = log.tell()
+            for line in lines.decode(errors="replace").splitlines():
+                if line.startswith(NOISE_ALONE):
+                    experiment, number, client = line.removeprefix(NOISE_ALONE).split()
+                    self._found.setdefault((experiment, int(number)), set()).add(client)
+        return len(self._found.pop((experiment_id, server_round), ()))
 
 
 def simulation_folder() -> Path | None:

@@ -3,10 +3,13 @@
 Shapes: B batch, C channels, H and W image.
 """
 
+import math
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,6 +109,34 @@ class EvaluationReport:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+CHANCE_DEVIATIONS = 3.0
+
+
+def metric_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the metrics must know first: there are none, or no class is shown.
+
+    Label agreement is at chance where guessing would reach it with a probability of 0.1 %.
+
+    Args:
+        metrics: an ``EvaluationReport`` by name, or ``not_evaluated`` and why.
+    """
+    if why := metrics.get("not_evaluated"):
+        return [f"no metrics: {why}"]
+    agreement, classes = metrics.get("label_agreement"), metrics.get("classes", 1)
+    if agreement is None or classes < 2:
+        return []
+    chance = 1 / classes
+    deviation = math.sqrt(chance * (1 - chance) / metrics["sample_count"])
+    if agreement > chance + CHANCE_DEVIATIONS * deviation:
+        return []
+    return [
+        f"label agreement {agreement:.3f} is at chance, 1 of {classes} classes: the samples do not "
+        f"show the classes asked for (the judge itself reads {metrics['judge_accuracy']:.3f} of "
+        "the real images); look at the pictures, and whether clients failed, before any other "
+        "number"
+    ]
+
+
 class HeldOutJudge:
     """Images that no client holds and a judge trained on them; measures any number of generators.
 
@@ -137,7 +168,9 @@ class HeldOutJudge:
         self._judge = train_classifier(*training)
         self._on_unseen = judge_accuracy(*training)
 
-    def report(self, sampler: Sampler, sample_count: int) -> EvaluationReport:
+    def report(
+        self, sampler: Sampler, sample_count: int, classes: Collection[int] | None = None
+    ) -> EvaluationReport:
         """Measure a generator.
 
         Samples are drawn twice: with as many of each class for the inception score, label agreement
@@ -149,18 +182,20 @@ class HeldOutJudge:
         Args:
             sampler: see ``Sampler``; its labels come on the held-out labels' device.
             sample_count: of each draw, at least 2.
+            classes: measured, on their held-out images alone; None: all that occur there.
 
         Raises:
-            ValueError: samples are not as described.
+            ValueError: samples are not as described, or a class has no held-out image.
         """
         started = time.perf_counter()
         at_least(2, sample_count=sample_count)
-        judge, images, labels, seed = self._judge, self._images, self._labels, self._seed
+        judge, seed = self._judge, self._seed
+        images, labels = self._held_out_of(classes)
         uniform = uniform_labels(labels, sample_count)
         samples = self._drawn(sampler, uniform, "uniform")
         proportional = proportional_labels(labels, sample_count)
         matched_samples = self._drawn(sampler, proportional, "proportional")
-        classes = len(torch.unique(labels))
+        measured = len(torch.unique(labels))
         return EvaluationReport(
             inception_score=inception_score(judge, samples, seed),
             frechet_distance=frechet_distance(judge, images, matched_samples),
@@ -178,14 +213,25 @@ class HeldOutJudge:
             real_within_class_variance=within_class_variance(images, labels),
             held_out_images=len(images),
             sample_count=sample_count,
-            classes=classes,
+            classes=measured,
             judge_note=(
-                f"judged by a small CNN trained on {len(images)} held-out real images of {classes} "
-                f"of {self._num_classes} classes, not by Inception-v3; from half of them it "
-                f"reaches {self._on_unseen.accuracy:.1%} on the other half"
+                f"judged by a small CNN trained on {len(self._images)} held-out real images of "
+                f"{len(torch.unique(self._labels))} of {self._num_classes} classes, not by "
+                f"Inception-v3; from half of them it reaches {self._on_unseen.accuracy:.1%} on the "
+                "other half"
             ),
             seconds=time.perf_counter() - started,
         )
+
+    def _held_out_of(self, classes: Collection[int] | None) -> tuple[Tensor, Tensor]:
+        """Return images and labels of these classes; of all, if None."""
+        if classes is None:
+            return self._images, self._labels
+        if without := sorted(set(classes) - set(self._labels.tolist())):
+            raise ValueError(f"labels={without} must occur among the held-out images; they do not")
+        chosen = torch.isin(self._labels, torch.tensor(sorted(classes)))
+        at_least(2, held_out_images=int(chosen.sum()))
+        return self._images[chosen], self._labels[chosen]
 
     def _drawn(self, sampler: Sampler, labels_N: Tensor, purpose: str) -> Tensor:
         images = self._images
@@ -229,6 +275,24 @@ def _require_labelled_images(images: Tensor, labels: Tensor, num_classes: int) -
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         found = f"{int(labels.min())} to {int(labels.max())}"
         raise ValueError(f"held-out labels from {found} must lie in [0, {num_classes})")
+
+
+INVERTED_DIFFERENCE = 0.3
+
+
+def require_ink_on_paper(samples_NCHW: Tensor, held_out_NCHW: np.ndarray) -> None:
+    """Refuse grey samples whose ink and paper are surely swapped, by the mean of real images.
+
+    Raises:
+        ValueError: they are.
+    """
+    ink, real = float(samples_NCHW.mean()), float(held_out_NCHW.mean())
+    grey = samples_NCHW.shape[1] == held_out_NCHW.shape[1] == 1
+    if grey and abs(ink - real) > INVERTED_DIFFERENCE > 3 * abs(1 - ink - real):
+        raise ValueError(
+            f"samples have a mean of {ink:.2f}, held-out images of {real:.2f}: ink and paper are "
+            "swapped; ink must be 1 (255) and paper 0"
+        )
 
 
 # Constant, so that every run on a data set is judged by the same classifier.

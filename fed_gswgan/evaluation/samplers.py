@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, H and W image.
 """
 
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,14 +133,16 @@ def write_samples(
 def read_samples(path: Path) -> SampleFile:
     """Read what ``write_samples`` wrote, or float pixels in [0, 1]; nothing is unpickled.
 
+    Channels may come last.
+
     Raises:
         OSError: the file cannot be read.
-        ValueError: an array is missing, or of another type, shape or range.
+        ValueError: it is no npz file; an array is missing, or of another type, shape or range; or
+            there are fewer than two samples.
     """
-    with np.load(path, allow_pickle=False) as file:
-        if not {"samples", "labels"} <= set(file):
-            raise ValueError(f"{path} holds {sorted(file)}, must hold samples and labels")
-        samples, labels = file["samples"], file["labels"]
+    samples, labels = _arrays_of(path)
+    if samples.dtype.kind not in "buif":
+        raise ValueError(f"{path}: samples are {samples.dtype}, must be numbers")
     pixels = samples.astype(np.float32)
     if samples.dtype == np.uint8:
         pixels /= 255
@@ -148,15 +152,43 @@ def read_samples(path: Path) -> SampleFile:
         raise ValueError(
             f"{path}: samples of shape {samples.shape} must be (N, H, W) or (N, C, H, W)"
         )
+    if pixels.shape[1] not in CHANNELS and pixels.shape[3] in CHANNELS:
+        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    if len(pixels) < 2:
+        raise ValueError(f"{path}: samples={len(pixels)} must be >= 2: metrics compare many")
     # Written so that a NaN, which compares false with everything, is refused too.
     if not ((pixels >= 0) & (pixels <= 1)).all():
-        raise ValueError(f"{path}: samples must be bytes, or lie in [0, 1]")
+        raise ValueError(
+            f"{path}: samples are {samples.dtype} from {pixels.min():g} to {pixels.max():g}, must "
+            "be bytes (uint8), or lie in [0, 1]"
+        )
     if labels.shape != (len(samples),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"{path}: labels are {labels.dtype} of shape {labels.shape}, must be {len(samples)} "
             "whole numbers"
         )
     return SampleFile(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64)))
+
+
+CHANNELS = (1, 3)
+UNREADABLE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _arrays_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    wanted = "must be an npz file that holds samples and labels"
+    try:
+        file = np.load(path, allow_pickle=False)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} {wanted}: it is neither npz nor npy") from error
+    if isinstance(file, np.ndarray):
+        raise ValueError(f"{path} {wanted}: it is one array of shape {file.shape}")
+    with file:
+        if not {"samples", "labels"} <= set(file):
+            raise ValueError(f"{path} holds {sorted(file)}, must hold samples and labels")
+        try:
+            return file["samples"], file["labels"]
+        except UNREADABLE as error:
+            raise ValueError(f"{path} {wanted} as numbers: {error}") from error
 
 
 def label_agreement(judge: ImageClassifier, samples_NCHW: Tensor, labels_N: Tensor) -> float:

@@ -12,10 +12,15 @@ from torch import nn
 from fed_gswgan.data.client_dataset import DataSpec
 from fed_gswgan.models.critics import ConvCritic, MLPCritic
 from fed_gswgan.models.generators import DCGANGenerator, ResNetGenerator, SlimGenerator
-from fed_gswgan.settings import Count, NonNegative, Positive, Settings, Share
+from fed_gswgan.settings import NonNegative, Positive, Settings, Share
 
 GENERATORS = {"slim": SlimGenerator, "dcgan": DCGANGenerator, "resnet": ResNetGenerator}
 CRITICS: Mapping[str, Callable[..., nn.Module]] = {"mlp": MLPCritic, "conv": ConvCritic}
+
+
+# Wider networks fit no machine that this is for.
+MOST_CHANNELS, MOST_HIDDEN = 512, 4096
+LearningRate = Annotated[float, Field(gt=0, le=1)]  # Adam moves a weight by about so much a step
 
 
 class AdamSettings(Settings):
@@ -31,12 +36,12 @@ class GeneratorSettings(AdamSettings):
 
     generator: Literal["slim", "dcgan", "resnet"] = "slim"
     """slim, dcgan or resnet (the paper's)"""
-    generator_width: Annotated[int, Field(ge=2)] = 32
+    generator_width: Annotated[int, Field(ge=2, le=MOST_CHANNELS)] = 32
     """channels"""
-    latent_dim: Count = 32
+    latent_dim: Annotated[int, Field(ge=1, le=MOST_HIDDEN)] = 32
     latent_kind: Literal["bernoulli", "normal"] = "normal"
     """normal, or bernoulli (the paper's zeros and ones)"""
-    generator_learning_rate: Positive = 2e-3
+    generator_learning_rate: LearningRate = 2e-3
     generator_learning_rate_end_factor: Share = 1.0
     """of it at the last round, falling from the middle one on"""
     ema_halflife_steps: NonNegative = 10.0
@@ -50,7 +55,7 @@ class CriticNetworkSettings(Settings):
 
     critic: str = "mlp"
     """mlp, conv (the paper's), or package.module:Class"""
-    critic_width: Count = 256
+    critic_width: Annotated[int, Field(ge=1, le=MOST_HIDDEN)] = 256
     """hidden units, or channels of the first convolution"""
     class_embedding_stddev: NonNegative = 0.05
     """of its first weights, mlp only; 1 is usual"""

@@ -3,17 +3,28 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file in one step; the new content is on disk when this returns."""
+    """Replace a file in one step; the new content is on disk when this returns.
+
+    Raises:
+        OSError: it names the file, a full disk too; what was there is untouched.
+    """
     temporary = path.with_name(path.name + ".new")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     os.replace(temporary, path)
     directory = os.open(path.parent, os.O_RDONLY)
     try:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -26,7 +25,7 @@ from fed_gswgan.privacy.refusals import (
     RequestExceedsPolicy,
     TooManyParticipations,
 )
-from fed_gswgan.settings import Settings, kebab
+from fed_gswgan.settings import Settings, kebab, read_toml
 
 TRUSTS = ("local", "secure-aggregation", "central")
 Epsilon = Annotated[float, Field(gt=0)]
@@ -198,7 +197,7 @@ def read_policy(path: Path) -> Policy:
         OSError: the file cannot be read.
         ValueError: it is no TOML, a limit is unknown, missing, of another type or out of range.
     """
-    table = tomllib.loads(path.read_text())
+    table = read_toml(path)
     policy = Policy.from_table(table, f"{path.name}: ")
     if "max-epsilon" not in table or math.isinf(policy.max_epsilon):
         raise ValueError(f"{path.name}: max-epsilon must be given, and finite")

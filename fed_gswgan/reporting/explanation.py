@@ -10,6 +10,8 @@ from scipy.special import log_ndtr, ndtri
 
 from fed_gswgan.accounting.report import (
     finite_arithmetic_log10_delta,
+    no_guarantee,
+    said_of_finite_arithmetic,
     sum_of_shares_log10_delta,
 )
 from fed_gswgan.accounting.trust import SamplingMethod, TrustModel, must_be_believed
@@ -272,17 +274,14 @@ def _epsilon_lines(found: dict[str, Any]) -> list[str]:
 def _remarks(found: dict[str, Any]) -> list[str]:
     lines = []
     if found["delta_of_finite_arithmetic_log10"] is not None:
-        added = f"10^{found['delta_of_finite_arithmetic_log10']:.0f}"
-        lines.append(
-            f"5. Finite arithmetic adds {added} to delta, for {found['noise_draws']:,} "
-            "draws of noise"
-        )
+        said = said_of_finite_arithmetic(found["delta_of_finite_arithmetic_log10"], found["delta"])
+        lines.append(f"5. For {found['noise_draws']:,} draws of noise {said}")
     if found["delta_of_rounded_shares_log10"] is not None:
         exponent = found["delta_of_rounded_shares_log10"]
         effect = (
             f"adds at most 10^{exponent:.0f} to delta"
-            if exponent < 0
-            else "leaves no delta below 1 at an epsilon this large"
+            if not no_guarantee(exponent, found["delta"])
+            else "adds more than delta to delta: an epsilon this large is no guarantee"
         )
         lines.append(
             f"6. Rounding each share, and not the sum, {effect}, for "

@@ -50,6 +50,8 @@ pre { overflow-x: auto; background: #f6f6f6; padding: 1rem; }
 real images, a row for each class"></figure>
 {% endif %}
 
+{% for note in notes %}<p><strong>{{ note }}</strong></p>
+{% endfor %}
 {% if metrics %}<h2>Metrics on held-out images</h2>
 <table>
 <tr><th></th>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
@@ -104,6 +106,7 @@ def write_report(run: Path, summary: Mapping[str, Any]) -> Path:
         f"{summary['clients']} clients",
         statement=summary["privacy"]["statement"],
         side_by_side=_png(beside) if beside.exists() else "",
+        notes=summary["notes"],
         columns=columns,
         metrics=metrics,
         judge=summary["metrics"].get("judge_note", ""),

@@ -19,13 +19,20 @@ def log_to(handler: logging.Handler) -> None:
         logger.propagate = False
 
 
+class _FileHandler(logging.FileHandler):
+    """A file of log lines; one that a full disk does not take is lost, and costs nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: what fills the disk is said by whoever needs what is written."""
+
+
 @contextmanager
 def also_log_to(path: Path) -> Iterator[None]:
     """Append this project's INFO lines to a file, each with its time, until the block ends.
 
     An exception that ends the block is the last line.
     """
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(package) for package in PACKAGES]
     levels = [logger.level for logger in loggers]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fed_gswgan.accounting.calibrate import Remedies
+from fed_gswgan.accounting.report import said_of_finite_arithmetic
 
 PROTECTIVE_EPSILON = 10.0
 
@@ -26,7 +27,7 @@ def privacy_statement(
     lines = [
         f"epsilon = {epsilon:.4g} at delta = {delta:g} ({privacy['neighboring_relation']}; the "
         f"user is {privacy['unit']}), after {privacy['participations_max']} participations; "
-        f"{_of_finite_arithmetic(exponent)}.",
+        f"{said_of_finite_arithmetic(exponent, delta)}.",
         *_believed(privacy, cohort, why_not_amplified),
     ]
     if privacy["seeded_noise"]:
@@ -98,14 +99,6 @@ def _remedies(participations: int, server_trusted: bool, found: Remedies) -> lis
             "sum"
         )
     return lines
-
-
-def _of_finite_arithmetic(exponent: float | None) -> str:
-    """Say what is added to delta; None: there was no release."""
-    if exponent is not None and exponent >= 0:
-        return "at an epsilon this large finite arithmetic leaves no delta below 1"
-    added = "nothing" if exponent is None else f"10^{math.ceil(exponent)}"
-    return f"finite arithmetic adds {added} to delta"
 
 
 def _up(value: float) -> str:

@@ -3,9 +3,11 @@
 import json
 import logging
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ class RoundReport:
         failed: error replies.
         malformed: replies that broke the schema.
         missing: no reply within the time-out.
+        noise_alone: of the received, those of clients that failed; None: devices do not tell.
         stepped: whether the generator took a step (enough replies came).
         stop: why the algorithm ends the run here; empty: it does not.
         downlink_bytes: payload of this round's requests.
@@ -47,6 +50,7 @@ class RoundReport:
     failed: int
     malformed: int
     missing: int
+    noise_alone: int | None = None
     stepped: bool
     stop: str = ""
     downlink_bytes: int
@@ -57,6 +61,22 @@ class RoundReport:
     evaluation: Mapping[str, float] = field(default_factory=dict)
     round_seconds: float
     waited_seconds: float
+
+    @property
+    def informed(self) -> int:
+        """Replies that hold anything of a client's data, as far as is known."""
+        return self.received - (self.noise_alone or 0)
+
+    def outcome(self) -> str:
+        """Return how many of the cohort answered, and what became of the others."""
+        others = {
+            "noise alone": self.noise_alone or 0,
+            "failed": self.failed,
+            "malformed": self.malformed,
+            "missing": self.missing,
+        }
+        words = ", ".join(f"{count} {name}" for name, count in others.items() if count)
+        return f"{self.received} of {self.asked} replies" + (f" ({words})" if words else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a metric that is not finite becomes null."""
@@ -145,9 +165,17 @@ ROUNDS = "rounds.jsonl"
 
 
 class RoundLog:
-    """Appends each round's report; a resumed run first drops the rounds it will run again."""
+    """Appends each round's report; a resumed run first drops the rounds it will run again.
 
-    def __init__(self, run_folder: Path, finished_round: int) -> None:
+    Args:
+        run_folder: where ``rounds.jsonl`` lies.
+        finished_round: the last one that stays.
+        rounds: of the whole run.
+    """
+
+    def __init__(self, run_folder: Path, finished_round: int, rounds: int) -> None:
+        self._rounds = rounds
+        self._seconds: list[float] = []  # of each round that was written
         path = run_folder / ROUNDS
         if path.exists():
             kept = [
@@ -161,16 +189,25 @@ class RoundLog:
     def write(self, report: RoundReport) -> None:
         """Append one round and say it in one line."""
         self._file.write(json.dumps(report.to_dict(), allow_nan=False) + "\n")
+        self._seconds.append(report.round_seconds)
         logger.info(
-            "round %d: %d of %d replies, epsilon at most %.1f, %.1f kB down, %.1f kB up, %.2f s",
+            "round %d/%d: %s, epsilon at most %.1f, %.1f kB down, %.1f kB up, %.2f s%s",
             report.server_round,
-            report.received,
-            report.asked,
+            self._rounds,
+            report.outcome(),
             report.epsilon_server_bound,
             report.downlink_bytes / 1e3,
             report.uplink_bytes / 1e3,
             report.round_seconds,
+            self._left(report.server_round),
         )
+
+    def _left(self, server_round: int) -> str:
+        """Say how long the other rounds take if they are as long as the median so far."""
+        if server_round >= self._rounds:
+            return ""
+        seconds = statistics.median(self._seconds) * (self._rounds - server_round)
+        return f", {timedelta(seconds=round(seconds))} left"
 
     def close(self) -> None:
         """Close the file."""

@@ -36,6 +36,24 @@ def replace_json(path: Path, value: Any) -> None:
     replace_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def finite_json(value: Any, where: str = "") -> tuple[Any, list[str]]:
+    """Return the value with None for each number that is not finite, and a line on each of those.
+
+    Args:
+        value: of plain JSON values, but for numbers that are not finite.
+        where: names the value in those lines.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, [f"{where} is {value}: undefined, or beyond every number"]
+    if not isinstance(value, Mapping | list):
+        return value, []
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+    found = {k: finite_json(v, f"{where}, {k}" if where else str(k)) for k, v in pairs}
+    lines = [line for _, of_one in found.values() for line in of_one]
+    values = {key: plain for key, (plain, _) in found.items()}
+    return (values if isinstance(value, Mapping) else list(values.values())), lines
+
+
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a run is: everything of a checkpoint that is no tensor.

@@ -1,5 +1,6 @@
 """The end of a run on a terminal: what it reached, cost, and what its epsilon means."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
             table.add_row(name, *values)
         if body:
             console.print(table)
-    lines = list(summary["privacy"]["statement"])
+    lines = [*summary["notes"], *summary["privacy"]["statement"]]
     lines += [f"samples: {path}" for path in sorted((folder / "samples").glob("*.png"))[-1:]]
     lines += [f"summary: {folder / 'summary.json'}"]
     lines += [f"report, for a browser: {folder / 'report.html'}"]
-    lines += [f"TensorBoard: tensorboard --logdir {folder / 'tensorboard'}"]
+    lines += [
+        "TensorBoard: " + shlex.join(["tensorboard", "--logdir", str(folder / "tensorboard")])
+    ]
     for line in lines:  # unwrapped, so that a path can be pasted
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

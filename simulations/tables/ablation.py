@@ -7,7 +7,6 @@ steps of the fit, judge.
 """
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from fed_gswgan.critics.cramer import LEAST_DEVIATION, LONGEST, Field
 from fed_gswgan.field.adapt import Adaptation
 from fed_gswgan.field.rule import Rule
 from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
-from fed_gswgan.settings import Value
+from fed_gswgan.settings import Value, read_toml
 from fed_gswgan.validation import at_least, one_of
 from simulations.tables.cells import FederatedRun, run_cells
 from simulations.tables.results import Column, ResultsFolder, write_tables
@@ -41,7 +40,7 @@ DRAWN: Mapping[str, Value] = {"dataset": "drawn", "min-images-per-writer": 1, "c
 PUBLISHED = CONFIGS / "fed-emnist-digits.toml"
 # What GS-WGAN was before: critics trained on the 411 writers who have enough images for it.
 TRAINED: Mapping[str, Value] = {
-    **{k: v for k, v in tomllib.loads(PUBLISHED.read_text()).items() if k != "dataset"},
+    **{k: v for k, v in read_toml(PUBLISHED).items() if k != "dataset"},
     "noise-stddev": 0.0,
     "delta": 1e-5,
     "prior": "none",
@@ -208,7 +207,7 @@ class Ablation:
 
     def settings(self, name: str, epsilon: float, seed: int) -> dict[str, Value]:
         """Return the settings of a row's run."""
-        settings: dict[str, Value] = tomllib.loads(SECURE.read_text())
+        settings: dict[str, Value] = read_toml(SECURE)
         settings |= {"epsilon": epsilon, "seed": seed}
         if self.dataset == "drawn":
             settings |= dict(DRAWN)

@@ -9,7 +9,6 @@ answers at all then tells one bit of its data, so choose the rule with its users
 Source: Augenstein et al., arXiv 1911.06679, section 6.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fed_gswgan.evaluation.classifier import accuracy, train_classifier
 from fed_gswgan.reporting.pictures import drawn_samples, save_side_by_side
 from fed_gswgan.reporting.run_folder import replace_json
 from fed_gswgan.reporting.trained_generator import load_generator
+from fed_gswgan.settings import read_toml
 from simulations.run import simulate
 
 SEED = 0
@@ -40,7 +40,7 @@ def main(
     The config holds the settings of both runs, swapped-share among them. Writers whose images are
     read with an accuracy below the threshold are read badly.
     """
-    settings = tomllib.loads(config.read_text())
+    settings = read_toml(config)
     shared = Config.from_table(settings).shared
     output.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"swapped_share": shared.swapped_share}

@@ -4,12 +4,11 @@ A row is a file of ``simulations/configs`` and what changes in it. On the digits
 writers with at least 40 of them, on all classes every writer of the file.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fed_gswgan.settings import Value
+from fed_gswgan.settings import Value, read_toml
 from fed_gswgan.validation import one_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -143,4 +142,4 @@ def _solved(classes: str) -> dict[str, FederatedRow]:
 
 
 def _read(path: Path) -> dict[str, Value]:
-    return tomllib.loads(path.read_text())
+    return read_toml(path)

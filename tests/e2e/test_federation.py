@@ -61,6 +61,14 @@ def run_whole(folder, security, settings, devices=3):
         return federation.run_folder, answered(federation)
 
 
+@pytest.mark.slow
+def test_a_proxy_of_the_machine_does_not_stand_before_loopback(tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    _, answers = run_whole(tmp_path, AUTHENTICATED, settings_of(3, rounds=1))
+    assert answers == dict.fromkeys(names_of(3), 1)
+
+
 def test_over_tls_registered_devices_train_and_a_node_that_nobody_registered_gets_no_task(
     tmp_path,
 ):

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,19 @@ def test_the_help_names_every_command(capsys):
     listed = capsys.readouterr().out.partition("Commands")[2].split()
     commands = ["run", "resume", "status", "sample", "evaluate", "data", "compare"]
     assert {*commands, "privacy", "device", "ledger"} <= {*listed}
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    assert main(["--version"]) == 0
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"fed-gswgan {project['version']}\n"
+
+
+@pytest.mark.parametrize("table", [["table1", "--dataset", "mnist"], ["table4"], ["ablation"]])
+def test_a_comparison_by_no_worker_is_refused(tmp_path, capsys, table):
+    words = ["compare", *table, "--workers", "0", "--output", str(tmp_path)]
+    assert main(words) == 2
+    assert "workers=0 must be a whole number >= 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,19 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fed_gswgan.algorithms.base import Mean
 from fed_gswgan.privacy.mechanism import Event, grid_step, noise_deviation
 from fed_gswgan.privacy.noise import SeededNoise
 from fed_gswgan.privacy.refusals import BudgetExhausted, ClientFailed
 from fed_gswgan.wire.message_types import RECORD, REPLIES, TRAIN
 from fed_gswgan.wire.messages import Request, encode_refusal, encode_release
-from server.collect import Collected, exchange, mean_of, modulus_bits_for
+from server.collect import (
+    Collected,
+    exchange,
+    looks_like_noise_alone,
+    mean_of,
+    modulus_bits_for,
+)
 from simulations.in_process import InProcessGrid
 
 pytestmark = pytest.mark.usefixtures("task_identity")
@@ -228,6 +235,19 @@ def test_the_mean_of_few_bits_is_unbiased_and_its_noise_is_as_stated(bits):
     assert mean.update_RN.mean() == pytest.approx(signal, abs=5 * standard_error)
     assert mean.update_RN.std() == pytest.approx(mean.noise_stddev, rel=0.01)
     assert mean.noise_stddev >= deviation / math.sqrt(2) * (1 - 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("signal", "noise_stddev", "told"),
+    [(0.0, 0.01, True), (0.5, 0.01, False), (0.0, 5.0, False)],
+    ids=["noise alone", "a signal", "noise that would hide a signal"],
+)
+def test_a_mean_looks_like_noise_only_where_a_signal_would_show(signal, noise_stddev, told):
+    event = Event(rows=1, numbers=400, bounded="message", clipping_bound=1.0, noise_stddev=1.0)
+    values = noise_stddev * np.random.default_rng(0).standard_normal((1, 400))
+    values[0, 0] += signal
+    mean = Mean(values, np.zeros(0), 10, noise_stddev)
+    assert looks_like_noise_alone(event, mean) == told
 
 
 class LateGrid(InProcessGrid):

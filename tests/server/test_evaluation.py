@@ -1,6 +1,7 @@
 """Metrics of a run, what they stand beside, and the picture of both."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ import torch
 from PIL import Image
 
 from fed_gswgan.config import Config
+from fed_gswgan.data.client_dataset import LabelledImages
 from fed_gswgan.data.registry import open_source
+from fed_gswgan.evaluation import report
 from fed_gswgan.evaluation.samplers import pool_sampler
 from fed_gswgan.reporting.round_log import read_rounds
+from fed_gswgan.reporting.run_folder import finite_json
 from server.evaluation import CLIENTS, HELD_OUT, PRIOR, SAMPLES, Evaluation
 
 pytestmark = pytest.mark.usefixtures("task_identity")
@@ -63,6 +67,46 @@ def test_samples_that_are_no_images_give_no_metrics_and_a_reason(few_steps):
     found = evaluation_of().metrics(lambda labels_B, seed: blank_paper(labels_B[:2], seed))
     assert found["label_agreement"] is None
     assert "samples" in found["not_evaluated"]
+
+
+def test_whatever_fails_in_the_metrics_the_rest_of_the_run_is_written(
+    small_run, few_steps, monkeypatch
+):
+    def broken(*of):
+        raise RuntimeError("linalg.eigvals: did not converge")
+
+    monkeypatch.setattr(report, "frechet_distance", broken)
+    folder = small_run(rounds=1, evaluation_samples=40)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["metrics"]["label_agreement"] is None
+    assert summary["notes"] == ["no metrics: RuntimeError: linalg.eigvals: did not converge"]
+    assert summary["privacy"]["epsilon_max"] > 0
+    assert (folder / "report.html").exists()
+
+
+def test_a_metric_that_is_no_number_is_null_and_the_reason_is_in_the_notes(
+    small_run, few_steps, monkeypatch
+):
+    monkeypatch.setattr(report, "kernel_distance", lambda *of: math.nan)
+    folder = small_run(rounds=1, evaluation_samples=40, evaluation_references=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["metrics"]["kernel_distance"] is None
+    assert summary["metrics"]["frechet_distance"] > 0
+    (note,) = (note for note in summary["notes"] if "kernel" in note)
+    assert note.startswith("metrics, kernel_distance is nan: undefined")
+    assert note in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("images", ["blank", "one"])
+def test_blank_and_single_held_out_images_cost_no_summary(monkeypatch, few_steps, images):
+    evaluation = evaluation_of()
+    count = 1 if images == "one" else 60
+    blank = LabelledImages(np.zeros((count, 1, 28, 28), np.float32), np.arange(count) % 10)
+    monkeypatch.setattr(evaluation._source, "held_out", lambda: blank)
+    found, _ = finite_json(evaluation.metrics(blank_paper))
+    json.dumps(found, allow_nan=False)
+    if images == "one":
+        assert found["not_evaluated"] == "held-out-images=1 must be a whole number >= 2"
 
 
 def test_the_prior_is_a_reference_and_a_block_of_the_picture(few_steps, tmp_path):

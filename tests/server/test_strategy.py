@@ -197,6 +197,55 @@ def test_round_after_round_without_a_step_ends_the_run(federation, monkeypatch):
     assert len(run.reports) == 5
 
 
+def failing(self, request, client):
+    raise RuntimeError("a fact about the data")
+
+
+@pytest.mark.parametrize(("rounds", "ended_after"), [(9, 3), (1, 1)])
+def test_rounds_in_which_all_clients_answer_with_noise_alone_end_the_run(
+    small_run, monkeypatch, tmp_path, rounds, ended_after
+):
+    monkeypatch.setattr(Ratio.Client, "update", failing)
+    said = f"in the last {ended_after} rounds every client that answered failed"
+    with pytest.raises(RunStalled, match=said):
+        small_run(**PLUGGED_IN, rounds=rounds)
+    lines = read_rounds(tmp_path / "run")
+    assert [(line["received"], line["noise_alone"]) for line in lines] == [(3, 3)] * ended_after
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert f"round 1/{rounds}: 3 of 3 replies (3 noise alone)" in log
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_one_client_with_data_is_enough_to_go_on(small_run, monkeypatch):
+    update = Ratio.Client.update
+    monkeypatch.setattr(
+        Ratio.Client, "update",
+        lambda self, request, client: (update if "0" in client.client_id[-1] else failing)(
+            self, request, client
+        ),
+    )  # fmt: skip
+    lines = read_rounds(small_run(**PLUGGED_IN, rounds=4))
+    assert [line["noise_alone"] for line in lines] == [2] * 4
+
+
+def test_rounds_in_which_every_node_fails_end_the_run(federation, monkeypatch):
+    run = federation(rounds=9)
+    monkeypatch.setattr(shard, "answer", failing)
+    with pytest.raises(RunStalled, match="in the last 3 rounds every client that answered failed"):
+        run.start(rounds=9)
+    assert [(report.failed, report.informed) for report in run.reports] == [(3, 0)] * 3
+
+
+def test_sums_of_devices_that_look_like_noise_are_a_warning_and_no_end(federation, caplog):
+    """Images of nothing: what three sums look like where computing fails on every device."""
+    run = federation(rounds=4, noise_stddev=0.01, cohort_size=3)
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level("WARNING", logger="server"):
+        patch.setattr(strategy_module, "looks_like_noise_alone", lambda event, mean: True)
+        run.start(rounds=4)
+    assert len(run.reports) == 4
+    assert caplog.text.count("the last 3 sums look like noise alone") == 1
+
+
 @pytest.mark.parametrize("limit", [{"max_participations": 2}, {"max_epsilon": 6.7}])
 def test_a_spent_budget_ends_the_run_before_anybody_is_asked(federation, limit, caplog):
     """mu of two rounds is sqrt(2), epsilon 6.6; of three it would be 8.4."""

@@ -1,10 +1,13 @@
 """Whole simulations: the same weights on every runtime and after a kill; exact epsilon; errors."""
 
+import errno
 import fcntl
 import json
 import logging
 import math
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,7 +29,9 @@ from fed_gswgan.privacy.mechanism import NeighboringRelation, compose
 from fed_gswgan.reporting.logs import PACKAGES
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import Checkpoint
-from simulations.run import main
+from fed_gswgan.settings import read_toml
+from simulations import run
+from simulations.run import Simulation, main
 from tests.conftest import SMALL
 from tests.plug_ins import DEADLY_ROUND, KILL
 
@@ -228,23 +233,41 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(small_run, looks):
     assert charges(whole) == charges(cut)
 
 
-def test_ctrl_c_saves_and_says_how_to_resume(tmp_path):
-    folder = tmp_path / "a run"
-    command = [sys.executable, "-m", "simulations.run", *words(folder, rounds=20000)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 120
+def started(folder, *runtime, **settings):
+    """A run as the leader of its process group, after two rounds."""
+    command = [sys.executable, "-m", "simulations.run", *words(folder, runtime, **settings)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
     while not (folder / "rounds.jsonl").exists() or len(read_rounds(folder)) < 2:
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 130
+    return process
+
+
+@pytest.mark.parametrize("way", ["ctrl-c", "workers", "ray"])
+def test_an_interrupt_saves_and_says_how_to_resume(tmp_path, way):
+    """Ctrl-C to the process, or SIGTERM to its whole group, workers and Ray included."""
+    folder = tmp_path / "a run"
+    runtime, workers = ("ray", "2") if way == "ray" else ("in-process", "1")
+    workers = "2" if way == "workers" else workers
+    process = started(folder, "--runtime", runtime, "--workers", workers, rounds=20000)
+    if way == "ctrl-c":
+        process.send_signal(signal.SIGINT)
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
     finished = len(read_rounds(folder))
     assert Checkpoint(folder).progress().server_round == finished
     (line,) = (line for line in said.splitlines() if "go on with: " in line)
     # As a user pastes it into a shell; ended two rounds later, for the sake of time.
     shell = f"{line.partition('go on with: ')[2]} --set rounds={finished + 2}"
+    if way != "ctrl-c":
+        shell += " --runtime in-process --workers 1"
     done = subprocess.run(shell, shell=True, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(read_rounds(folder)) == finished + 2
@@ -333,6 +356,126 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, capsys, options,
     assert line.startswith("error: ")
     assert said in line
     assert not (tmp_path / "run").exists()
+
+
+ONE_LINE = [
+    ("noise-stddev=nan", "noise-stddev=nan must"),
+    ("clipping-bound=inf", "clipping-bound=inf must"),
+    ("generator-learning-rate=nan", "generator-learning-rate=nan must"),
+    ("generator-learning-rate=1e10", "generator-learning-rate=10000000000.0 must"),
+    ("critic-learning-rate=1e30", "critic-learning-rate=1e+30 must"),
+    ("delta=0", "delta=0 must"),
+    ("delta=1", "delta=1 must"),
+    ("delta=1e-400", "delta=0.0 must"),
+    ("max-epsilon=nan", "max-epsilon=nan must"),
+    ("rounds=0", "rounds=0 must"),
+    ("rounds=1e3", "rounds=1000.0 must"),
+    ("rounds=2.0", "rounds=2.0 must"),
+    ("seed=-1", "seed=-1 must"),
+    ("seed=99999999999999999999", "seed=99999999999999999999 must"),
+    ("batch-size=0", "batch-size=0 must"),
+    ("cohort-size=0", "cohort-size=0 must"),
+    ("latent-dim=0", "latent-dim=0 must"),
+    ("ema-halflife-steps=inf", "ema-halflife-steps=inf must"),
+    ("sample-contrast=nan", "sample-contrast=nan must"),
+    ("sample-contrast=-1", "sample-contrast=-1 must"),
+    ("reply-timeout-seconds=inf", "reply-timeout-seconds=inf must"),
+    ("reply-timeout-seconds=0", "reply-timeout-seconds=0 must"),
+    ("checkpoint-every=0", "checkpoint-every=0 must"),
+    ("generator-width=1", "generator-width=1 must"),
+    ("noise-stdev=2", "noise-stdev: no such setting; did you mean noise-stddev?"),
+    ("noise_stddev=2", "noise_stddev: no such setting; did you mean noise-stddev?"),
+    ("dataset=Digits", "dataset='Digits' must be one of writers, digits,"),
+    ("clipping", "--set clipping: must be KEY=VALUE"),
+    ("=", "--set =: must be KEY=VALUE"),
+    ("noise-stddev=", "noise-stddev='' must"),
+    ("seed=0x10", None),  # TOML's sixteen
+    ("seed=1_0", None),  # and ten
+    ("seed=true", "seed=True must"),
+    ("resume=yes", "resume='yes' must"),
+    ('rounds="5"', "rounds='5' must"),
+    ("classes=digit", "classes='digit' must be 'digits', 'letters', 'all' or 'merged'"),
+    ("generator-width=100000", "generator-width=100000 must"),
+    ("critic-width=3", None),
+    ("generator=resnet generator-width=1", "generator-width=1 must"),
+    ("adam-beta1=1", "adam-beta1=1 must"),
+    ("swapped-share=2", "swapped-share=2 must"),
+    ("gradient-penalty=-1", "gradient-penalty=-1 must"),
+    ("noise-stddev=1e-320", "noise-stddev=9.99989e-321 must"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), ONE_LINE, ids=[line for line, _ in ONE_LINE])
+def test_a_setting_that_is_none_is_refused_in_one_line(tmp_path, line, said):
+    def read():
+        return Simulation.prepared({}, line.split(), str(tmp_path / "run"), runtime="in-process")
+
+    if said is None:
+        assert read().config.shared.dataset == "digits"
+        return
+    with pytest.raises(ValueError, match="^" + re.escape(said)) as refused:
+        read()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_no_toml_is_named_and_a_byte_order_mark_is_read(tmp_path, capsys):
+    wrong, marked = tmp_path / "wrong.toml", tmp_path / "marked.toml"
+    wrong.write_text("rounds = 1\nseed =\n")
+    assert cli(["run", str(wrong)]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"error: {wrong} is not TOML: ")
+    marked.write_bytes("\ufeffrounds = 7\n".encode())
+    assert read_toml(marked) == {"rounds": 7}
+
+
+def test_an_interrupt_while_a_run_is_prepared_shows_no_traceback(monkeypatch, capsys):
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "open_source", interrupted)
+    assert cli(["run", "--set", "rounds=1"]) == 130
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
+def test_an_interrupt_while_the_command_loads_ends_it_without_a_traceback():
+    """An import hook sends it to the process itself, in the middle of loading the commands."""
+    hook = """
+import os, signal, sys
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == "fed_gswgan.commands.device":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Hook())
+from fed_gswgan.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", hook], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_disk_that_fills_up_names_the_path_and_how_to_resume(tmp_path, monkeypatch, capsys):
+    folder, third = tmp_path / "a run", "round-000003.safetensors"
+    fsync, full = os.fsync, []
+
+    def filling(descriptor):
+        if third in os.readlink(f"/proc/self/fd/{descriptor}"):
+            full.append(descriptor)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", filling)
+    assert main(words(folder, rounds=4)) == 1
+    assert full
+    *_, error, hint = capsys.readouterr().out.splitlines()
+    path = folder / "checkpoint" / third
+    assert error == f"error: {path}: no space left on the disk; make room there"
+    assert Checkpoint(folder).progress().server_round == 2
+    assert not list(folder.rglob("*.new"))
+    monkeypatch.undo()
+    command = shlex.split(hint.partition("go on with: ")[2])
+    assert command[:4] == [sys.executable, "-m", "fed_gswgan", "resume"]
+    assert cli(command[3:]) == 0
+    assert len(read_rounds(folder)) == 4
 
 
 def test_resuming_what_is_no_run_and_an_unknown_option_say_so(tmp_path, capsys):

@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from fed_gswgan.cli import main
 from fed_gswgan.data.registry import DataSettings, open_source
+from fed_gswgan.evaluation import report
 from fed_gswgan.evaluation.samplers import write_samples
 
 
@@ -74,8 +76,57 @@ def test_what_is_missing_or_too_much_is_named(tmp_path, capsys, words, named):
     assert named in capsys.readouterr().err
 
 
-def test_a_class_without_samples_is_named(tmp_path, capsys):
-    file = tmp_path / "samples.npz"
-    write_samples(file, torch.zeros(2, 1, 28, 28), torch.tensor([0, 1]))
-    assert main(["evaluate", str(file), "--dataset", "digits", "--classes", "digits"]) == 2
-    assert "labels=[2, 3" in capsys.readouterr().err
+OPTIONS = ("--dataset", "digits", "--classes", "digits")
+
+
+def test_a_subset_of_the_classes_is_measured_on_that_subset_and_counts_are_true(
+    tmp_path, capsys, few_steps
+):
+    held_out = open_source(DataSettings(classes="digits")).held_out()
+    chosen = np.isin(held_out.labels, (3, 7))
+    images, labels = held_out.images[chosen], held_out.labels[chosen]
+    write_samples(tmp_path / "two.npz", torch.from_numpy(images), torch.from_numpy(labels))
+    found = measured(capsys, tmp_path / "two.npz", *OPTIONS)
+    assert (found["classes"], found["held_out_images"]) == (2, 60)
+    assert found["samples_in_file"] == found["sample_count"] == 60
+    assert "kernel_distance" in found
+    assert main(["evaluate", str(tmp_path / "two.npz"), *OPTIONS, "--samples", "61"]) == 2
+    assert "samples=61 must be <= 60, those in" in capsys.readouterr().err
+
+
+def test_equal_samples_leave_numbers_or_null_with_a_note(tmp_path, capsys, few_steps):
+    write_samples(tmp_path / "s.npz", torch.zeros(20, 1, 28, 28), torch.arange(20) % 10)
+    assert main(["evaluate", str(tmp_path / "s.npz"), *OPTIONS, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "warning: label agreement 0.100 is at chance, 1 of 10 classes" in printed.err
+    found = json.loads(printed.out)
+    without = [name for name, value in found.items() if value is None]
+    assert [note.split()[0] for note in found.get("notes", ())] == without
+
+
+def test_a_number_that_is_none_is_null_with_a_note(tmp_path, capsys, few_steps, monkeypatch):
+    monkeypatch.setattr(report, "kernel_distance", lambda *of: float("nan"))
+    write_samples(tmp_path / "s.npz", torch.rand(20, 1, 28, 28) / 4, torch.arange(20) % 10)
+    found = measured(capsys, tmp_path / "s.npz", *OPTIONS)
+    assert found["kernel_distance"] is None
+    assert found["notes"] == ["kernel_distance is nan: undefined, or beyond every number"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images, labels: (1 - images, labels), "ink and paper are swapped"),
+        (lambda images, labels: (images, labels + 1), "labels=[10] must occur among the held-out"),
+        (lambda images, labels: (images.expand(-1, 3, -1, -1), labels), "(300, 3, 28, 28)"),
+    ],
+    ids=["inverted", "class 10", "colours"],
+)
+def test_samples_of_another_kind_than_the_images_are_refused(
+    tmp_path, capsys, few_steps, change, said
+):
+    held_out = open_source(DataSettings(classes="digits")).held_out()
+    images, labels = torch.from_numpy(held_out.images), torch.from_numpy(held_out.labels)
+    write_samples(tmp_path / "s.npz", *change(images, labels))
+    assert main(["evaluate", str(tmp_path / "s.npz"), *OPTIONS]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

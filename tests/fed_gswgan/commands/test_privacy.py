@@ -195,6 +195,14 @@ def test_the_count_found_gives_the_epsilon_it_says(capsys, arguments, name):
     assert none["epsilon_of_one"] > 0.01
 
 
+def test_where_finite_arithmetic_adds_more_than_delta_there_is_no_guarantee(capsys):
+    words = "--trust local --noise-stddev 0.01 --samples 32 --participations 9 --delta 1e-5"
+    assert main(["privacy", "epsilon", *words.split(), "--neighboring", "replace-one"]) == 0
+    assert "adds more than delta=1e-05 to delta: an epsilon this large is no guarantee" in (
+        capsys.readouterr().err
+    )
+
+
 def test_an_unfinished_search_for_rounds_is_warned_of(capsys, monkeypatch):
     monkeypatch.setattr(calibrate, "LARGEST_ROUNDS", 64)
     target = ["--epsilon", "5", "--find", "participations"]

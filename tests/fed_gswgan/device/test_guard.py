@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from fed_gswgan.algorithms.base import ClientView, ReleaseShape, Update
 from fed_gswgan.config import Config
 from fed_gswgan.data.client_dataset import ClientDataset, DataSpec
-from fed_gswgan.device.guard import FAILURES, LARGEST_FAILURES_BYTES, Guard
+from fed_gswgan.device.guard import FAILURES, LARGEST_FAILURES_BYTES, NOISE_ALONE, Guard
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger, owners_hash
 from fed_gswgan.privacy.mechanism import Event, grid_step, privatize
 from fed_gswgan.privacy.noise import NoiseSource, SeededNoise
@@ -308,6 +308,8 @@ class TestFailures:
         log = shard.folder / FAILURES
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
         assert "Traceback" in log.read_text()
+        named = [line.split() for line in log.read_text().splitlines() if NOISE_ALONE in line]
+        assert {tuple(words[-2:]) for words in named} == {("2", "bob")}
         assert_updates(shard.answer(ask(3)), ask(3), (0.125, 0.25, 0.5), rounds=(2, 1, 2))
 
     def test_a_server_that_makes_it_fail_again_and_again_fills_no_disk(self, tiny):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from fed_gswgan.data.partition import Partitions
-from fed_gswgan.device.guard import FAILURES
+from fed_gswgan.device.guard import FAILURES, NOISE_ALONE
 from fed_gswgan.device.shards import (
     ClientIds,
+    FailureLogs,
     SimulatedClients,
     shard_name,
     shard_of,
@@ -145,6 +146,18 @@ def test_failure_logs_are_those_of_the_run_and_its_shards(clients):
     for log in logs:
         log.write_text("Traceback")
     assert clients.failure_logs() == sorted(logs)
+
+
+def test_clients_that_answered_with_noise_alone_are_counted_once_by_round(clients):
+    logs = FailureLogs(clients)
+    assert logs.noise_alone("e", 1) == 0
+    path = clients.shard_folder(1) / FAILURES
+    first = "".join(f"{NOISE_ALONE} e 1 client-0000{n}\nTraceback\n" for n in (1, 2, 2))
+    path.write_text(first + f"{NOISE_ALONE} other 1 client-00003\n")
+    assert logs.noise_alone("e", 1) == 2
+    with path.open("a") as log:
+        log.write(f"{NOISE_ALONE} e 2 client-00001\n")
+    assert [logs.noise_alone("e", number) for number in (2, 3)] == [1, 0]
 
 
 def test_only_the_environment_makes_a_process_simulate(monkeypatch):

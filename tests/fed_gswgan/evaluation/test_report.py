@@ -13,6 +13,7 @@ from fed_gswgan.evaluation.report import (
     held_out_judge,
     in_greys_of,
     judge_accuracy,
+    metric_notes,
 )
 from tests.fed_gswgan.colour_images import ColourSource
 
@@ -101,6 +102,16 @@ def test_the_report_is_json_by_name(perfect):
     assert numbers["sample_count"] == 400
     assert numbers["seconds"] > 0
     assert "200 held-out real images of 8 of 8 classes" in numbers["judge_note"]
+
+
+@pytest.mark.parametrize(("agreement", "at_chance"), [(0.1, True), (0.19, True), (0.25, False)])
+def test_label_agreement_at_chance_is_a_note(agreement, at_chance):
+    """Of 100 guesses among ten 10 are right, give or take 3: at most 19 within 3 deviations."""
+    metrics = {"label_agreement": agreement, "classes": 10, "sample_count": 100}
+    notes = metric_notes(metrics | {"judge_accuracy": 0.9})
+    assert bool(notes) == at_chance
+    assert all("at chance, 1 of 10 classes" in note for note in notes)
+    assert metric_notes(dict.fromkeys(metrics)) == []
 
 
 def test_samples_are_asked_for_uniformly_and_in_the_proportions_of_the_real_ones(spots):

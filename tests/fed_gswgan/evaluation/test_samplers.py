@@ -119,6 +119,12 @@ def test_what_was_written_is_read_to_half_a_grey_level(tmp_path, shape):
         ({"samples": np.full((2, 28, 28), np.nan), "labels": np.zeros(2, int)}, "lie in"),
         ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(3, int)}, "2 whole numbers"),
         ({"samples": np.zeros((2, 28, 28)), "labels": np.zeros(2)}, "whole numbers"),
+        ({"samples": np.zeros((2, 28, 28)), "labels": np.array(["0", "1"])}, "labels are <U1"),
+        ({"samples": np.zeros((2, 28, 28)), "labels": np.eye(2, dtype=int)}, r"shape \(2, 2\)"),
+        ({"samples": np.zeros((2, 28, 28), "c8"), "labels": np.zeros(2, int)}, "must be numbers"),
+        ({"samples": np.zeros((1, 28, 28)), "labels": np.zeros(1, int)}, "samples=1 must be >= 2"),
+        ({"samples": np.zeros((0, 28, 28)), "labels": np.zeros(0, int)}, "samples=0 must be >= 2"),
+        ({"samples": np.full((2, 28, 28), 255), "labels": np.zeros(2, int)}, "int64 from 255 to"),
     ],
 )
 def test_what_is_not_as_described_is_named(tmp_path, arrays, named):
@@ -131,6 +137,31 @@ def test_a_pickle_is_refused(tmp_path):
     np.savez(tmp_path / "s.npz", samples=np.array([{}, {}], object), labels=np.zeros(2, int))
     with pytest.raises(ValueError, match="pickle"):
         read_samples(tmp_path / "s.npz")
+
+
+@pytest.mark.parametrize("kind", ["text", "nothing", "npy", "cut"])
+def test_a_file_that_is_no_npz_is_named(tmp_path, kind):
+    path = tmp_path / "s.npz"
+    if kind in ("npy", "cut"):
+        np.save(tmp_path / "s.npy", np.zeros((2, 28, 28)))
+        np.savez(path, samples=np.zeros((2, 28, 28)), labels=np.zeros(2, int))
+        path.write_bytes((tmp_path / "s.npy").read_bytes() if kind == "npy" else
+                         path.read_bytes()[:-100])  # fmt: skip
+    else:
+        path.write_text("hello" if kind == "text" else "")
+    with pytest.raises(ValueError, match=r"s\.npz must be an npz file that holds samples"):
+        read_samples(path)
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 1, 28, 28), (3, 28, 28, 1)])
+@pytest.mark.parametrize("kind", ["u1", "f2", "f4", "f8", "?"])
+def test_channels_come_first_last_or_not_at_all_in_any_kind_of_numbers(tmp_path, shape, kind):
+    white = np.ones(shape, kind) * (255 if kind == "u1" else 1)
+    np.savez(tmp_path / "s.npz", samples=white.astype(kind), labels=np.zeros(3, "u1"))
+    found, labels = read_samples(tmp_path / "s.npz")
+    assert found.shape == (3, 1, 28, 28)
+    assert found.min() == found.max() == 1
+    assert labels.dtype == torch.int64
 
 
 @pytest.mark.parametrize(("turn", "least", "most"), [(0, 0.95, 1.0), (4, 0.0, 0.05)])

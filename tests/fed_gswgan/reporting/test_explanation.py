@@ -120,3 +120,12 @@ def test_a_ledger_without_its_head_explains_nothing(clients):
     (clients / "shard-0000" / "ledger.head").unlink()
     with pytest.raises(LedgerUnavailable, match="shard-0000"):
         worst_user(clients, BUDGET)
+
+
+def test_where_finite_arithmetic_adds_more_than_delta_no_guarantee_is_printed(tmp_path):
+    releases = Counter({replace(WHOLE, noise_stddev=0.01): 9})
+    spent = SpentByUser("ann", tmp_path, releases, NeighboringRelation.REPLACE_ONE, 1e-5)
+    beside = {"run": "r", "seeded_noise": False, "aggregation": None}
+    text = explanation_text(beside | explanation(spent))
+    assert "adds more than delta=1e-05 to delta: an epsilon this large is no guarantee" in text
+    assert "10^" not in text

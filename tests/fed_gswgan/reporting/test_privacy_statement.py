@@ -52,7 +52,8 @@ def test_what_finite_arithmetic_adds_to_delta_is_said_and_rounded_up(added, said
 
 
 def test_an_epsilon_past_which_finite_arithmetic_leaves_nothing_is_said():
-    assert "leaves no delta below 1" in statement(2e4, added=14815.0)
+    assert "an epsilon this large is no guarantee" in statement(2e4, added=14815.0)
+    assert "an epsilon this large is no guarantee" in statement(60.0, added=-4.0)  # delta is 1e-5
     assert "10^" not in statement(2e4, added=14815.0)
 
 

@@ -36,7 +36,7 @@ def rounds_in(folder):
 @pytest.fixture
 def write(tmp_path, report_of):
     def write_rounds(server_rounds, finished_round=0):
-        log = RoundLog(tmp_path, finished_round)
+        log = RoundLog(tmp_path, finished_round, 4)
         for server_round in server_rounds:
             log.write(report_of(server_round))
         log.close()
@@ -51,7 +51,7 @@ def test_every_round_is_one_line_with_the_whole_report(tmp_path, write, report_o
 
 
 def test_a_line_is_on_disk_before_the_next_round(tmp_path, report_of):
-    log = RoundLog(tmp_path, 0)
+    log = RoundLog(tmp_path, 0, 4)
     log.write(report_of(1))
     assert rounds_in(tmp_path) == [1]
     log.close()
@@ -80,16 +80,25 @@ def test_lines_that_are_no_round_are_dropped(tmp_path, write, line):
     assert rounds_in(tmp_path) == [1, 2]
 
 
-def test_a_round_is_one_line_in_the_log(write, caplog):
+def test_a_round_is_one_line_in_the_log_with_the_time_left(write, caplog):
     with caplog.at_level(logging.INFO):
-        write([2])
+        write([2, 4])
+    replies = "6 of 10 replies (1 failed, 2 malformed, 1 missing)"
     assert [record.getMessage() for record in caplog.records] == [
-        "round 2: 6 of 10 replies, epsilon at most 9.0, 2.0 kB down, 1.0 kB up, 1.50 s"
+        f"round 2/4: {replies}, epsilon at most 9.0, 2.0 kB down, 1.0 kB up, 1.50 s, 0:00:03 left",
+        f"round 4/4: {replies}, epsilon at most 18.0, 2.0 kB down, 1.0 kB up, 1.50 s",
     ]
 
 
+def test_a_round_says_whose_replies_are_noise_alone(report_of):
+    report = replace(report_of(1), received=10, failed=0, malformed=0, missing=0, noise_alone=10)
+    assert report.outcome() == "10 of 10 replies (10 noise alone)"
+    assert report.informed == 0
+    assert replace(report, noise_alone=None).outcome() == "10 of 10 replies"
+
+
 def test_the_bytes_of_a_client_are_those_of_all_its_rounds(tmp_path, report_of):
-    log = RoundLog(tmp_path, 0)
+    log = RoundLog(tmp_path, 0, 4)
     log.write(report_of(1))
     log.write(replace(report_of(2), bytes_by_client={"b": [7, 5], "c": [1, 0]}))
     assert bytes_by_client(tmp_path) == {"a": [1500, 1000], "b": [1507, 5], "c": [1, 0]}

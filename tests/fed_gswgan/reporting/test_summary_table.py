@@ -44,6 +44,7 @@ def summary():
             "frechet_distance": 3.5,
         },
         "replies": {"received": 100, "failed": 2, "malformed": 1, "missing": 3},
+        "notes": ["a note"],
     }
 
 
@@ -102,3 +103,4 @@ def test_the_files_are_named_with_the_last_picture(summary, tmp_path):
     assert "round-000020.png" not in text
     assert "summary.json" in text
     assert "tensorboard --logdir" in text
+    assert "a note" in text
