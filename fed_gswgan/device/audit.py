@@ -154,6 +154,14 @@ class World:
         )
         return replace(event, noise_stddev=share * (1 + 1e-9))
 
+    def allowed(self, event: Event) -> int:
+        """Return how many equal releases the policy's budget admits."""
+        policy = self.device.policy
+        charge, relation = policy.charge(event), NeighboringRelation(policy.neighboring_relation)
+        limits = (policy.max_mu, charge), (policy.max_mu_alone, replace(charge, honest=1))
+        most = min((mu / of.mu(relation)) ** 2 for mu, of in limits) * (1 + 1e-9)
+        return math.floor(min(most, policy.max_participations or math.inf, 2.0**40))
+
     def forget(self) -> None:
         """Begin the copy's ledger anew, so that its budget is whole."""
         for name in (LEDGER, HEAD, REPLIES):
@@ -268,6 +276,8 @@ def _law(
     world: World, query: Query, event: Event, false_alarm: float, samples: list[Sample]
 ) -> Found:
     """Test the releases of a world, which are added to ``samples``."""
+    if not world.allowed(event):
+        return "the budget admits no release", "", False
     sample = world.releases(query, event)
     samples.append(sample)
     if event.trust == "central":
@@ -298,11 +308,7 @@ def _refused(world: World, query: Query, events: Mapping[Trust, Event]) -> Found
         in_the_open = world.request(query, event)
         if trust == "secure-aggregation" and world.ask(in_the_open, masked=False) is not None:
             answered.append("a part of a sum that no masks follow")
-        charge = policy.charge(event)
-        mu = charge.mu(NeighboringRelation(policy.neighboring_relation))
-        allowed = math.floor((policy.max_mu / mu) ** 2 * (1 + 1e-9))
-        if policy.max_participations:
-            allowed = min(allowed, policy.max_participations)
+        allowed = world.allowed(event)
         if allowed < MOST_SPENT:
             world.forget()
             requests = (world.request(query, event, number) for number in range(allowed + 1))
