@@ -6,28 +6,43 @@ took.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations, product
 
 import numpy as np
-from scipy.special import betainccinv, chdtri, ndtri
+from scipy.special import betainccinv, ndtri
 
 from fed_gswgan.accounting.audit_cases import (
     FaultyRelease,
     Messages,
     SanitizeMessages,
     WorstCase,
+    clipped,
     release,
+    released_step,
     worst_cases,
 )
+from fed_gswgan.accounting.audit_law import TESTS, Found, Sample, Test, whole_law
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.privacy.mechanism import Bounded, Event, NeighboringRelation, grid_step, privatize
+from fed_gswgan.privacy.mechanism import (
+    Bounded,
+    Event,
+    NeighboringRelation,
+    grid_step,
+    noise_deviation,
+    privatize,
+)
 from fed_gswgan.privacy.noise import NoiseSource
+from fed_gswgan.privacy.policy import Trust
 from fed_gswgan.validation import at_least, between
 
 Claim = Callable[[Event, NeighboringRelation], float]
+TRUSTS: tuple[Trust, ...] = ("local", "secure-aggregation", "central")
+CLIPPINGS: tuple[Bounded, ...] = ("sample", "message")
+CONFIDENCE = 1 - 1e-6
+DRAWS = 2**23  # of noise, unless the caller says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +95,7 @@ class AuditReport:
 
     Attributes:
         repeats: releases in each of the two worlds of a case.
+        draws: of noise, at least.
         confidence: with which a sound sanitizer passes all cases and checks together.
         delta: at which epsilon is read.
         checks: those of clip and noise.
@@ -87,6 +103,7 @@ class AuditReport:
     """
 
     repeats: int
+    draws: int
     confidence: float
     delta: float
     checks: tuple[CheckResult, ...]
@@ -100,13 +117,18 @@ class AuditReport:
 
 
 def shipped(noise_source: NoiseSource) -> SanitizeMessages:
-    """Return the sanitizer that clients run, as an audit calls it."""
+    """Return the sanitizer that clients run, as an audit calls it.
+
+    Under central trust the server's noise comes after it, to the sum of one client.
+    """
 
     def sanitize(message: np.ndarray, event: Event) -> np.ndarray:
         sized = replace(event, numbers=message[0].size)
         steps = privatize(message.reshape(len(message), -1), np.empty(0), sized, noise_source)
-        values: np.ndarray = (steps * grid_step(sized)).astype(np.float32)
-        return values.reshape(message.shape)
+        values = steps * grid_step(sized)
+        if event.trust == "central":  # the release is the server's sum
+            values = noise_source.add_noise(values, noise_deviation(sized))
+        return np.asarray(values, np.float32).reshape(message.shape)
 
     return lambda messages, event: [sanitize(message, event) for message in messages]
 
@@ -115,7 +137,8 @@ def audit(
     sanitize_messages: SanitizeMessages,
     *,
     repeats: int,
-    confidence: float = 0.999,
+    draws: int = DRAWS,
+    confidence: float = CONFIDENCE,
     delta: float = 1e-5,
     until_refuted: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -126,30 +149,41 @@ def audit(
         sanitize_messages: the sanitizer.
         repeats: releases in each world of a case; half of them choose a threshold. Several
             hundred find half the noise; several thousand, noise that is a quarter too small.
+        draws: of noise, which is compared with its law; a repetition that comes later is not seen.
         confidence: with which a sound sanitizer passes everything. Checks and cases share the
             rest equally (Bonferroni), so it holds for the audit as a whole.
         delta: at which epsilon is reported; no verdict depends on it.
         until_refuted: stop at the first violation.
-        on_progress: called with the number of cases done and that of all.
+        on_progress: called with the number of checks and cases done and that of all.
     """
     at_least(2, repeats=repeats)
+    at_least(1, draws=draws)
     between(0, 1, confidence=confidence)
     between(0, 1, delta=delta)
-    cases = worst_cases()
-    false_alarm = (1 - confidence) / (len(CHECKS) + len(cases))
-    checks = tuple(run_check(title, sanitize_messages, false_alarm) for title in CHECKS)
-    stop = until_refuted and any(check.refuted for check in checks)
+    cases, subject = worst_cases(), Subject(sanitize_messages, draws)
+    attempts = len(CHECKS) + len(cases)
+    false_alarm = (1 - confidence) / attempts
+    checks: list[CheckResult] = []
     results: list[CaseResult] = []
-    while len(results) < len(cases) and not stop:
-        case = cases[len(results)]
-        results.append(try_case(case, sanitize_messages, repeats, false_alarm, delta))
-        on_progress(len(results), len(cases))
-        stop = until_refuted and results[-1].refuted
+
+    def tried() -> Iterator[CheckResult | CaseResult]:
+        for title in CHECKS:
+            checks.append(run_check(title, subject, false_alarm))
+            yield checks[-1]
+        for case in cases:
+            results.append(try_case(case, sanitize_messages, repeats, false_alarm, delta))
+            yield results[-1]
+
+    for done, result in enumerate(tried(), 1):
+        on_progress(done, attempts)
+        if until_refuted and result.refuted:
+            break
     return AuditReport(
         repeats=repeats,
+        draws=draws,
         confidence=confidence,
         delta=delta,
-        checks=checks,
+        checks=tuple(checks),
         cases=tuple(results),
     )
 
@@ -264,23 +298,78 @@ def _largest_rates(count: int, false_alarm: float) -> np.ndarray:
 
 # -- checks of clip and noise that need no pair of worlds. Each takes the sanitizer and the
 #    probability with which a sound one may fail, and returns what was found, the rule, and whether
-#    it was violated. Those of the noise draw a million values on zero gradients.
+#    it was violated.
 
-Found = tuple[str, str, bool]
-Check = Callable[[SanitizeMessages, float], Found]
-MESSAGES, ROWS, SIDE = 40, 32, 28
-CLIP_ROWS = 8
+MESSAGE_SHAPE = 1024, 1, 16, 16  # of noise alone: far more rows than a policy allows by default
+MESSAGE_SIZE = math.prod(MESSAGE_SHAPE)
+DATA_SHAPE, DATA_MESSAGES = (257, 1, 4, 4), 64
+CLIP_ROWS, MOST_ROWS = 8, 2**16 + 1
 LONGEST = 1.000001  # times the bound, for float32 and the noise
 LENGTHS = (0.0, 1e-40, 0.9, 1.1, 1e2, 1e6, 1e30, math.nan, math.inf)
+# So little that a norm is seen through it, and no less than each grid allows.
+LITTLE_NOISE = {"local": 2e-9, "secure-aggregation": 2e-8, "central": 2e-9}
+USUAL_NOISE = {"local": 2.14, "secure-aggregation": 0.0757, "central": 2.14}  # of 800 honest ones
+MOST_STEPS = 2.0**60
+PROCESSES = "noise: differs between processes"
 
 
-def _event(samples: int, clipping: Bounded, bound: float, noise: float) -> Event:
+@dataclass(eq=False)
+class Subject:
+    """A sanitizer under audit, and its noise, which is drawn once for all checks.
+
+    Attributes:
+        sanitize_messages: the sanitizer.
+        draws: of noise alone, at least.
+    """
+
+    sanitize_messages: SanitizeMessages
+    draws: int = DRAWS
+
+    @cached_property
+    def noise(self) -> Sample:
+        """Releases of zeros; every second message is sanitized together with the one before."""
+        event = _event(MESSAGE_SHAPE[0], "sample", bound=4.0)
+        zeros = [np.zeros(MESSAGE_SHAPE, np.float32)] * 2
+        calls = -(-self.draws // (2 * MESSAGE_SIZE))
+        return self.sample(zeros, event, calls)
+
+    def sample(self, messages: Messages | list[np.ndarray], event: Event, calls: int) -> Sample:
+        """Sanitize equal messages together, so many times, and return what came out."""
+        step, shape = released_step(event), (len(messages[0]), -1)
+        released = [
+            np.clip(values / step, -MOST_STEPS, MOST_STEPS).reshape(shape)
+            for _ in range(calls)
+            for values in release(self.sanitize_messages, messages, event)
+        ]
+        return Sample(
+            steps_MRN=np.array(released),
+            centers_RN=clipped(messages[:1], event).reshape(shape) / step,
+            deviation=event.noise_stddev * event.clipping_bound / step,
+        )
+
+
+Check = Callable[[Subject, float], Found]
+
+
+def _event(
+    rows: int,
+    clipping: Bounded,
+    bound: float,
+    noise: float | None = None,
+    trust: Trust = "local",
+) -> Event:
     return Event(
-        rows=samples, numbers=1, bounded=clipping, clipping_bound=bound, noise_stddev=noise
+        rows=rows,
+        numbers=1,
+        bounded=clipping,
+        clipping_bound=bound,
+        noise_stddev=USUAL_NOISE[trust] if noise is None else noise,
+        trust=trust,
+        honest=800 if trust == "secure-aggregation" else 1,
     )
 
 
-def _clipped_norm(sanitize_messages: SanitizeMessages, _: float) -> Found:
+def _clipped_norm(subject: Subject, _: float) -> Found:
     """Release extreme gradients under next to no noise; no chance is involved."""
     first_pixel = np.zeros((CLIP_ROWS, 1, 4, 4))
     first_pixel[:, 0, 0, 0] = 1
@@ -293,85 +382,61 @@ def _clipped_norm(sanitize_messages: SanitizeMessages, _: float) -> Found:
         "one long row": single,
         "all pixels": np.ones((CLIP_ROWS, 1, 4, 4)),
     }
+    # As long as a policy may allow, and rows as wide.
+    large = {
+        f"{MOST_ROWS:,} rows": np.ones((MOST_ROWS, 1, 2, 2)),
+        f"a row of {MOST_ROWS:,} numbers": np.ones((1, 1, 1, MOST_ROWS)),
+    }
+    tries = [*product((0.25, 4.0), LENGTHS, shapes.items())]
+    tries += [*product((4.0,), (0.9, 1e6), large.items())]
     longest, of = 0.0, ""
-    for clipping, bound, length, (name, shape) in product(
-        ("sample", "message"), (0.25, 4.0), LENGTHS, shapes.items()
-    ):
+    for trust, clipping, (bound, length, (name, shape)) in product(TRUSTS, CLIPPINGS, tries):
         with np.errstate(invalid="ignore"):  # infinity times zero
             gradients = (shape * length * bound).astype(np.float32)
-        event = _event(CLIP_ROWS, clipping, bound, noise=2e-9)
-        (values,) = release(sanitize_messages, [gradients], event)
-        parts = values.astype(np.float64).reshape(CLIP_ROWS if clipping == "sample" else 1, -1)
+        event = _event(len(shape), clipping, bound, LITTLE_NOISE[trust], trust)
+        (values,) = release(subject.sanitize_messages, [gradients], event)
+        parts = values.astype(np.float64).reshape(len(shape) if clipping == "sample" else 1, -1)
         norm = float(np.linalg.norm(parts, axis=1).max()) / bound
         if norm > longest:
-            longest, of = norm, f"{name} of length {length:g}, clipping {clipping}"
+            longest, of = norm, f"{name} of length {length:g}, clipping {clipping}, trust {trust}"
     return f"{longest:.7g} times the bound ({of})", f"at most {LONGEST}", longest > LONGEST
 
 
-def _variance(sanitize_messages: SanitizeMessages, false_alarm: float) -> Found:
-    """Compare the sum of squares with the quantiles of a chi-square, on both sides."""
-    noise = _draw(sanitize_messages)
-    degrees = noise.size
-    # chdtri takes the probability above its result.
-    low, high = (float(chdtri(degrees, p)) for p in (1 - false_alarm / 2, false_alarm / 2))
-    # Rounding to a grid of 2^-10 of the deviation adds a twelfth of its square.
-    high *= 1 + 2**-20 / 12
-    found = float(np.square(noise).sum())
-    return (
-        f"{found / degrees:.5f} of what is claimed, in {degrees:,} draws",
-        f"{low / degrees:.5f} to {high / degrees:.5f}",
-        not low <= found <= high,
-    )
+def _of_noise(test: Test) -> Check:
+    return lambda subject, false_alarm: test(subject.noise, false_alarm)
 
 
-def _independent(series_of: Callable[[np.ndarray], np.ndarray]) -> Check:
-    """Return a check that correlates series of the noise, shape (series, length)."""
-    return lambda sanitize_messages, false_alarm: _uncorrelated(
-        series_of(_draw(sanitize_messages)), false_alarm
-    )
+def _beside_data(trust: Trust, clipping: Bounded) -> Check:
+    """Return a check of the whole law of releases whose data is known."""
+
+    def check(subject: Subject, false_alarm: float) -> Found:
+        event = _event(DATA_SHAPE[0], clipping, 4.0, trust=trust)
+        gradients = _directions() * np.float32(3 * event.clipping_bound)
+        if clipping == "sample":
+            lengths = (0.0, 1e-40, 1e-3, 0.3, 0.999, 1.1, 1e2, 1e6, 1e30, math.inf, math.nan)
+            lengths_R = np.resize(np.array(lengths, np.float32), len(gradients))
+            gradients = _directions() * (lengths_R * event.clipping_bound).reshape(-1, 1, 1, 1)
+        return whole_law(subject.sample([gradients], event, DATA_MESSAGES), false_alarm)
+
+    return check
 
 
-def _shifted(noise_MBP: np.ndarray) -> np.ndarray:
-    """Return the pixels, and those beside and below them."""
-    noise_HW = noise_MBP.reshape(-1, SIDE, SIDE)
-    neighbours = [noise_HW[:, :-1, :-1], noise_HW[:, :-1, 1:], noise_HW[:, 1:, :-1]]
-    return np.stack(neighbours).reshape(3, -1)
+def _beside_fractions(subject: Subject, false_alarm: float) -> Found:
+    """Check the whole law where a deviation is one step, and data lies between two of them."""
+    event = _event(DATA_SHAPE[0], "sample", 4.0, LITTLE_NOISE["local"])
+    places = np.resize(np.arange(-40, 41) * 0.37, math.prod(DATA_SHAPE)).reshape(DATA_SHAPE)
+    gradients = (places * released_step(event)).astype(np.float32)
+    return whole_law(subject.sample([gradients], event, DATA_MESSAGES), false_alarm)
 
 
-def _draw(sanitize_messages: SanitizeMessages) -> np.ndarray:
-    """Return the noise in units of its claimed deviation: M messages, B rows, P pixels.
-
-    Every second message is sanitized together with the one before.
-    """
-    event = _event(ROWS, "sample", bound=4.0, noise=2.14)
-    zeros = [np.zeros((ROWS, 1, SIDE, SIDE), np.float32)] * 2
-    released = [
-        values for _ in range(MESSAGES // 2) for values in release(sanitize_messages, zeros, event)
-    ]
-    noise = np.array(released, np.float64).reshape(MESSAGES, ROWS, -1)
-    return noise / (event.noise_stddev * event.clipping_bound)
+def _directions() -> np.ndarray:
+    """Return rows of length 1 that are the same in every audit."""
+    rows = np.random.Generator(np.random.Philox(key=1)).standard_normal(DATA_SHAPE)
+    rows /= np.sqrt(np.square(rows).sum(axis=(1, 2, 3), keepdims=True))
+    return rows.astype(np.float32)
 
 
-def _uncorrelated(series: np.ndarray, false_alarm: float) -> Found:
-    """Compare the largest correlation of two series with what chance allows.
-
-    Source: the inverse hyperbolic tangent of a correlation of n draws is nearly normal, of variance
-        1 / (n - 3) (Fisher).
-    """
-    count, length = series.shape
-    pairs = math.comb(count, 2)
-    limit = math.tanh(-float(ndtri(false_alarm / (2 * pairs))) / math.sqrt(length - 3))
-    with np.errstate(invalid="ignore", divide="ignore"):  # series of no variance
-        correlations = np.abs(np.corrcoef(series)[np.triu_indices(count, 1)])
-    found = float(np.nan_to_num(correlations, nan=1.0).max())
-    return (
-        f"correlation {found:.4f}, the largest of {pairs:,} pairs",
-        f"at most {limit:.4f}",
-        found > limit,
-    )
-
-
-def _processes(sanitize_messages: SanitizeMessages, _: float) -> Found:
+def _processes(subject: Subject, _: float) -> Found:
     """Release a zero gradient from two forks of this process and from itself, and compare.
 
     Noise that comes twice is a seed's, or from a buffer that was copied. Where a system cannot
@@ -379,8 +444,9 @@ def _processes(sanitize_messages: SanitizeMessages, _: float) -> Found:
     """
 
     def draw() -> bytes:
-        zeros = [np.zeros((1, 1, SIDE, SIDE), np.float32)]
-        return release(sanitize_messages, zeros, _event(1, "sample", 1.0, 1.0))[0].tobytes()
+        zeros = [np.zeros((1, 1, 28, 28), np.float32)]
+        event = _event(1, "sample", 1.0, 1.0)
+        return release(subject.sanitize_messages, zeros, event)[0].tobytes()
 
     before = [_in_fork(draw), _in_fork(draw)] if hasattr(os, "fork") else [draw()]
     drawn = [*before, draw()]
@@ -406,20 +472,25 @@ def _in_fork(draw: Callable[[], bytes]) -> bytes:
 
 CHECKS: dict[str, Check] = {
     "clip: norm within the bound": _clipped_norm,
-    "noise: variance": _variance,
-    "noise: messages are independent": _independent(lambda noise: noise.reshape(MESSAGES, -1)),
-    "noise: rows are independent": _independent(
-        lambda noise: noise.swapaxes(0, 1).reshape(ROWS, -1)
-    ),
-    "noise: pixels are independent": _independent(_shifted),
-    "noise: differs between processes": _processes,
+    PROCESSES: _processes,
+    **{
+        f"law beside data: {trust}, {clipping}": _beside_data(trust, clipping)
+        for trust, clipping in product(TRUSTS, CLIPPINGS)
+    },
+    "law beside data: a deviation is one step": _beside_fractions,
+    **{f"noise: {name}": _of_noise(test) for name, test in TESTS.items()},
 }
 
 
-def run_check(title: str, sanitize_messages: SanitizeMessages, false_alarm: float) -> CheckResult:
+def run_check(title: str, subject: Subject, false_alarm: float) -> CheckResult:
     """Run one of ``CHECKS``; a faulty release fails it."""
+    return checked(title, lambda: CHECKS[title](subject, false_alarm))
+
+
+def checked(title: str, check: Callable[[], Found]) -> CheckResult:
+    """Return the result of a check; a faulty release fails it."""
     try:
-        found, rule, refuted = CHECKS[title](sanitize_messages, false_alarm)
+        found, rule, refuted = check()
     except FaultyRelease as fault:
         found, rule, refuted = str(fault), "an answer", True
     return CheckResult(title=title, found=found, rule=rule, refuted=refuted)

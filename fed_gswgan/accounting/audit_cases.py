@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fed_gswgan.privacy.mechanism import Bounded, Event, NeighboringRelation
+from fed_gswgan.privacy.mechanism import (
+    Bounded,
+    Event,
+    NeighboringRelation,
+    grid_step,
+    noise_deviation,
+)
+from fed_gswgan.privacy.noise import fine_step
 
 MULTIPLIER = 1.07
 SAMPLES = (1, 32)
@@ -42,7 +49,8 @@ def release(
 
     Raises:
         FaultyRelease: an exception, another shape or number of answers, values that are not
-            float32 or not finite. Each tells something of the data, whatever the values are.
+            float32, not finite, or not on the public grid. Each tells something of the data,
+            whatever the values are.
     """
     try:
         released = sanitize_messages([message.copy() for message in messages], event)
@@ -57,7 +65,15 @@ def release(
             raise FaultyRelease(f"shape {values.shape} instead of {message.shape}")
         if not np.isfinite(values).all():
             raise FaultyRelease("values that are not finite")
+        steps = values.astype(np.float64) / released_step(event)
+        if not (steps == np.rint(steps)).all():
+            raise FaultyRelease("values between the steps of the public grid")
     return released
+
+
+def released_step(event: Event) -> float:
+    """Return the step of the grid that releases lie on; under central trust of noised sums."""
+    return fine_step(noise_deviation(event)) if event.trust == "central" else grid_step(event)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,7 +198,7 @@ def projection(present: Messages, changed: Messages, event: Event) -> Score:
     Source: the likelihood ratio of two Gaussians of one covariance grows along the difference of
         their means (Neyman and Pearson).
     """
-    difference = _clipped(present, event) - _clipped(changed, event)
+    difference = clipped(present, event) - clipped(changed, event)
     direction = difference / np.linalg.norm(difference)
     return lambda released: float(direction @ _joined(released))
 
@@ -208,16 +224,19 @@ def unreachable_by_single_precision(event: Event) -> Score:
     return score
 
 
-def _clipped(messages: Messages, event: Event) -> np.ndarray:
-    """Return what a correct sanitizer adds noise to; written apart from the one under audit."""
-    clipped = []
-    for message in messages:
-        rows = message.reshape(len(message), -1).astype(np.float64)
-        rows[~np.isfinite(rows).all(axis=1)] = 0
-        parts = rows if event.bounded == "sample" else rows.reshape(1, -1)
-        norms = np.linalg.norm(parts, axis=1, keepdims=True)
-        clipped.append(parts / np.maximum(norms / event.clipping_bound, 1))
-    return _joined(clipped)
+def clipped(messages: Sequence[np.ndarray], event: Event) -> np.ndarray:
+    """Return what a correct sanitizer adds noise to."""
+    rows = [message.reshape(len(message), -1) for message in messages]
+    parts = rows if event.bounded == "sample" else [message.reshape(1, -1) for message in rows]
+    return _joined([clipped_parts(part, event.clipping_bound) for part in parts])
+
+
+def clipped_parts(parts_PN: np.ndarray, bound: float) -> np.ndarray:
+    """Return each part at most as long as the bound; written apart from the code under audit."""
+    parts = parts_PN.astype(np.float64)
+    parts[~np.isfinite(parts).all(axis=1)] = 0
+    norms = np.linalg.norm(parts, axis=1, keepdims=True)
+    return np.asarray(parts / np.maximum(norms / bound, 1))
 
 
 def _joined(messages: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from fed_gswgan.accounting.audit_cases import released_step
 from fed_gswgan.privacy.mechanism import Event
 from fed_gswgan.privacy.mechanism import clip as clip_parts
 from fed_gswgan.privacy.noise import NoiseSource, SeededNoise
@@ -33,7 +34,7 @@ class SeededByProcess(NoiseSource):
 
 
 class Sound:
-    """Clips, then adds noise from a seed."""
+    """Clips, then adds noise from a seed, then rounds to the public grid."""
 
     def __init__(self):
         self.source = SeededByProcess()
@@ -43,7 +44,11 @@ class Sound:
 
     def sanitize(self, gradients, event):
         clipped = self.clip(gradients, event)
-        return (clipped + self.noise(clipped, event)).astype(np.float32)
+        return self.rounded(clipped + self.noise(clipped, event), gradients, event)
+
+    def rounded(self, values, gradients, event):
+        step = released_step(event)
+        return (np.rint(values / step) * step).astype(np.float32)
 
     def clip(self, gradients, event):
         return clip(gradients, event.bounded, event.clipping_bound)
@@ -81,7 +86,8 @@ class NoClip(Sound):
 class ClipAfterNoise(Sound):
     def sanitize(self, gradients, event):
         finite = np.nan_to_num(gradients.astype(np.float64), posinf=0, neginf=0)
-        return self.clip(finite + self.noise(finite, event), event).astype(np.float32)
+        clipped = self.clip(finite + self.noise(finite, event), event)
+        return self.rounded(clipped, gradients, event)
 
 
 class ClipOfEachPixel(Sound):
@@ -131,7 +137,7 @@ class OneNoiseValueARow(Sound):
 class NoiseReusedInTheNextMessage(Sound):
     def __call__(self, messages, event):
         kept = self.noise(messages[0], event)
-        return [(self.clip(m, event) + kept).astype(np.float32) for m in messages]
+        return [self.rounded(self.clip(m, event) + kept, m, event) for m in messages]
 
 
 class NoiseFromAConstantSeed(Sound):
@@ -192,6 +198,117 @@ class KeepsDoublePrecision(Sound):
     def sanitize(self, gradients, event):
         clipped = self.clip(gradients, event)
         return clipped + self.noise(clipped, event)
+
+
+class NoClipBeyondTheThirtySecondRow(Sound):
+    def clip(self, gradients, event):
+        clipped = super().clip(gradients, event)
+        clipped[32:] = np.nan_to_num(gradients[32:].astype(np.float64), posinf=0, neginf=0)
+        return clipped
+
+
+class NoiseThatRepeatsAfterThreeMillionDraws(Sound):
+    period = 3_000_017
+
+    def __init__(self):
+        super().__init__()
+        self.drawn, self.at = self.randomness().standard_normal(self.period, np.float32), 0
+
+    def noise(self, clipped, event):
+        places = (self.at + np.arange(clipped.size)) % self.period
+        self.at += clipped.size
+        return self.stddev(event) * self.drawn[places].astype(np.float64).reshape(clipped.shape)
+
+
+class BoundedNoiseOfTheRightVariance(Sound):
+    def noise(self, clipped, event):
+        """Return three uniforms of variance 1/3 each."""
+        drawn = self.randomness().uniform(-1, 1, (3, *clipped.shape)).sum(axis=0)
+        return self.stddev(event) * drawn
+
+
+class GaussianCutAtThreeAndAHalfDeviations(Sound):
+    def noise(self, clipped, event):
+        drawn = self.randomness().standard_normal(clipped.shape)
+        while (beyond := np.abs(drawn) > 3.5).any():
+            drawn[beyond] = self.randomness().standard_normal(np.count_nonzero(beyond))
+        return self.stddev(event) * drawn
+
+
+class DataInTheLastBitOfTheMantissa(Sound):
+    def sanitize(self, gradients, event):
+        words = super().sanitize(gradients, event).view(np.uint32)
+        return (words & ~np.uint32(1) | (gradients > 0)).astype(np.uint32).view(np.float32)
+
+
+class DataInTheLastBitOfTheStep(Sound):
+    def rounded(self, values, gradients, event):
+        step = released_step(event)
+        steps = np.rint(values / step).astype(np.int64)
+        return ((steps & ~1 | (gradients > 0)) * step).astype(np.float32)
+
+
+class RoundedTowardsTheData(Sound):
+    def rounded(self, values, gradients, event):
+        step = released_step(event)
+        up = np.nan_to_num(gradients) > 0
+        steps = np.where(up, np.ceil(values / step), np.floor(values / step))
+        return (steps * step).astype(np.float32)
+
+
+class GridShiftedByTheData(Sound):
+    def rounded(self, values, gradients, event):
+        step = released_step(event)
+        offset = self.clip(gradients, event) % step
+        return (np.rint((values - offset) / step) * step + offset).astype(np.float32)
+
+
+class LessNoiseOnEveryHundredthRow(Sound):
+    def noise(self, clipped, event):
+        noise = super().noise(clipped, event)
+        noise[99::100] *= 0.8
+        return noise
+
+
+class NoiseCorrelatedWithAnEarlierDraw(Sound):
+    def noise(self, clipped, event):
+        """Return draws that share a fifth of their variance with the one 37 places before."""
+        drawn = super().noise(clipped, event).ravel()
+        return (drawn + 0.5 * np.roll(drawn, 37)).reshape(clipped.shape) / 1.25**0.5
+
+
+class NoiseFromATableOfDraws(Sound):
+    def __init__(self):
+        super().__init__()
+        self.table = self.randomness().standard_normal(2**14)
+
+    def noise(self, clipped, event):
+        return self.stddev(event) * self.randomness().choice(self.table, clipped.shape)
+
+
+class NoiseOfASizeThatFollowsTheData(Sound):
+    def noise(self, clipped, event):
+        """Return noise that is larger where the data is, and as claimed on average."""
+        sizes = np.abs(clipped) / max(np.abs(clipped).max(), 1e-300)
+        factors = 1 + 0.1 * (sizes - sizes.mean())
+        return super().noise(clipped, event) * factors
+
+
+class ShareOfNoiseDividedTwice(Sound):
+    def stddev(self, event):
+        return super().stddev(event) / event.honest**0.5
+
+
+class NoNoiseUnderCentralTrust(Sound):
+    def stddev(self, event):
+        return super().stddev(event) * (event.trust != "central")
+
+
+class NoNoiseOnTheLastNumber(Sound):
+    def noise(self, clipped, event):
+        noise = super().noise(clipped, event)
+        noise.reshape(-1)[-1] = 0
+        return noise
 
 
 def accounted_as_one_sample(event, relation):

@@ -6,6 +6,8 @@ from scipy.special import ndtri
 
 from fed_gswgan.accounting.audit import (
     CHECKS,
+    CONFIDENCE,
+    Subject,
     audit,
     mu_lower_bound,
     run_check,
@@ -16,13 +18,20 @@ from fed_gswgan.accounting.audit_cases import worst_cases
 from tests.fed_gswgan.accounting import defective_sanitizers as sanitizers
 
 REPEATS = 800
+FEW, MANY = 2**20, 2**22  # draws of noise; most defects show in few
 CASES = {case.title: case for case in worst_cases()}
-FALSE_ALARM = 0.001 / (len(CHECKS) + len(CASES))
+FALSE_ALARM = (1 - CONFIDENCE) / (len(CHECKS) + len(CASES))
 
 ROW, ROWS = "replace-one, sample, B=1", "replace-one, sample, B=32"
 MESSAGE, ZEROED = "replace-one, message, B=32", "zero-out, sample, B=32"
 CLIPPED = "clip: norm within the bound"
 VARIANCE = "noise: variance"
+FIT = "noise: goodness of fit"
+REPEATED = "noise: no draws come twice"
+LAGGED = "noise: lagged draws are independent"
+LOCAL, SHARE = "law beside data: local, sample", "law beside data: secure-aggregation, sample"
+CENTRAL = "law beside data: central, message"
+FRACTIONS = "law beside data: a deviation is one step"
 
 # What refutes each of them.
 REFUTED_BY = [
@@ -64,13 +73,38 @@ REFUTED_BY = [
     (sanitizers.RaisesOnNaN, f"NaN in one pixel against a huge row ({ROW})"),
     (sanitizers.LeavesOutRowsThatAreNotFinite, f"+Inf in one pixel against a huge row ({ROWS})"),
     (sanitizers.KeepsDoublePrecision, f"all rows at the bound ({ROW})"),
+    (sanitizers.NoClipBeyondTheThirtySecondRow, CLIPPED),
+    (sanitizers.NoiseThatRepeatsAfterThreeMillionDraws, REPEATED),
+    (sanitizers.NoiseThatRepeatsAfterThreeMillionDraws, LAGGED),
+    (sanitizers.BoundedNoiseOfTheRightVariance, FIT),
+    (sanitizers.BoundedNoiseOfTheRightVariance, "noise: kurtosis"),
+    (sanitizers.GaussianCutAtThreeAndAHalfDeviations, FIT),
+    (sanitizers.DataInTheLastBitOfTheMantissa, LOCAL),
+    (sanitizers.DataInTheLastBitOfTheMantissa, f"all rows at the bound ({ROW})"),
+    (sanitizers.DataInTheLastBitOfTheStep, LOCAL),
+    (sanitizers.DataInTheLastBitOfTheStep, "noise: last bits"),
+    (sanitizers.RoundedTowardsTheData, SHARE),
+    (sanitizers.RoundedTowardsTheData, FRACTIONS),
+    (sanitizers.GridShiftedByTheData, LOCAL),
+    (sanitizers.LessNoiseOnEveryHundredthRow, VARIANCE),
+    (sanitizers.NoiseCorrelatedWithAnEarlierDraw, LAGGED),
+    (sanitizers.NoiseCorrelatedWithAnEarlierDraw, "noise: pixels are independent"),
+    (sanitizers.NoiseFromATableOfDraws, FIT),
+    (sanitizers.NoiseOfASizeThatFollowsTheData, LOCAL),
+    (sanitizers.ShareOfNoiseDividedTwice, SHARE),
+    (sanitizers.NoNoiseUnderCentralTrust, CENTRAL),
+    (sanitizers.NoNoiseOnTheLastNumber, LOCAL),
 ]
 DEFECTS = sorted({defect for defect, _ in REFUTED_BY}, key=lambda defect: defect.__name__)
 
 
+def draws_for(sanitizer):
+    return MANY if isinstance(sanitizer, sanitizers.NoiseThatRepeatsAfterThreeMillionDraws) else FEW
+
+
 def attempt(sanitizer, title):
     if title in CHECKS:
-        return run_check(title, sanitizer, FALSE_ALARM)
+        return run_check(title, Subject(sanitizer, draws_for(sanitizer)), FALSE_ALARM)
     return try_case(CASES[title], sanitizer, REPEATS, FALSE_ALARM)
 
 
@@ -91,11 +125,13 @@ def test_defect_is_refuted_where_it_shows(defect, title):
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=title_of)
 def test_audit_as_a_whole_refutes_every_defect(defect):
-    assert audit(defect(), repeats=REPEATS, until_refuted=True).violations
+    planted = defect()
+    found = audit(planted, repeats=REPEATS, draws=draws_for(planted), until_refuted=True)
+    assert found.violations
 
 
 def test_shipped_sanitizer_is_not_refuted():
-    report = audit(shipped(sanitizers.SeededByProcess()), repeats=400)
+    report = audit(shipped(sanitizers.SeededByProcess()), repeats=400, draws=MANY)
     assert report.violations == ()
     assert len(report.checks) == len(CHECKS)
     assert len(report.cases) == len(CASES)
@@ -124,7 +160,9 @@ def test_a_fault_is_named_and_tells_the_worlds_apart():
     assert result.mu_lower_bound > 3
 
 
-@pytest.mark.parametrize("setting", [{"repeats": 1}, {"confidence": 1.0}, {"delta": 0.0}])
+@pytest.mark.parametrize(
+    "setting", [{"repeats": 1}, {"draws": 0}, {"confidence": 1.0}, {"delta": 0.0}]
+)
 def test_settings_out_of_range_are_refused_by_name(setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"^{name}="):

@@ -4,11 +4,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fed_gswgan.accounting import calibrate
 from fed_gswgan.accounting.report import finite_arithmetic_log10_delta
 from fed_gswgan.cli import main
+from fed_gswgan.device.folder import DeviceSettings, create_device
+from fed_gswgan.privacy.ledger import Ledger
 from fed_gswgan.privacy.noise import SecureNoise
 
 KNOWN = json.loads(
@@ -305,7 +308,7 @@ def test_a_folder_that_holds_no_run_is_named(tmp_path, capsys):
 
 # -- audit
 
-AUDIT = ["privacy", "audit", "--repeats", "50"]
+AUDIT = ["privacy", "audit", "--repeats", "50", "--draws", "500000"]
 
 
 def test_the_sanitizer_of_this_machine_is_not_refuted(capsys):
@@ -313,7 +316,7 @@ def test_the_sanitizer_of_this_machine_is_not_refuted(capsys):
     printed = capsys.readouterr()
     assert "VIOLATION" not in printed.out
     assert "all rows 10^30 times the bound (replace-one, sample, B=32)" in printed.out
-    assert "0 violations in 72 attempts." in printed.out
+    assert "0 violations in 85 attempts." in printed.out
     assert "An audit can only refute" in printed.out
     assert printed.err == ""
 
@@ -331,3 +334,28 @@ def test_half_the_noise_is_a_verdict_against(capsys, monkeypatch):
 
 def test_a_number_of_repeats_that_judges_nothing_is_refused(capsys):
     assert "repeats=1" in refused(capsys, "audit", "--repeats", "1")
+    assert "draws=0" in refused(capsys, "audit", "--draws", "0")
+
+
+def test_the_guard_of_a_device_is_audited_by_its_folder(tmp_path, capsys, monkeypatch):
+    np.savez(tmp_path / "d.npz", images=np.ones((2, 28, 28), np.uint8), labels=np.arange(2))
+    device = DeviceSettings(
+        name="alice", data=str(tmp_path / "d.npz"), training={"clipping": "message"}
+    )
+    create_device(tmp_path / "device", device, None)
+    command = [*AUDIT, "--device", str(tmp_path / "device")]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "made-up images: 64 releases in each world" in printed.out
+    assert "ok         law of a release: local, 40 images" in printed.out
+    assert printed.err == ""
+    with Ledger(tmp_path / "device") as ledger:
+        assert ledger.verify() == 0
+    constant = np.random.Generator(np.random.Philox(key=7)).standard_normal
+    monkeypatch.setattr(
+        SecureNoise,
+        "draw",
+        lambda self, values, stddev, step: np.rint((values + 9 * constant()) / step).astype(int),
+    )
+    assert main(command) == 1
+    assert "VIOLATION" in capsys.readouterr().out
