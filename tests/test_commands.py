@@ -162,13 +162,18 @@ def block_of(page: str, start: str) -> str:
     return text[text.index(start) :].partition("\n```")[0].partition("\nTOML")[0]
 
 
-def make_device(place: Path) -> None:
-    """Make what docs/device.md begins with, from the files that the other pages print."""
-    pixels = np.random.default_rng(0).integers(0, 100, (10, 28, 28), np.uint8)
+def draw_classes(folder: Path, seed: int) -> None:
+    """Draw a picture of each of ten classes."""
+    pixels = np.random.default_rng(seed).integers(0, 60, (10, 28, 28), np.uint8)
     for label, gray_HW in enumerate(pixels):
-        path = place / "alice" / "images" / str(label) / "0.png"
+        path = folder / str(label) / "0.png"
         path.parent.mkdir(parents=True)
         Image.fromarray(255 - gray_HW).save(path)
+
+
+def make_device(place: Path) -> None:
+    """Make what docs/device.md begins with, from the files that the other pages print."""
+    draw_classes(place / "alice" / "images", 0)
     (place / "alice" / "images").chmod(0o700)
     (place / "run.toml").write_text(block_of("deployment.md", 'dataset = "devices"'))
     (place / "policy.toml").write_text(block_of("privacy.md", "max-epsilon = 10.0"))
@@ -185,6 +190,9 @@ def test_a_command_of_seconds_runs_as_printed(command, place, small_run, capsys)
 
         labels = torch.arange(40) % 10
         write_samples(place / "samples.npz", torch.rand(40, 1, 28, 28) / 4, labels)
+    if "my-images" in words:
+        for seed, writer in enumerate(("ada", "bob", "cleo")):
+            draw_classes(place / "my-images" / writer, seed)
     if words[0] == "device" or "DEVICE" in words:
         make_device(place)
         init = next(c for c in QUICK if str(c).startswith("fed-gswgan device init"))

@@ -220,7 +220,7 @@ def phase_of(device):
 def test_a_device_that_is_killed_after_each_phase_ends_no_run_under_masks(tmp_path):
     """In round n one of five vanishes after its n-th message; the others go on without it."""
     settings = {
-        **settings_of(5, rounds=6), **MASKED, "reply-timeout-seconds": 20.0, "max-epsilon": 1e6,
+        **settings_of(5, rounds=6), **MASKED, "reply-timeout-seconds": 60.0, "max-epsilon": 1e6,
     }  # fmt: skip
     make_devices(tmp_path / "nodes", names_of(5), settings)
     killed = {}
