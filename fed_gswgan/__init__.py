@@ -54,7 +54,7 @@ def run(
     >>> settings = load_settings(rounds=1, cohort_size=2, max_clients=2, fit_steps=2,
     ...     generator_width=4, noise_stddev=2.14, evaluation_samples=0)
     >>> sorted(path.name for path in run(settings, FOLDER, quiet=True).glob("*.json"))
-    ['run.json', 'summary.json']
+    ['data.json', 'run.json', 'summary.json']
     """
     from rich.console import Console
 

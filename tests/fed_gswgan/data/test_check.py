@@ -66,7 +66,7 @@ WRONG = {
 def test_a_writer_whose_images_are_surely_wrong_is_refused(said, writer):
     wrong = WRONG[said]
     checked = source(**{writer: wrong})
-    with pytest.raises(ValueError, match=f"images/(50|joined): .*{said}"):
+    with pytest.raises(ValueError, match=f"images/(50|joined|1): .*{said}"):
         check_source(checked, checked.writer_ids)
 
 

@@ -61,11 +61,14 @@ def test_images_and_held_out_writers_are_those_of_fed_emnist(source, fed_gswgan_
 def test_packing_keeps_forty_images_of_a_writer_in_sixteen_greys(tmp_path):
     labels = {"f0001_10": [3] * 3, "f0002_10": list(range(10)) * 5, "f0003_10": [61]}
     (tmp_path / TRAIN_FILE).parent.mkdir()
-    for path in (TRAIN_FILE, TEST_FILE):
+    for part, path in enumerate((TRAIN_FILE, TEST_FILE)):
         with h5py.File(tmp_path / path, "w") as file:
             for writer, of_writer in labels.items():
                 pixels = np.ones((len(of_writer), 28, 28), np.float32)
                 pixels[:, 10, 10:12] = 0.0, 0.49
+                for row, image in enumerate(pixels):  # no two are the same
+                    image[11 + part, 6 + row % 15] = 0.0
+                    image[13, 6 + row // 15] = 0.0
                 file[f"examples/{writer}/pixels"] = pixels
                 file[f"examples/{writer}/label"] = np.array(of_writer, np.int32)
     pack(str(tmp_path), tmp_path / "packed.npz")
