@@ -1,4 +1,4 @@
-# Each target sets itself up: a fresh clone needs nothing but Python 3.11, 3.12 or 3.13 and make.
+# Each target sets itself up: a fresh clone needs nothing but Python 3.11 and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

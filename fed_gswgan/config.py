@@ -324,10 +324,7 @@ class Config:
 
     def _event(self, shape: ReleaseShape, noise_stddev: float, honest: int) -> Event:
         return Event(
-            rows=shape.rows,
-            numbers=shape.numbers,
-            extra=shape.extra,
-            bounded=shape.bounded,
+            **shape._asdict(),
             clipping_bound=self.shared.clipping_bound,
             noise_stddev=noise_stddev,
             trust=self.shared.trust,

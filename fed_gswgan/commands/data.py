@@ -10,7 +10,6 @@ from fed_gswgan.commands.output import Json, show
 data = typer.Typer(no_args_is_help=True, help="data sets: what they hold, how images are read")
 
 Classes = Annotated[str, typer.Option(help="all, digits, letters or merged")]
-OWN = ("digits", "letters", "all", "merged")
 MOST_NAMED = 20  # writers in the text
 
 

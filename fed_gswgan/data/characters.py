@@ -14,6 +14,8 @@ from fed_gswgan.data.client_dataset import Images, LabelledImages
 
 IMAGE_SHAPE = (1, 28, 28)
 PIXELS = 28 * 28
+# Shapes in which one image is stored.
+STORED_SHAPES = (IMAGE_SHAPE, (*IMAGE_SHAPE[1:], 1), IMAGE_SHAPE[1:], (PIXELS,))
 
 DROPPED = -1
 
@@ -119,6 +121,15 @@ def digit_class_set(classes: str) -> ClassSet:
     return whole_class_set(classes, DIGITS, accepted=("all", "digits"))
 
 
+def border_greys(pixels_NHW: NDArray[Any]) -> NDArray[Any]:
+    """Return the median of each image's outermost pixels (N,): the grey of its paper."""
+    sides = [pixels_NHW[:, (0, -1)], pixels_NHW[:, :, (0, -1)]]
+    greys: NDArray[Any] = np.median(
+        np.concatenate([side.reshape(len(side), -1) for side in sides], axis=1), axis=1
+    )
+    return greys
+
+
 def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
     """Turn white paper (1) with dark ink (0) into paper 0 and ink 1.
 
@@ -133,7 +144,7 @@ def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
     Raises:
         ValueError: another shape, or a pixel outside [0, 1] or not finite.
     """
-    if pixels.shape[1:] not in (IMAGE_SHAPE[1:], (PIXELS,), IMAGE_SHAPE, (*IMAGE_SHAPE[1:], 1)):
+    if pixels.shape[1:] not in STORED_SHAPES:
         raise ValueError(f"{origin}: must be (N, 28, 28) or (N, 784), not {pixels.shape}")
     if pixels.dtype == np.uint8:
         pixels = pixels / np.float32(255)

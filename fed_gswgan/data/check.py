@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fed_gswgan.data.characters import border_greys
 from fed_gswgan.data.client_dataset import ClientDataset, LabelledImages, WriterSource
 from fed_gswgan.progress import steps
 
@@ -172,9 +173,7 @@ def is_blank(pixels: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _require_paper(pixels: Any, origin: str) -> None:
-    rows = pixels[:, 0]
-    border = np.concatenate([rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]], axis=1)
-    inked = np.flatnonzero(np.median(border, axis=1) > 0.5)
+    inked = np.flatnonzero(border_greys(pixels[:, 0]) > 0.5)
     if inked.size:
         raise ValueError(
             f"{origin}: paper must be 0 and ink 1, and the border of {inked.size} of "

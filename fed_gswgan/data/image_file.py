@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fed_gswgan.data.characters import IMAGE_SHAPE
+from fed_gswgan.data.characters import IMAGE_SHAPE, border_greys
 from fed_gswgan.data.client_dataset import Images
 from fed_gswgan.data.files import IS_LFS_POINTER, LFS_POINTER
 
@@ -41,14 +41,13 @@ def read_ink(path: Path) -> Images:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
             with Image.open(path, formats=FORMATS) as file:
-                require_sides(*file.size)
+                _require_sides(*file.size)
                 gray = _on_white_paper(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: the file was removed; open the folder again") from error
     except Exception as error:  # a damaged file can raise anything in a decoder
         raise ValueError(f"{path}: {_what_is_wrong(path, error)}") from error
-    pixels = np.asarray(gray)
-    border = np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]))
+    (border,) = border_greys(np.asarray(gray)[None])
     if border < LIGHT:
         remedy = "invert the image" if border < LIGHT / 2 else "lighten the paper"
         raise ValueError(
@@ -63,7 +62,7 @@ def read_ink(path: Path) -> Images:
     return ink.reshape(IMAGE_SHAPE)
 
 
-def require_sides(width: int, height: int) -> None:
+def _require_sides(width: int, height: int) -> None:
     """Require a size that a picture of one character can have, before it is decoded.
 
     Raises:

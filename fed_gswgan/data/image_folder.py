@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fed_gswgan.data.characters import IMAGE_SHAPE, PIXELS, invert_paper, whole_class_set
+from fed_gswgan.data.characters import (
+    IMAGE_SHAPE,
+    STORED_SHAPES,
+    invert_paper,
+    whole_class_set,
+)
 from fed_gswgan.data.check import Check
 from fed_gswgan.data.client_dataset import LabelledImages
 from fed_gswgan.data.files import own_folder
@@ -255,7 +260,7 @@ def _of_hdf5(path: Path) -> LabelledImages:
 
 
 def _labelled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> LabelledImages:
-    if images.shape[1:] not in (IMAGE_SHAPE, (*IMAGE_SHAPE[1:], 1), IMAGE_SHAPE[1:], (PIXELS,)):
+    if images.shape[1:] not in STORED_SHAPES:
         raise ValueError(
             f"{path}: images must be (N, 28, 28), (N, 1, 28, 28) or (N, 784), not {images.shape}"
         )

@@ -6,7 +6,9 @@ costliest way that the policy allows, in two worlds of images. So data format, f
 bound, noise, policy and ledger are all under audit, as they are wired. The owner's folder is read
 and never written; his images are not read.
 
-Rounds of a trained critic are shortened to one step, which changes no bound and no noise.
+Rounds of a trained critic are shortened to one step, which changes no bound and no noise. A copy
+answers at once and without a pause between answers, and the owner's counter is not asked: it would
+be raised by releases that are none of the owner's.
 """
 
 import logging
@@ -48,6 +50,7 @@ from fed_gswgan.device.folder import (
     socket_path,
 )
 from fed_gswgan.device.guard import FAILURES
+from fed_gswgan.device.refusal_limit import RefusalLimit
 from fed_gswgan.privacy.ledger import HEAD, LEDGER, REPLIES, Ledger
 from fed_gswgan.privacy.mechanism import Event, NeighboringRelation, grid_step, noise_deviation
 from fed_gswgan.privacy.policy import Trust, read_policy
@@ -61,6 +64,7 @@ MOST_NUMBERS = 2**22  # of the releases of a world together
 MOST_SPENT = 100  # answers, if the budget ends by then
 WORLDS = {"40 images": 40, "one image": 1}
 NOISE_CHECKS = [title for title in CHECKS if title.startswith("noise: ")]
+AT_ONCE = {"answer_seconds": 0.0, "min_separation_seconds": 0.0, "counter": ""}
 COSTLY_STEPS = ("critic_steps", "warm_start_steps")
 
 
@@ -114,7 +118,7 @@ def _unlogged_refusals() -> Iterator[None]:
         logging.disable(before)
 
 
-@dataclass(frozen=True)
+@dataclass
 class World:
     """An opened copy of the device with images of its own."""
 
@@ -137,10 +141,7 @@ class World:
         policy, shape = self.device.policy, self.device.guard.client.release(1)
         honest = policy.min_honest if trust == "secure-aggregation" else 1
         event = Event(
-            rows=shape.rows,
-            numbers=shape.numbers,
-            extra=shape.extra,
-            bounded=shape.bounded,
+            **shape._asdict(),
             clipping_bound=policy.max_clipping_bound,
             noise_stddev=policy.min_noise_stddev,
             trust=trust,
@@ -163,10 +164,11 @@ class World:
         return math.floor(min(most, policy.max_participations or math.inf, 2.0**40))
 
     def forget(self) -> None:
-        """Begin the copy's ledger anew, so that its budget is whole."""
+        """Begin the copy anew: its budget is whole, and no refusal counts."""
         for name in (LEDGER, HEAD, REPLIES):
             (self.folder / name).unlink()
         Ledger.create(self.folder, owners(self.device.settings))
+        self.device = self.device._replace(refusals=RefusalLimit())
 
     def ask(self, request: Request, masked: bool = True) -> np.ndarray | None:
         """Return the released grid steps; None for a refusal.
@@ -247,7 +249,7 @@ def _copy(folder: Path, to: Path, images: int) -> Path:
             "socket": str(socket_path(folder, settings)),  # is never bound
         }
     )
-    at_once = policy.model_copy(update={"answer_seconds": 0.0}).to_table()
+    at_once = policy.model_copy(update=AT_ONCE).to_table()
     limits = to / "limits.toml"
     limits.write_text("".join(f"{key} = {toml_value(value)}\n" for key, value in at_once.items()))
     create_device(to / "device", changed, limits)

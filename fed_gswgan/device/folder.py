@@ -241,10 +241,7 @@ def require_fit(settings: DeviceSettings, policy: Policy) -> None:
     """
     shape = settings.config().release(settings.spec)
     event = Event(
-        rows=shape.rows,
-        numbers=shape.numbers,
-        extra=shape.extra,
-        bounded=shape.bounded,
+        **shape._asdict(),
         clipping_bound=policy.max_clipping_bound,
         noise_stddev=policy.min_noise_stddev,
     )

@@ -166,6 +166,18 @@ def test_a_sound_guard_passes_and_its_folder_is_as_it_was(solved_device):
     assert contents(device) == before
 
 
+def test_the_owners_counter_is_left_alone_and_a_budget_of_one_release_is_enough(
+    solved_device, tmp_path
+):
+    program, asked = tmp_path / "counter", tmp_path / "asked"
+    program.write_text(f"#!/bin/sh\necho $1 >> {asked}\necho 1000\n")
+    program.chmod(0o700)
+    once = LITTLE.replace("max-participations = 3", "max-participations = 1")
+    held = f"{once}min-separation-seconds = 3600.0\ncounter = '{program}'\n"
+    assert audit_guard(solved_device(held), draws=DRAWS).violations == ()
+    assert not asked.exists()
+
+
 def test_every_trust_model_of_the_policy_is_tried_with_a_trained_critic(make_device):
     report = audit_guard(make_device("all", ALL_TRUSTS), draws=DRAWS)
     assert report.violations == ()
