@@ -19,6 +19,7 @@ from fed_gswgan.progress import steps
 HELD_OUT = "held-out images"  # stand in a fingerprint as a writer does
 BLANK = 0.1  # range of a blank image's pixels, at most
 MOST_REPEATED = 0.1  # of a writer's images
+MOST_NAMED = 3  # held-out writers in a line
 SOURCES_WITHOUT_FILES = ("drawn", "devices")
 
 Counts = NDArray[np.int64]
@@ -59,9 +60,10 @@ class CheckedData:
             return []
         people = [writer for writer in self.digests if writer != HELD_OUT]
         found = [f"data: {len(people)} writers, {len(self.class_names)} classes"]
-        if 0 < len(self.held_out_writers) <= 3:
-            names = ", ".join(map(repr, self.held_out_writers))
-            found.append(f"held out for evaluation: {names}")
+        if held_out := self.held_out_writers:
+            few = len(held_out) <= MOST_NAMED
+            named = ", ".join(map(repr, held_out)) if few else f"{len(held_out)} of the writers"
+            found.append(f"held out for evaluation: {named}")
         return [*found, *self.notes]
 
 

@@ -120,6 +120,12 @@ def test_lines_name_the_few_who_are_held_out():
     assert found.lines() == ["data: 8 writers, 2 classes", f"held out for evaluation: {names}"]
 
 
+def test_lines_count_the_many_who_are_held_out():
+    crowd = source(**{f"writer {number}": drawn(100 + number) for number in range(80)})
+    line = f"held out for evaluation: {len(crowd.held_out_writers)} of the writers"
+    assert check_source(crowd, crowd.writer_ids).lines()[1] == line
+
+
 def test_drawn_writers_are_not_drawn_twice_and_devices_keep_their_images():
     for dataset, given in (("drawn", {"drawn-writers": 20}), ("devices", {"max-clients": 3})):
         opened = open_source(DataSettings.from_table({"dataset": dataset, **given}))
