@@ -26,7 +26,7 @@ browser:  ## Chromium, in which the tests open a run's report; root on Debian in
 	      apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	    echo "no chromium and none could be installed: the test of report.html in a browser is skipped"
 
-test: install browser  ## everything but the slow ones, under ten minutes
+test: install browser  ## everything but the slow ones: 12 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: install browser  ## slow ones included
