@@ -89,6 +89,13 @@ def test_a_blank_page_and_a_repeated_one_among_many_are_counted_and_kept():
     assert found.counts[list(found.digests).index("a")].tolist() == [10, 10]
 
 
+def test_a_writer_of_the_roster_may_hold_nothing():
+    """His device answers with noise, so a run of all writers has such."""
+    people = source(nobody=drawn(60, count=0))
+    found = check_source(people, ["nobody", *people.writer_ids])
+    assert found.counts[list(found.digests).index("nobody")].tolist() == [0, 0]
+
+
 def test_images_that_are_no_characters_may_be_dark_blank_and_alike():
     garments = Check(NAMES, ink_on_paper=False)
     for _ in range(2):
