@@ -147,7 +147,7 @@ def invert_paper(pixels: NDArray[Any], origin: str) -> Images:
         raise ValueError(f"{origin}: must be (N, 28, 28) or (N, 784), not {pixels.shape}")
     if pixels.dtype == np.uint8:
         pixels = pixels / np.float32(255)
-    if not np.issubdtype(pixels.dtype, np.number):
+    if pixels.dtype.kind not in "iuf":
         raise ValueError(f"{origin}: pixels must be numbers, not {pixels.dtype}")
     low, high = pixels.min(initial=1), pixels.max(initial=0)
     if not (low >= 0 and high <= 1):  # also false where a pixel is not a number

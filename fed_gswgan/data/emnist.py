@@ -20,7 +20,13 @@ from fed_gswgan.data.characters import (
     invert_paper,
 )
 from fed_gswgan.data.client_dataset import Images, LabelledImages
-from fed_gswgan.data.files import ENVIRONMENT_VARIABLE, data_root, own_folder, require_file
+from fed_gswgan.data.files import (
+    ENVIRONMENT_VARIABLE,
+    data_root,
+    own_folder,
+    require_file,
+    skipped_notes,
+)
 from fed_gswgan.data.held_out import SplitSource
 from fed_gswgan.progress import steps
 
@@ -119,12 +125,15 @@ def _examples(path: Path) -> Iterator[Any]:
     with file:
         if not isinstance(file.get("examples"), h5py.Group):
             raise ValueError(f"{path}: must hold writers under 'examples'; fetch it again")
-        yield file["examples"]
+        try:
+            yield file["examples"]
+        except (KeyError, RuntimeError) as error:  # what h5py raises where a file is damaged
+            raise ValueError(f"{path}: is a damaged HDF5 file ({error}); fetch it again") from error
 
 
 def _array(group: Any, key: str, origin: str) -> Any:
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"{origin}: must be a writer's group, and is an array; remove it")
+        raise ValueError(f"{origin}: must be a writer's group, and is none; remove it")
     if key not in group:
         raise ValueError(f"{origin}: must hold 'pixels' and 'label', and has no {key!r}")
     try:
@@ -150,7 +159,9 @@ def open_leaf_femnist(data_dir: str, classes: str, min_images_per_writer: int) -
     """
     folder = own_folder(data_dir, "leaf-femnist", LEAF_LAYOUT)
     parts = (folder, folder / "train", folder / "test")
-    files = [path for part in parts for path in sorted(part.glob("*.json"))]
+    found = [path for part in parts for path in sorted(part.glob("*.json"))]
+    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    skipped = [str(path.relative_to(folder)) for path in found if path not in files]
     if not files:
         raise FileNotFoundError(f"{folder}: no LEAF file; data-dir must have {LEAF_LAYOUT}")
     class_set = emnist_class_set(classes)
@@ -174,6 +185,7 @@ def open_leaf_femnist(data_dir: str, classes: str, min_images_per_writer: int) -
         },
         min_images_per_writer=min_images_per_writer,
         read=read,
+        notes=skipped_notes(skipped),
     )
 
 
@@ -188,10 +200,12 @@ def _leaf_writers(path: Path) -> Iterator[tuple[str, tuple[Images, NDArray[Any],
         users, sizes, data = (content[key] for key in ("users", "num_samples", "user_data"))
         if not isinstance(users, list) or not isinstance(sizes, list) or not isinstance(data, dict):
             raise TypeError("two lists and an object are expected")
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(user, str) for user in users):
+            raise TypeError("users must be strings")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: must be a LEAF file, a JSON object with 'users', 'num_samples' and "
-            f"'user_data' ({error!r}); fetch it again"
+            f"'user_data' ({type(error).__name__}: {error}); fetch it again"
         ) from error
     if not len(users) == len(sizes) == len(data) or set(users) != set(data):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Files of a data set: the folder they are in, and arrays in MNIST's IDX format."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 ENVIRONMENT_VARIABLE = "FED_GSWGAN_DATA"
 LFS_POINTER = b"version https://git-lfs"
 IS_LFS_POINTER = "is a pointer of Git LFS and not the file itself; run git lfs pull"
+MOST_NAMED = 5
 CACHE_DIR = Path("~/.cache/fed-gswgan")
 
 _IDX_DTYPES: dict[int, np.dtype[Any]] = {
@@ -41,6 +43,12 @@ def own_folder(data_dir: str, dataset: str, layout: str) -> Path:
     if not data_dir:
         raise ValueError(f"data-dir='' must name a folder for dataset={dataset!r}: {layout}")
     return _folder("data-dir", data_dir)
+
+
+def skipped_notes(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the line that counts the files left out and names the first of them, if there are."""
+    named = ", ".join([*names[:MOST_NAMED], *["..."][: len(names) > MOST_NAMED]])
+    return (f"skipped, since no image belongs there, {len(names)}: {named}",) if names else ()
 
 
 def require_file(path: Path, advice: str) -> Path:

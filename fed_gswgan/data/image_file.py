@@ -81,11 +81,11 @@ def _require_sides(width: int, height: int) -> None:
 def _on_white_paper(file: Image.Image) -> Image.Image:
     if (pictures := getattr(file, "n_frames", 1)) > 1:
         raise Unfit(f"it has {pictures} pictures and must have one; save them apart")
-    if file.mode.startswith("I"):
-        return ImageOps.exif_transpose(_eight_bits(np.asarray(file)))
     if file.mode == "F":
         raise Unfit("its pixels are fractions without a range; save it with 8 or 16 bits")
     turned = ImageOps.exif_transpose(file)
+    if turned.mode.startswith("I"):
+        return _eight_bits(np.asarray(turned))
     if not turned.has_transparency_data:
         return turned.convert("RGB").convert("L") if turned.mode == "CMYK" else turned.convert("L")
     color = turned.convert("RGBA")

@@ -21,7 +21,7 @@ from fed_gswgan.data.characters import (
 )
 from fed_gswgan.data.check import Check
 from fed_gswgan.data.client_dataset import LabelledImages
-from fed_gswgan.data.files import own_folder
+from fed_gswgan.data.files import own_folder, skipped_notes
 from fed_gswgan.data.held_out import SplitSource
 from fed_gswgan.data.image_file import SUFFIXES, read_ink
 
@@ -32,7 +32,6 @@ DEBRIS = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "@eadir",
      "#recycle", "$recycle.bin", "system volume information")
 )  # fmt: skip
-MOST_NAMED = 5
 
 Files = tuple[tuple[str, Path], ...]  # the class and the path of each image
 
@@ -63,10 +62,6 @@ def open_image_folder(data_dir: str, classes: str, min_images_per_writer: int) -
     _require_one_form(files.values())
     names = {_composed(name) for paths in files.values() for name, _ in paths}
     class_set = whole_class_set(classes, tuple(sorted(names, key=_natural)), accepted=("all",))
-    if skipped:
-        named = ", ".join(str(path.relative_to(root)) for path in skipped[:MOST_NAMED])
-        more = ", ..." if len(skipped) > MOST_NAMED else ""
-        notes.append(f"skipped, since no image belongs there, {len(skipped)}: {named}{more}")
     return SplitSource(
         name="folder",
         unit="one writer's folder",
@@ -75,7 +70,7 @@ def open_image_folder(data_dir: str, classes: str, min_images_per_writer: int) -
         image_counts={writer_id: len(paths) for writer_id, paths in files.items()},
         min_images_per_writer=min_images_per_writer,
         read=lambda writer_id: _read_files(files[writer_id], class_set.names, root / writer_id),
-        notes=tuple(notes),
+        notes=(*notes, *skipped_notes([str(path.relative_to(root)) for path in skipped])),
     )
 
 
@@ -235,7 +230,9 @@ def _of_folder(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
 
 def _of_npz(path: Path) -> LabelledImages:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        if isinstance(file := np.load(path, allow_pickle=False), np.ndarray):
+            raise ValueError("it holds one array without a name")
+        with file:
             _require_names(path, list(file), ("images", "labels"))
             images, labels = file["images"], file["labels"]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -252,8 +249,8 @@ def _of_hdf5(path: Path) -> LabelledImages:
             name = "pixels" if "pixels" in file else "images"
             _require_names(path, list(file), (name, "labels"))
             images, labels = file[name][()], file["labels"][()]
-    except OSError as error:
-        raise ValueError(f"{path}: must be an HDF5 file ({error})") from error
+    except (OSError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path}: must be an HDF5 file of arrays ({error})") from error
     if name == "pixels":
         images = invert_paper(images, f"{path}, pixels")
     return _labelled(path, images, labels)

@@ -97,6 +97,40 @@ def test_a_file_of_another_format_and_a_missing_one_are_refused_by_name(monkeypa
         open_fed_emnist("", "all", 1)
 
 
+def damaged(folder):
+    """Break the file's index of writers, and say where its writer's labels should be."""
+    content = bytearray((folder / TRAIN_FILE).read_bytes())
+    at = content.index(b"SNOD", content.index(b"SNOD") + 1)
+    content[at : at + 4] = b"none"
+    (folder / TRAIN_FILE).write_bytes(content)
+
+
+def without_labels(folder):
+    with h5py.File(folder / TRAIN_FILE, "a") as file:
+        del file[f"examples/{WRITERS[0]}/label"]
+        file[f"examples/{WRITERS[0]}/label"] = h5py.SoftLink("/nowhere")
+
+
+def without_writer(folder):
+    with h5py.File(folder / TRAIN_FILE, "a") as file:
+        file["examples/x"] = h5py.ExternalLink("gone.h5", "/x")
+
+
+@pytest.mark.parametrize("spoil", [damaged, without_labels, without_writer])
+def test_a_damaged_file_is_refused_by_name(folder, spoil):
+    spoil(folder)
+    with pytest.raises(ValueError, match=r"fed_emnist_train\.h5.*(damaged|a writer's group)"):
+        read_everything(open_fed_emnist(str(folder), "all", 1))
+
+
+def test_pixels_must_be_real_numbers(folder):
+    with h5py.File(folder / TRAIN_FILE, "a") as file:
+        del file[f"examples/{WRITERS[0]}/pixels"]
+        file[f"examples/{WRITERS[0]}/pixels"] = paper(3).astype(np.complex64)
+    with pytest.raises(ValueError, match="pixels must be numbers, not complex64"):
+        read_everything(open_fed_emnist(str(folder), "all", 1))
+
+
 def test_real_writers_with_sixty_images_give_enough_clients_and_held_out_writers(fed_gswgan_data):
     source = open_fed_emnist(str(fed_gswgan_data), "all", 60)
     assert len(source.writer_ids) >= 400
@@ -193,6 +227,8 @@ def leaf(**changes):
         ("[]", "must be a LEAF file"),
         (json.dumps(leaf())[:-20], "must be a LEAF file"),
         ({"users": ["f1"]}, "num_samples"),
+        ("[" * 100_000, "must be a LEAF file"),
+        (leaf(users=[["f1"], ["f2"]]), "users must be strings"),
         (leaf(users="f1"), "two lists and an object"),
         (leaf(users=["f1", "f3"]), "must name the same users"),
         (leaf(users=["f1", "f1"]), "must name the same users"),
@@ -205,3 +241,18 @@ def test_another_leaf_layout_is_refused_with_the_file_and_the_rule(tmp_path, con
     (tmp_path / "a.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError, match=rf"a\.json.*{rule}"):
         open_leaf_femnist(str(tmp_path), "all", 1)
+
+
+def test_an_error_shows_no_content_of_a_leaf_file(tmp_path):
+    (tmp_path / "a.json").write_bytes(json.dumps(leaf()).encode().replace(b"f1", b"\xfc1"))
+    with pytest.raises(ValueError, match=r"a\.json: must be a LEAF file.*0xfc") as refused:
+        open_leaf_femnist(str(tmp_path), "all", 1)
+    assert len(str(refused.value)) < 400
+
+
+def test_what_file_systems_leave_beside_leaf_files_is_skipped_and_said(tmp_path):
+    write_json(tmp_path / "a.json", {w: (rows(1), [1]) for w in WRITERS})
+    (tmp_path / "._a.json").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "old.json").mkdir()
+    source = open_leaf_femnist(str(tmp_path), "all", 1)
+    assert source.notes == ("skipped, since no image belongs there, 2: ._a.json, old.json",)

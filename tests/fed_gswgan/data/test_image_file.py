@@ -77,12 +77,16 @@ def test_common_formats_are_read_alike(tmp_path, suffix):
     assert found == pytest.approx(read_ink(save(tmp_path / "b.png", drawing())), abs=0.1)
 
 
-def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path):
-    upright, exif = drawing(box=(4, 10, 20, 12)), Image.Exif()
+@pytest.mark.parametrize("scale", [1, 257], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_a_picture_is_turned_as_its_exif_orientation_says(tmp_path, suffix, scale):
+    pixels = np.asarray(drawing(box=(4, 10, 20, 12))).astype(np.uint8 if scale == 1 else np.uint16)
+    upright, exif = Image.fromarray(pixels * scale), Image.Exif()
     exif[0x112] = 6
     turned = upright.transpose(Image.Transpose.ROTATE_90)
-    turned.save(tmp_path / "a.png", exif=exif)
-    assert (read_ink(tmp_path / "a.png") == read_ink(save(tmp_path / "b.png", upright))).all()
+    turned.save(tmp_path / f"a{suffix}", exif=exif)
+    found = read_ink(tmp_path / f"a{suffix}")
+    assert (found == read_ink(save(tmp_path / "b.png", upright))).all()
 
 
 def test_cmyk_and_a_palette_with_transparency_show_dark_ink(tmp_path):

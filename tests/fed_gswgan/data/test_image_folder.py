@@ -129,6 +129,12 @@ def npz(path, **arrays):
     return path / "own.npz"
 
 
+def npy_named_npz(path):
+    with (path / "own.npz").open("wb") as file:
+        np.save(file, INK)
+    return path / "own.npz"
+
+
 def hdf5(path, suffix=".h5", **arrays):
     with h5py.File(path / f"own{suffix}", "w") as file:
         for name, array in arrays.items():
@@ -186,6 +192,8 @@ WRONG = {
     "paper must be 0 and": lambda p: hdf5(p, pixels=as_shares((6, 784)), labels=LABELS),
     "pixels: pixels must lie in": lambda p: hdf5(p, pixels=INK.astype("f4"), labels=LABELS),
     "must be an NPZ file of numbers": lambda p: npz(p, images=np.array([{}]), labels=LABELS),
+    "must be an NPZ file .*one array": lambda p: npy_named_npz(p),
+    "must be an HDF5 file of arrays": lambda p: hdf5(p, **{"images/a": INK, "labels": LABELS}),
     "must be named as one of the classes": lambda p: png_folder(p, "aabbcd"),
     "must be a folder of CLASS": lambda p: png_folder(p) / "a" / "0.png",
 }
