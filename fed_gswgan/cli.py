@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -247,7 +248,8 @@ def evaluate(
     if dataset in WHOLE:
         _refuse(f"the preset decides for {dataset}", samples=samples)
         _refuse(f"not of {dataset}", classes=classes, min_images_per_writer=min_images_per_writer)
-        found = _on_test_set(pool_sampler(*held), dataset, data_dir, preset or "small", seed)
+        with _evaluating(subject):
+            found = _on_test_set(pool_sampler(*held), dataset, data_dir, preset or "small", seed)
         _show_metrics(found | counted, as_json)
         return
     if samples and samples > len(held.labels_N):
@@ -256,8 +258,19 @@ def evaluate(
     given: dict[str, Any] = {"dataset": dataset, "data-dir": data_dir, "classes": classes or "all"}
     given["min-images-per-writer"] = min_images_per_writer or 1
     count = samples or min(DRAWN, len(held.labels_N))
-    found = _on_held_out(pool_sampler(*held), DataSettings.from_table(given), count, seed, held)
+    config = DataSettings.from_table(given)
+    with _evaluating(subject):
+        found = _on_held_out(pool_sampler(*held), config, count, seed, held)
     _show_metrics(found | counted, as_json)
+
+
+@contextmanager
+def _evaluating(file: Path) -> Iterator[None]:
+    """Name the file in whatever is refused."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"evaluating {file}: {error}") from error
 
 
 @compare.command()

@@ -129,4 +129,5 @@ def test_samples_of_another_kind_than_the_images_are_refused(
     write_samples(tmp_path / "s.npz", *change(images, labels))
     assert main(["evaluate", str(tmp_path / "s.npz"), *OPTIONS]) == 2
     (line,) = capsys.readouterr().err.splitlines()
+    assert f"evaluating {tmp_path / 's.npz'}: " in line
     assert said in line
