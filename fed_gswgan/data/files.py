@@ -1,6 +1,8 @@
 """Files of a data set: the folder they are in, and arrays in MNIST's IDX format."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ ENVIRONMENT_VARIABLE = "FED_GSWGAN_DATA"
 LFS_POINTER = b"version https://git-lfs"
 IS_LFS_POINTER = "is a pointer of Git LFS and not the file itself; run git lfs pull"
 MOST_NAMED = 5
+# What numpy raises of a file that is no npz, or a damaged one.
+NOT_NPZ = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 CACHE_DIR = Path("~/.cache/fed-gswgan")
 
 _IDX_DTYPES: dict[int, np.dtype[Any]] = {

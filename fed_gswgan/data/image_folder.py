@@ -5,7 +5,6 @@ Shapes: N images, of H = W = 28 pixels and one channel, whatever the size of the
 
 import re
 import unicodedata
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from fed_gswgan.data.characters import (
 )
 from fed_gswgan.data.check import Check
 from fed_gswgan.data.client_dataset import LabelledImages
-from fed_gswgan.data.files import own_folder, skipped_notes
+from fed_gswgan.data.files import NOT_NPZ, own_folder, skipped_notes
 from fed_gswgan.data.held_out import SplitSource
 from fed_gswgan.data.image_file import SUFFIXES, read_ink
 
@@ -235,7 +234,7 @@ def _of_npz(path: Path) -> LabelledImages:
         with file:
             _require_names(path, list(file), ("images", "labels"))
             images, labels = file["images"], file["labels"]
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except NOT_NPZ as error:
         raise ValueError(f"{path}: must be an NPZ file of numbers ({error})") from error
     return _labelled(path, images, labels)
 

@@ -3,8 +3,6 @@
 Shapes: B batch, C channels, H and W image.
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.data.client_dataset import image_shape_of
+from fed_gswgan.data.files import NOT_NPZ
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy
 from fed_gswgan.progress import steps
 from fed_gswgan.seeding import SeedStream
@@ -171,14 +170,13 @@ def read_samples(path: Path) -> SampleFile:
 
 
 CHANNELS = (1, 3)
-UNREADABLE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def _arrays_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
     wanted = "must be an npz file that holds samples and labels"
     try:
         file = np.load(path, allow_pickle=False)
-    except UNREADABLE as error:
+    except NOT_NPZ as error:
         raise ValueError(f"{path} {wanted}: it is neither npz nor npy") from error
     if isinstance(file, np.ndarray):
         raise ValueError(f"{path} {wanted}: it is one array of shape {file.shape}")
@@ -187,7 +185,7 @@ def _arrays_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{path} holds {sorted(file)}, must hold samples and labels")
         try:
             return file["samples"], file["labels"]
-        except UNREADABLE as error:
+        except NOT_NPZ as error:
             raise ValueError(f"{path} {wanted} as numbers: {error}") from error
 
 

@@ -98,7 +98,7 @@ def test_a_file_of_another_format_and_a_missing_one_are_refused_by_name(monkeypa
 
 
 def damaged(folder):
-    """Break the file's index of writers, and say where its writer's labels should be."""
+    """Break the file's second index: the one of its writers."""
     content = bytearray((folder / TRAIN_FILE).read_bytes())
     at = content.index(b"SNOD", content.index(b"SNOD") + 1)
     content[at : at + 4] = b"none"

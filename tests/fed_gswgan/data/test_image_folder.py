@@ -135,6 +135,16 @@ def npy_named_npz(path):
     return path / "own.npz"
 
 
+def damaged_npz(path):
+    np.savez_compressed(path / "own.npz", images=INK, labels=LABELS)
+    content = bytearray((path / "own.npz").read_bytes())
+    start = content.index(b"images.npy") + len(b"images.npy")  # of what numpy pads and deflates
+    start += int.from_bytes(content[28:30], "little")
+    content[start] |= 0b110  # no type of block
+    (path / "own.npz").write_bytes(content)
+    return path / "own.npz"
+
+
 def hdf5(path, suffix=".h5", **arrays):
     with h5py.File(path / f"own{suffix}", "w") as file:
         for name, array in arrays.items():
@@ -192,7 +202,8 @@ WRONG = {
     "paper must be 0 and": lambda p: hdf5(p, pixels=as_shares((6, 784)), labels=LABELS),
     "pixels: pixels must lie in": lambda p: hdf5(p, pixels=INK.astype("f4"), labels=LABELS),
     "must be an NPZ file of numbers": lambda p: npz(p, images=np.array([{}]), labels=LABELS),
-    "must be an NPZ file .*one array": lambda p: npy_named_npz(p),
+    "must be an NPZ file .*one array": npy_named_npz,
+    "must be an NPZ file .*invalid block type": damaged_npz,
     "must be an HDF5 file of arrays": lambda p: hdf5(p, **{"images/a": INK, "labels": LABELS}),
     "must be named as one of the classes": lambda p: png_folder(p, "aabbcd"),
     "must be a folder of CLASS": lambda p: png_folder(p) / "a" / "0.png",
