@@ -111,6 +111,7 @@ def _fedavg(published: Mapping[str, Value], classes: str) -> dict[str, Federated
         rows[f"fedavg-gan-prior{word}"] = FederatedRow(
             title=f"FedAvg-GAN from the prior, {trust}",
             settings={**settings, **_FEDAVG_PRIOR, **(_FEW_STEPS if word else {})},
+            once=bool(word),
         )
     return rows
 
