@@ -26,6 +26,7 @@ from fed_gswgan.data.files import (
     own_folder,
     require_file,
     skipped_notes,
+    visible,
 )
 from fed_gswgan.data.held_out import SplitSource
 from fed_gswgan.progress import steps
@@ -158,10 +159,12 @@ def open_leaf_femnist(data_dir: str, classes: str, min_images_per_writer: int) -
             writer, a wrong pixel or an unknown label.
     """
     folder = own_folder(data_dir, "leaf-femnist", LEAF_LAYOUT)
-    parts = (folder, folder / "train", folder / "test")
-    found = [path for part in parts for path in sorted(part.glob("*.json"))]
-    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
-    skipped = [str(path.relative_to(folder)) for path in found if path not in files]
+    parts = [part for part in (folder, folder / "train", folder / "test") if part.is_dir()]
+    skipped: list[Path] = []
+    entries = [path for part in parts for path in visible(part, skipped.append)]
+    found = [path for path in entries if path.suffix == ".json"]
+    files = [path for path in found if path.is_file()]
+    skipped += [path for path in found if path not in files]
     if not files:
         raise FileNotFoundError(f"{folder}: no LEAF file; data-dir must have {LEAF_LAYOUT}")
     class_set = emnist_class_set(classes)
@@ -185,7 +188,7 @@ def open_leaf_femnist(data_dir: str, classes: str, min_images_per_writer: int) -
         },
         min_images_per_writer=min_images_per_writer,
         read=read,
-        notes=skipped_notes(skipped),
+        notes=skipped_notes([str(path.relative_to(folder)) for path in skipped]),
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ ENVIRONMENT_VARIABLE = "FED_GSWGAN_DATA"
 LFS_POINTER = b"version https://git-lfs"
 IS_LFS_POINTER = "is a pointer of Git LFS and not the file itself; run git lfs pull"
 MOST_NAMED = 5
-# What numpy raises of a file that is no npz, or a damaged one.
-NOT_NPZ = (ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+# What operating systems and file servers leave in folders, beside names that begin with a dot.
+DEBRIS = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "@eadir",
+     "#recycle", "$recycle.bin", "system volume information")
+)  # fmt: skip
 CACHE_DIR = Path("~/.cache/fed-gswgan")
 
 _IDX_DTYPES: dict[int, np.dtype[Any]] = {
@@ -49,6 +52,29 @@ def own_folder(data_dir: str, dataset: str, layout: str) -> Path:
     return _folder("data-dir", data_dir)
 
 
+def visible(folder: Path, skip: Callable[[Path], None] = lambda path: None) -> list[Path]:
+    """Return the entries of a folder, sorted, without hidden files and debris of systems.
+
+    Args:
+        folder: to list.
+        skip: is told what is left out.
+
+    Raises:
+        ValueError: a name that is no UTF-8.
+    """
+    kept = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in DEBRIS:
+            skip(path)
+            continue
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{folder}: the name {path.name!r} is no UTF-8; rename it") from error
+        kept.append(path)
+    return kept
+
+
 def skipped_notes(names: Sequence[str]) -> tuple[str, ...]:
     """Return the line that counts the files left out and names the first of them, if there are."""
     named = ", ".join([*names[:MOST_NAMED], *["..."][: len(names) > MOST_NAMED]])
@@ -68,6 +94,25 @@ def require_file(path: Path, advice: str) -> Path:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(f"{path}: {IS_LFS_POINTER}")
     return path
+
+
+def npz_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Return arrays of an npz file by name, as they are stored; nothing is unpickled.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no npz file or a damaged one, or an array is missing or holds objects.
+    """
+    wanted = f"must be an npz file that holds {' and '.join(names)}"
+    try:
+        if isinstance(file := np.load(path, allow_pickle=False), np.ndarray):
+            raise ValueError(f"it is one array of shape {file.shape}")
+        with file:
+            if missing := [name for name in names if name not in file]:
+                raise ValueError(f"{missing[0]} is missing, it holds {sorted(file)}")
+            return [file[name] for name in names]
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: {wanted}, as numbers ({error})") from error
 
 
 def map_idx(path: Path) -> NDArray[Any]:

@@ -20,18 +20,12 @@ from fed_gswgan.data.characters import (
 )
 from fed_gswgan.data.check import Check
 from fed_gswgan.data.client_dataset import LabelledImages
-from fed_gswgan.data.files import NOT_NPZ, own_folder, skipped_notes
+from fed_gswgan.data.files import npz_arrays, own_folder, skipped_notes, visible
 from fed_gswgan.data.held_out import SplitSource
 from fed_gswgan.data.image_file import SUFFIXES, read_ink
 
 LAYOUT = "WRITER/CLASS/*.png"
 OWN_FORMATS = "a folder of CLASS/*.png, or a file .npz, .h5 or .hdf5"
-# What operating systems and file servers leave in folders, beside names that begin with a dot.
-DEBRIS = frozenset(
-    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "lost+found", "@eadir",
-     "#recycle", "$recycle.bin", "system volume information")
-)  # fmt: skip
-
 Files = tuple[tuple[str, Path], ...]  # the class and the path of each image
 
 
@@ -91,29 +85,6 @@ def class_files(writer_folder: Path, skip: Callable[[Path], None] = lambda path:
     if not files:
         raise ValueError(f"{writer_folder}: a writer without images; add some or remove the folder")
     return files
-
-
-def visible(folder: Path, skip: Callable[[Path], None] = lambda path: None) -> list[Path]:
-    """Return the entries of a folder, sorted, without hidden files and debris of systems.
-
-    Args:
-        folder: to list.
-        skip: is told what is left out.
-
-    Raises:
-        ValueError: a name that is no UTF-8.
-    """
-    kept = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in DEBRIS:
-            skip(path)
-            continue
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{folder}: the name {path.name!r} is no UTF-8; rename it") from error
-        kept.append(path)
-    return kept
 
 
 def _is_folder(path: Path) -> bool:
@@ -208,7 +179,7 @@ def read_own_images(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
     if path.is_dir():
         images = _of_folder(path, class_names)
     elif path.suffix == ".npz":
-        images = _of_npz(path)
+        images = _labelled(path, *npz_arrays(path, "images", "labels"))
     elif path.suffix in (".h5", ".hdf5"):
         images = _of_hdf5(path)
     else:
@@ -227,18 +198,6 @@ def _of_folder(path: Path, class_names: tuple[str, ...]) -> LabelledImages:
     return _read_files(class_files(path), class_names, path)
 
 
-def _of_npz(path: Path) -> LabelledImages:
-    try:
-        if isinstance(file := np.load(path, allow_pickle=False), np.ndarray):
-            raise ValueError("it holds one array without a name")
-        with file:
-            _require_names(path, list(file), ("images", "labels"))
-            images, labels = file["images"], file["labels"]
-    except NOT_NPZ as error:
-        raise ValueError(f"{path}: must be an NPZ file of numbers ({error})") from error
-    return _labelled(path, images, labels)
-
-
 def _of_hdf5(path: Path) -> LabelledImages:
     import h5py
 
@@ -246,7 +205,8 @@ def _of_hdf5(path: Path) -> LabelledImages:
     try:
         with h5py.File(path, "r") as file:
             name = "pixels" if "pixels" in file else "images"
-            _require_names(path, list(file), (name, "labels"))
+            if missing := [wanted for wanted in (name, "labels") if wanted not in file]:
+                raise ValueError(f"{path}: must hold {name} and labels; {missing[0]} is missing")
             images, labels = file[name][()], file["labels"][()]
     except (OSError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: must be an HDF5 file of arrays ({error})") from error
@@ -268,8 +228,3 @@ def _labelled(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> Labelle
         raise ValueError(f"{path}: labels must be whole numbers, not {labels.dtype}")
     pixels = images.astype(np.float32).reshape(-1, *IMAGE_SHAPE)
     return LabelledImages(pixels, labels.astype(np.int64), origin=str(path))
-
-
-def _require_names(path: Path, names: list[str], needed: tuple[str, ...]) -> None:
-    if missing := [name for name in needed if name not in names]:
-        raise ValueError(f"{path}: must hold {' and '.join(needed)}; {missing[0]} is missing")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fed_gswgan.data.client_dataset import image_shape_of
-from fed_gswgan.data.files import NOT_NPZ
+from fed_gswgan.data.files import npz_arrays
 from fed_gswgan.evaluation.classifier import ImageClassifier, accuracy
 from fed_gswgan.progress import steps
 from fed_gswgan.seeding import SeedStream
@@ -139,7 +139,7 @@ def read_samples(path: Path) -> SampleFile:
         ValueError: it is no npz file; an array is missing, or of another type, shape or range; or
             there are fewer than two samples.
     """
-    samples, labels = _arrays_of(path)
+    samples, labels = npz_arrays(path, "samples", "labels")
     if samples.dtype.kind not in "buif":
         raise ValueError(f"{path}: samples are {samples.dtype}, must be numbers")
     pixels = samples.astype(np.float32)
@@ -170,23 +170,6 @@ def read_samples(path: Path) -> SampleFile:
 
 
 CHANNELS = (1, 3)
-
-
-def _arrays_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    wanted = "must be an npz file that holds samples and labels"
-    try:
-        file = np.load(path, allow_pickle=False)
-    except NOT_NPZ as error:
-        raise ValueError(f"{path} {wanted}: it is neither npz nor npy") from error
-    if isinstance(file, np.ndarray):
-        raise ValueError(f"{path} {wanted}: it is one array of shape {file.shape}")
-    with file:
-        if not {"samples", "labels"} <= set(file):
-            raise ValueError(f"{path} holds {sorted(file)}, must hold samples and labels")
-        try:
-            return file["samples"], file["labels"]
-        except NOT_NPZ as error:
-            raise ValueError(f"{path} {wanted} as numbers: {error}") from error
 
 
 def label_agreement(judge: ImageClassifier, samples_NCHW: Tensor, labels_N: Tensor) -> float:

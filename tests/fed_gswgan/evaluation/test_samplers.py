@@ -113,7 +113,7 @@ def test_what_was_written_is_read_to_half_a_grey_level(tmp_path, shape):
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
-        ({"samples": np.zeros((2, 28, 28))}, "must hold samples and labels"),
+        ({"samples": np.zeros((2, 28, 28))}, "holds samples and labels, .*labels is missing"),
         ({"samples": np.zeros((2, 784)), "labels": np.zeros(2, int)}, "N, H, W"),
         ({"samples": np.full((2, 28, 28), 1.5), "labels": np.zeros(2, int)}, "lie in"),
         ({"samples": np.full((2, 28, 28), np.nan), "labels": np.zeros(2, int)}, "lie in"),
@@ -149,7 +149,7 @@ def test_a_file_that_is_no_npz_is_named(tmp_path, kind):
                          path.read_bytes()[:-100])  # fmt: skip
     else:
         path.write_text("hello" if kind == "text" else "")
-    with pytest.raises(ValueError, match=r"s\.npz must be an npz file that holds samples"):
+    with pytest.raises(ValueError, match=r"s\.npz: must be an npz file that holds samples"):
         read_samples(path)
 
 
