@@ -6,6 +6,7 @@ writers with at least 40 of them, on all classes every writer of the file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from fed_gswgan.settings import Value, read_toml
@@ -78,7 +79,7 @@ class FederatedRow:
 def rows_of(classes: str) -> dict[str, FederatedRow]:
     """Return the rows by name, of the digits or of all classes."""
     one_of(CLASSES, classes=classes)
-    published = {**_read(_PUBLISHED[classes]), **_WRITERS[classes]}
+    published = {**read_toml(_PUBLISHED[classes]), **_WRITERS[classes]}
     fedavg = {**published, **FEDAVG}
     return {
         "gs-wgan": FederatedRow(title="GS-WGAN, as published", settings=published),
@@ -120,27 +121,27 @@ def _solved(classes: str) -> dict[str, FederatedRow]:
     """Return the methods that are solved in closed form, every writer asked in each round."""
     same = {**_WRITERS[classes], "cohort-size": POPULATION[classes]}
     rows = {}
-    for algorithm, (title, changes) in _ALGORITHMS.items():
+    for algorithm, local, scratch, epsilon in product(
+        _ALGORITHMS, (False, True), (False, True), EPSILONS
+    ):
         ours = algorithm == "cramer"
-        for trust, file in (("", "secure"), ("-local", "local"))[: 2 if ours else 1]:
-            base = _read(CONFIGS / f"fed-emnist-{classes}-{file}.toml")
-            settings = {**base, **same, **changes}
-            # Private evolution has nothing but the prior's images to vote for.
-            for start in ("", "-no-prior")[: 1 if algorithm == "private-evolution" else 2]:
-                if start:
-                    rounds = settings["rounds"] if trust else NO_PRIOR["rounds"]
-                    settings = {**settings, **NO_PRIOR, "rounds": rounds}
-                for epsilon in EPSILONS[1:] if trust else EPSILONS:
-                    words = [title, "no prior" if start else "from the prior"]
-                    words += ["local"] if trust else []
-                    rows[f"{algorithm}{trust}{start}-{epsilon:g}"] = FederatedRow(
-                        title=", ".join([*words, f"epsilon {epsilon:g}"]),
-                        settings={**settings, "epsilon": epsilon},
-                        # On 62 classes a run takes long: three seeds of the headline alone.
-                        once=not ours or (classes == "all" and bool(trust or start)),
-                    )
+        if local and not (ours and epsilon == EPSILONS[-1]):
+            continue
+        if scratch and algorithm == "private-evolution":
+            continue  # it has nothing but the prior's images to vote for
+        title, changes = _ALGORITHMS[algorithm]
+        trust = "local" if local else "secure"
+        settings = {**read_toml(CONFIGS / f"fed-emnist-{classes}-{trust}.toml"), **same, **changes}
+        if scratch:
+            rounds = settings["rounds"] if local else NO_PRIOR["rounds"]
+            settings |= {**NO_PRIOR, "rounds": rounds}
+        name = algorithm + "-local" * local + "-no-prior" * scratch
+        start = "no prior" if scratch else "from the prior"
+        words = [title, start, *["local"] * local, f"epsilon {epsilon:g}"]
+        rows[f"{name}-{epsilon:g}"] = FederatedRow(
+            title=", ".join(words),
+            settings=settings | {"epsilon": epsilon},
+            # On 62 classes a run takes long: three seeds of the headline alone.
+            once=not ours or (classes == "all" and (local or scratch)),
+        )
     return rows
-
-
-def _read(path: Path) -> dict[str, Value]:
-    return read_toml(path)
