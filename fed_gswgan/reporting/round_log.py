@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fed_gswgan.reporting.run_folder import replace_file
+from fed_gswgan.reporting.run_folder import finite_json, replace_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +79,8 @@ class RoundReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a metric that is not finite becomes null."""
-        measured = {
-            kind: {n: v if math.isfinite(v) else None for n, v in numbers.items()}
-            for kind, numbers in (("metrics", self.metrics), ("evaluation", self.evaluation))
-        }
-        return vars(self) | measured
+        plain, _ = finite_json(vars(self))
+        return dict(plain)
 
 
 FLOAT32_BYTES = 4
