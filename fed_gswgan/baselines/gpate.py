@@ -103,27 +103,32 @@ class GPATESettings:
 
 
 SMALL = GPATESettings(
-    teachers=2000,
+    teachers=500,
     teacher_width=0,
     teacher_learning_rate=3e-2,
     teacher_steps=1,
-    teacher_batch_size=8,
-    steps=400,
+    teacher_batch_size=20,
+    steps=800,
     batch_size=20,
     projection_dim=10,
     threshold_noise_ratio=3.0,
     generator="shallow",
     generator_width=128,
-    generator_learning_rate=2e-3,
-    latent_dim=4,
+    generator_learning_rate=5e-3,
+    latent_dim=1,
 )
-"""Two minutes on one core.
+"""Three minutes on one core.
 
-As many teachers as published, since the noise is measured against their number. With hidden units
-they did not agree on what makes a class in the few steps that there are, with or without noise;
+A quarter of the published teachers: a winning bin keeps the side of the majority alone, and the
+smaller the shards, the darker the samples, until they are black before classes come apart (MNIST,
+epsilon 10, 600 to 800 steps: mean ink 0.21 with 300 teachers, 0.12 with 500, 0.02 with 1,000, 0.01
+with 2,000; images have 0.13).
+
+With hidden units teachers did not agree on what makes a class in the few steps that there are;
 linear ones do, and a step of theirs costs little, so that there can be more steps of few votes.
 The generator has a weight for every pixel: where pixels share weights, votes that weigh all alike
-turn every sample black. Few latents, beside which the class is heard.
+turn every sample black. One latent, beside which the class is heard. Chosen on 5,000 training
+images held out.
 """
 
 FULL = GPATESettings(
