@@ -140,17 +140,25 @@ def save_curves(
 
     ``curves`` are titles with x and y; ``level`` is the title and y of a horizontal line.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     many = len(curves) > MOST_INSIDE
     figure = Figure(figsize=(9.5 if many else 6, 4), layout="constrained")
     axes = figure.add_subplot()
+    if many:
+        axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for place, (title, (xs, ys)) in enumerate(curves.items()):
         marker = MARKERS[place % len(MARKERS)] if len(xs) < 20 else ""
         axes.plot(xs, ys, marker=marker, label=title)
     if level:
         axes.axhline(level[1], linestyle="dotted", color="black", label=level[0])
     axes.set(xlabel=x_label, ylabel=y_label, xscale="log", yscale=y_scale)
+    if y_scale == "log":
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     if many:
         figure.legend(loc="outside right center", fontsize="small")
     else:

@@ -35,12 +35,7 @@ class ResultsFolder:
             ValueError: a setting differs; the error names it.
         """
         path = self.folder / "settings.json"
-        if not path.exists():
-            for name in ("cells", "samples", "logs"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-            replace_json(path, settings)
-            return
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text()) if path.exists() else settings
         for name in sorted({*kept, *settings}):
             asked, there = settings.get(name), kept.get(name)
             if asked != there:
@@ -48,6 +43,9 @@ class ResultsFolder:
                     f"{name.replace('_', '-')}={asked} must be {there}, as in {path}: name another "
                     "output folder for another comparison"
                 )
+        for name in ("cells", "samples", "logs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        replace_json(path, settings)
 
     def keep(self, name: str, measured: Row) -> None:
         """Write a finished cell, in one piece."""

@@ -46,6 +46,13 @@ def test_the_same_comparison_opens_again_with_its_cells_and_samples(results):
     assert again.samples("real-0") is None
 
 
+def test_a_folder_without_its_logs_gets_them_again(results):
+    results.folder.joinpath("logs").rmdir()
+    results.open(dict(SETTINGS))
+    results.progress_log("a-0")("training: 50%")
+    assert results.folder.joinpath("logs", "a-0.log").exists()
+
+
 @pytest.mark.parametrize("changed", [{"delta": 1e-6}, {"epsilon": 1.0}])
 def test_another_comparison_is_refused_by_the_setting_that_differs(results, changed):
     (name,) = changed
