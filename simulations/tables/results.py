@@ -35,7 +35,12 @@ class ResultsFolder:
             ValueError: a setting differs; the error names it.
         """
         path = self.folder / "settings.json"
-        kept = json.loads(path.read_text()) if path.exists() else settings
+        for name in ("cells", "samples", "logs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            replace_json(path, settings)
+            return
+        kept = json.loads(path.read_text())
         for name in sorted({*kept, *settings}):
             asked, there = settings.get(name), kept.get(name)
             if asked != there:
@@ -43,9 +48,6 @@ class ResultsFolder:
                     f"{name.replace('_', '-')}={asked} must be {there}, as in {path}: name another "
                     "output folder for another comparison"
                 )
-        for name in ("cells", "samples", "logs"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        replace_json(path, settings)
 
     def keep(self, name: str, measured: Row) -> None:
         """Write a finished cell, in one piece."""
