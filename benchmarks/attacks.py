@@ -149,6 +149,17 @@ SHADOW_CLIENTS = 20
 def shadows(trials: int, epsilon: float = 10.0) -> Attack:
     """Attack the generators of small trainings, one release of a sum, by what they draw.
 
+    Args:
+        trials: trainings in each world.
+        epsilon: claimed.
+    """
+    found = epsilon_lower_bound(*shadow_scores(trials, epsilon))
+    return Attack(epsilon, found, best_possible(trials))
+
+
+def shadow_scores(trials: int, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a score of each training with the canary, and of each without, both (trials,).
+
     The canary's images are a black square of class 0; the score is how near its samples come.
     """
     source = open_drawn(30, "digits", 1)
@@ -157,16 +168,13 @@ def shadows(trials: int, epsilon: float = 10.0) -> Attack:
     square[:, :, 8:20, 8:20] = 1.0
     canary = ClientDataset(("canary",), square, np.zeros(CANARIES, np.int64))
     nobody = ClientDataset(("canary",), square[:0], np.zeros(0, np.int64))
-    scores = [
-        np.array(
-            [
-                _score(_trained([who, *clients], spec_of(source), epsilon, seed), square[0])
-                for seed in steps("trainings", range(begin, begin + trials))
-            ]
-        )
-        for who, begin in ((canary, 0), (nobody, trials))
-    ]
-    return Attack(epsilon, epsilon_lower_bound(*scores), best_possible(trials))
+
+    def of_world(who: ClientDataset, begin: int) -> np.ndarray:
+        seeds = steps("trainings", range(begin, begin + trials))
+        trained = (_trained([who, *clients], spec_of(source), epsilon, seed) for seed in seeds)
+        return np.array([_score(sampler, square[0]) for sampler in trained])
+
+    return of_world(canary, 0), of_world(nobody, trials)
 
 
 def _trained(
@@ -190,12 +198,16 @@ def _trained(
         experiment_id="attack", server_round=1, algorithm="gs-wgan", event=event,
         tensors=query.tensors, scalars=query.scalars,
     )  # fmt: skip
-    noise, total = SecureNoise(), np.zeros(event.size, np.int64)
+    noise, total, bits = (
+        SecureNoise(),
+        np.zeros(event.size, np.int64),
+        modulus_bits_for(request, count),
+    )
     for number, images in enumerate(clients):
         view = ClientView(f"{number}", (f"{number}",), lambda images=images: images, seeds)
         update = client.update(request, view)
-        total += privatize(update.rows_RN, update.extra_E, event, noise)
-    mean = total * grid_step(event) / count
+        total = (total + privatize(update.rows_RN, update.extra_E, event, noise)) % 2**bits
+    mean = centred(total, bits) * grid_step(event) / count
     main = shape.rows * shape.numbers
     rows_RN = mean[:main].reshape(shape.rows, shape.numbers)
     noise_of_mean = event.noise_stddev / math.sqrt(count)

@@ -1,4 +1,4 @@
-"""Sheet of samples and real images in random order, for a person to read.
+"""Sheet of samples and real images in random order, to be read by eye.
 
 ``python -m benchmarks.reading_sheet RUN FOLDER`` draws 100 samples of a run, ten of each digit, and
 100 held-out images likewise, shuffled, as FOLDER/sheet.png: 10 rows of 20 tiles. The reader writes

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import click
 import typer
+from rich.console import Console
 
 from fed_gswgan.baselines.registry import SEEDS, methods_for
 from fed_gswgan.commands.data import data
@@ -184,13 +185,15 @@ def sample(
     import torch
 
     from fed_gswgan.evaluation.samplers import draw_samples, write_samples
+    from fed_gswgan.reporting.progress_bar import bars_on
     from fed_gswgan.reporting.trained_generator import load_generator
 
     trained = load_generator(run)
     names = trained.spec.class_names
     classes = _classes(labels, trained.spec.num_classes, names)
     labels_B = torch.tensor(classes).repeat_interleave(count)
-    samples = draw_samples(trained.sampler, labels_B, "command", seed)
+    with bars_on(Console(stderr=True)):
+        samples = draw_samples(trained.sampler, labels_B, "command", seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
         write_samples(output, samples, labels_B, names)
@@ -289,8 +292,6 @@ def table1(
     as_json: Json = False,
 ) -> None:
     """Compare centralised methods at a true epsilon (the paper's first table)."""
-    from rich.console import Console
-
     folder = output or Path("results") / f"table1-{dataset}-{preset}"
     table = simulations("tables.table1").Table1(
         dataset=dataset,
@@ -317,8 +318,6 @@ def table4(
     as_json: Json = False,
 ) -> None:
     """Compare federated methods on the writers of Fed-EMNIST (the paper's fourth table)."""
-    from rich.console import Console
-
     folder = output or Path("results") / f"table4-fed-emnist-{classes}"
     rows = simulations("tables.table4_rows").rows_of(classes)
     table = simulations("tables.table4").Table4(
@@ -345,8 +344,6 @@ def ablation(
     as_json: Json = False,
 ) -> None:
     """Change one part of the method at a time (docs/method.md)."""
-    from rich.console import Console
-
     folder = output or Path("results") / f"ablation-{dataset}"
     module = simulations("tables.ablation")
     table = module.Ablation(
@@ -411,13 +408,15 @@ def _on_held_out(
     """Measure on held-out images; of samples in a file, on those of their classes."""
     from fed_gswgan.data.registry import open_source
     from fed_gswgan.evaluation.report import held_out_judge, require_ink_on_paper
+    from fed_gswgan.reporting.progress_bar import bars_on
 
     source = open_source(settings)
     classes = None
     if held is not None:
         require_ink_on_paper(held.samples_NCHW, source.held_out().images)
         classes = set(held.labels_N.tolist())
-    return held_out_judge(source, seed).report(sampler, samples, classes).to_dict()
+    with bars_on(Console(stderr=True)):
+        return held_out_judge(source, seed).report(sampler, samples, classes).to_dict()
 
 
 def _show_metrics(found: dict[str, Any], as_json: bool) -> None:

@@ -16,11 +16,12 @@ from fed_gswgan.data.partition import partitions_of
 from fed_gswgan.data.registry import open_source
 from fed_gswgan.device.shards import FailureLogs, SimulatedClients, simulation_folder
 from fed_gswgan.privacy.ledger import HEAD
-from fed_gswgan.reporting.html_report import SIDE_BY_SIDE, write_report
+from fed_gswgan.reporting.html_report import write_report
 from fed_gswgan.reporting.logs import also_log_to, log_to
 from fed_gswgan.reporting.run_folder import (
     LOG,
     SERVER_LEDGER,
+    SIDE_BY_SIDE,
     SUMMARY,
     Checkpoint,
     RunFolder,

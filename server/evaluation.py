@@ -65,12 +65,19 @@ class Evaluation:
 
     def reference_metrics(self) -> dict[str, dict[str, Any]]:
         """Return the metrics of what the samples are to be compared with, by title."""
-        found: dict[str, dict[str, Any]] = {}
+        return {title: self.metrics(sampler) for title, sampler in self.references().items()}
+
+    def references(self) -> dict[str, Sampler]:
+        """Return samplers of what the samples are to be compared with, by title.
+
+        The images of the clients are among them in simulations only: they are not private.
+        """
+        found: dict[str, Sampler] = {}
         if self._compared and self._prior:
-            found[PRIOR] = self.metrics(self._prior)
+            found[PRIOR] = self._prior
         if self._compared and self._simulated:
-            with or_without("metrics of clients' images"):
-                found[CLIENTS] = self.metrics(pool_sampler(*self._clients))
+            with or_without("clients' images to compare with"):
+                found[CLIENTS] = pool_sampler(*self._clients)
         return found
 
     def nearest_training_images(self, sampler: Sampler) -> dict[str, dict[str, float]]:

@@ -120,7 +120,7 @@ SMALL = GPATESettings(
 """Two minutes on one core.
 
 A quarter of the published teachers. The more teachers there are, the smaller are their shards, and
-the darker the samples become at these steps and rates: of 2,000, hardly any ink was left before the
+the less ink the samples have at these steps and rates: of 2,000, hardly any was left before the
 classes came apart. docs/results.md has the search.
 
 With hidden units teachers did not agree on what makes a class in the few steps that there are;

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from fed_gswgan.commands.output import Json, progress_bar, show
 
@@ -177,12 +178,11 @@ def show_(
 def _drawn(names: Sequence[str], seed: int) -> "Tensor":
     """Return the drawings that networks are trained on."""
     from fed_gswgan.priors.strokes import draw_pool
+    from fed_gswgan.reporting.progress_bar import bars_on
     from fed_gswgan.seeding import SeedStream
 
-    with progress_bar("drawing") as done:
-        pool = draw_pool(names, min(TRAINED_ON // len(names), MOST_A_CLASS), SeedStream(seed))
-        done(1.0)
-    return pool
+    with bars_on(Console(stderr=True)):
+        return draw_pool(names, min(TRAINED_ON // len(names), MOST_A_CLASS), SeedStream(seed))
 
 
 def _pool_of(folder: Path) -> tuple[tuple[str, ...], "Tensor"]:

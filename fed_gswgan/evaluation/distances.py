@@ -4,6 +4,7 @@ Shapes: N rows, F features.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ from fed_gswgan.evaluation.scores import (
     ScoreClassifierKind,
 )
 from fed_gswgan.priors.prior import open_judge
+from fed_gswgan.progress import steps
 from fed_gswgan.seeding import SeedStream
 from fed_gswgan.validation import at_least, one_of
 
@@ -145,9 +147,9 @@ def frechet_distance_in(
     at_least(2, frechet_distance_samples=len(samples_NCHW))
     distance = FrechetInceptionDistance(feature=extractor)
     with torch.no_grad():
-        for batch in torch.split(images_NCHW, READING_BATCH_SIZE):
+        for batch in _batches("Fréchet distance, images", images_NCHW):
             distance.update(batch, real=True)
-        for batch in torch.split(samples_NCHW, READING_BATCH_SIZE):
+        for batch in _batches("Fréchet distance, samples", samples_NCHW):
             distance.update(batch, real=False)
         # Rounding may leave equal Gaussians a hair below zero.
         return max(0.0, float(distance.compute()))
@@ -170,8 +172,12 @@ def nearest_distances(images_NCHW: Tensor, others_MCHW: Tensor) -> Tensor:
     Arguments are float32 in [0, 1].
     """
     rows_NP, others_MP = images_NCHW.flatten(1), others_MCHW.flatten(1)
-    batches = torch.split(rows_NP, READING_BATCH_SIZE)
+    batches = _batches("nearest training images", rows_NP)
     return torch.cat([torch.cdist(rows_BP, others_MP).amin(1) for rows_BP in batches])
+
+
+def _batches(title: str, images_NCHW: Tensor) -> Iterator[Tensor]:
+    return steps(title, torch.split(images_NCHW, READING_BATCH_SIZE))
 
 
 SUBSETS = 100
@@ -214,9 +220,9 @@ def kernel_distance(
             subset_size=min(subset_size, len(images_NCHW), len(samples_NCHW)),
         )
     with torch.no_grad():
-        for batch in torch.split(images_NCHW, READING_BATCH_SIZE):
+        for batch in _batches("kernel distance, images", images_NCHW):
             distance.update(batch, real=True)
-        for batch in torch.split(samples_NCHW, READING_BATCH_SIZE):
+        for batch in _batches("kernel distance, samples", samples_NCHW):
             distance.update(batch, real=False)
         with torch.random.fork_rng(devices=[]):
             # The subsets come from the global generator.

@@ -129,12 +129,11 @@ class Adaptation:
         if self._prior is None:
             return None
         images_LMHW = self._prior.pool()
-        shape = images_LMHW.shape[:2]
-        images_NCHW = images_LMHW.flatten(0, 1)[:, None]
+        of_classes = steps("features of the pool", images_LMHW[:, :, None].unbind())
         with torch.no_grad():
-            phi, rich = self._compared(images_NCHW)
-        style = style_of(images_LMHW)
-        return Pool(images_LMHW, _by_class(phi, shape), _by_class(rich, shape), style)
+            compared = [self._compared(images_MCHW) for images_MCHW in of_classes]
+        phi_LMD, rich_LMR = (torch.stack(features) for features in zip(*compared, strict=True))
+        return Pool(images_LMHW, phi_LMD, rich_LMR, style_of(images_LMHW))
 
     @property
     def public_pool(self) -> Pool:

@@ -152,6 +152,7 @@ VERSION = 2  # of the folder; runs of earlier versions are refused
 SUMMARY = "summary.json"
 WIRE_BYTES = "wire_bytes.json"
 LOG = "run.log"
+REPORT, SIDE_BY_SIDE = "report.html", "side-by-side.png"
 
 # What may change when a run is resumed. Anything else would make it another run, under whose
 # settings the rounds so far were not computed and not charged.

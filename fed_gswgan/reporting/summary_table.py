@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fed_gswgan.reporting.run_folder import REPORT, SIDE_BY_SIDE, SUMMARY
+
 METRICS = (
     "frechet_distance", "kernel_distance", "stroke_frechet_distance", "label_agreement",
     "downstream_accuracy", "inception_score", "within_class_variance",
@@ -27,9 +29,13 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
         if body:
             console.print(table)
     lines = [*summary["notes"], *summary["privacy"]["statement"]]
-    lines += [f"samples: {path}" for path in sorted((folder / "samples").glob("*.png"))[-1:]]
-    lines += [f"summary: {folder / 'summary.json'}"]
-    lines += [f"report, for a browser: {folder / 'report.html'}"]
+    files = {
+        "samples": next(iter(sorted((folder / "samples").glob("*.png"), reverse=True)), None),
+        "samples beside prior and real images": folder / SIDE_BY_SIDE,
+        "summary": folder / SUMMARY,
+        "report, for a browser": folder / REPORT,
+    }
+    lines += [f"{title}: {path}" for title, path in files.items() if path and path.exists()]
     lines += [
         "TensorBoard: " + shlex.join(["tensorboard", "--logdir", str(folder / "tensorboard")])
     ]
@@ -69,11 +75,12 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
         ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
         ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),
-        ("of the busiest user", f"{most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
+        ("of the busiest user, all rounds, both ways",
+         f"{most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
         ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
         ("replies", f"{replies['received']} received, {replies['failed']} failed, "
                     f"{replies['malformed']} malformed, {replies['missing']} missing"),
-        *((f"{title} to the nearest training image",
+        *((f"{title} to the nearest training image, read off the clients' images: not private",
            f"median {of['median']:.2f}, first percentile {of['first_percentile']:.2f}")
           for title, of in summary["nearest_training_image"].items()),
     ]  # fmt: skip

@@ -26,7 +26,12 @@ from fed_gswgan.evaluation.report import held_out_judge
 from fed_gswgan.evaluation.samplers import draw_samples, proportional_labels
 from fed_gswgan.models.trainer import with_contrast
 from fed_gswgan.privacy.gaussian import gaussian_epsilon
-from fed_gswgan.reporting.pictures import drawn_samples, save_curves, save_side_by_side
+from fed_gswgan.reporting.pictures import (
+    drawn_for_picture,
+    drawn_samples,
+    save_curves,
+    save_side_by_side,
+)
 from fed_gswgan.reporting.round_log import read_rounds
 from fed_gswgan.reporting.run_folder import config_of_run
 from fed_gswgan.reporting.summary_table import most_of_a_client
@@ -130,7 +135,7 @@ class Table4:
         run_cells(contrasts, self.workers, console, lambda: self._write_contrasts(contrasts))
         self._write_contrasts(contrasts)
         found = self._write(references, runs)
-        self._save_pictures(found["rows"], runs[0])
+        self._save_pictures(references, found["rows"], runs[0])
         return found
 
     def _settings(self, name: str, seed: int = 0) -> dict[str, Value]:
@@ -189,8 +194,13 @@ class Table4:
         title = f"{DATASET}, {self.classes}, each method at its best contrast"
         write_tables(found, self.folder, CONTRAST_COLUMNS, title, "contrast")
 
-    def _save_pictures(self, rows: list[dict[str, Any]], runs: Mapping[str, FederatedRun]) -> None:
-        """Draw samples of each method, and quality against epsilon and bytes.
+    def _save_pictures(
+        self,
+        references: "References",
+        rows: list[dict[str, Any]],
+        runs: Mapping[str, FederatedRun],
+    ) -> None:
+        """Draw samples of each method beside the references, and quality by epsilon and bytes.
 
         A method at several epsilons is a curve; a row without a metric has no point.
         """
@@ -214,7 +224,12 @@ class Table4:
                 path = self.folder / f"{metric.replace('_', '-')}-against-{word}.png"
                 save_curves(path, curves, x_label, label, scale, level)
         folders = {rows_of(self.classes)[name].title: run.folder for name, run in runs.items()}
-        save_side_by_side(drawn_samples(folders), self.folder / "samples.png")
+        evaluation, names = references.evaluation(), emnist_class_set(self.classes).names
+        drawn = {
+            title: drawn_for_picture(sampler, len(names))
+            for title, sampler in evaluation.references().items()
+        }
+        save_side_by_side(drawn | drawn_samples(folders), self.folder / "samples.png", names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +248,14 @@ class References:
     def run(self) -> None:
         """Measure them as a run does."""
         torch.set_num_threads(1)
+        measured = self.evaluation().reference_metrics()
+        kept = {"metrics": measured, "settings": dict(self.settings)}
+        ResultsFolder(self.comparison).keep(self.name, kept)
+
+    def evaluation(self) -> Evaluation:
+        """Return what measures them."""
         config = Config.from_table(dict(self.settings))
-        evaluation = Evaluation(config, open_source(config.shared), simulated=True)
-        measured = {"metrics": evaluation.reference_metrics(), "settings": dict(self.settings)}
-        ResultsFolder(self.comparison).keep(self.name, measured)
+        return Evaluation(config, open_source(config.shared), simulated=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return both rows, none before they are measured."""
@@ -399,6 +418,13 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         "to be divided by what was measured here",
         f"metrics: {ran[0]['judge_note']}",
     ]
+    by_seed = [
+        f"{row['method']} {', '.join(f'{found:.2f}' for found in row['frechet_distances'])}"
+        for row in ran
+        if len(row.get("frechet_distances", ())) > 1
+    ]
+    if by_seed:
+        notes.append(f"Fréchet distance by seed: {'; '.join(by_seed)}")
     by_name = {row["name"]: row for row in rows}
     for ours, theirs in RIVALS:
         if ours in by_name and theirs in by_name:

@@ -82,8 +82,10 @@ def rows_of(classes: str) -> dict[str, FederatedRow]:
     published = {**read_toml(_PUBLISHED[classes]), **_WRITERS[classes]}
     fedavg = {**published, **FEDAVG}
     return {
-        "gs-wgan": FederatedRow(title="GS-WGAN, as published", settings=published),
-        "fedavg-gan": FederatedRow(title="FedAvg-GAN, as published", settings=fedavg, once=False),
+        "gs-wgan": FederatedRow(title="GS-WGAN, published noise", settings=published),
+        "fedavg-gan": FederatedRow(
+            title="FedAvg-GAN, published noise", settings=fedavg, once=False
+        ),
         **_fedavg(fedavg, classes),
         **_solved(classes),
     }
@@ -102,7 +104,7 @@ def _fedavg(published: Mapping[str, Value], classes: str) -> dict[str, Federated
     secure = {**central, "trust": "secure-aggregation", "honest-share": 0.65}
     rows = {}
     for word, trust, settings in (
-        ("", "as published", published),
+        ("", "published noise", published),
         ("-10", "epsilon 10", central),
         ("-secure-10", "secure, epsilon 10", secure),
     ):

@@ -1,8 +1,9 @@
 """Attacks on one user's part in a sum: they see what is there, and never more than is claimed."""
 
 import numpy as np
+import pytest
 
-from benchmarks.attacks import DELTA, best_possible, epsilon_lower_bound, sums
+from benchmarks.attacks import DELTA, best_possible, epsilon_lower_bound, shadow_scores, sums
 from fed_gswgan.privacy.gaussian import gaussian_mu
 
 
@@ -32,3 +33,9 @@ def test_a_bound_ends_at_what_so_many_trials_can_show():
     apart = np.ones(100), np.zeros(100)
     assert epsilon_lower_bound(*apart) == best_possible(100) < 3
     assert epsilon_lower_bound(np.zeros(100), np.zeros(100)) == 0
+
+
+@pytest.mark.slow
+def test_without_noise_the_released_generator_shows_the_canary():
+    present, absent = shadow_scores(2, epsilon=1e6)
+    assert present.min() > absent.max()

@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from fed_gswgan.reporting.html_report import MOST_PICTURES, REPORT, write_report
+from fed_gswgan.reporting.html_report import MOST_PICTURES, write_report
+from fed_gswgan.reporting.run_folder import REPORT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 COUNT_PICTURES = """<script>window.addEventListener("load", () => {

@@ -60,6 +60,7 @@ def test_the_table_tells_what_was_reached_and_what_it_cost(summary, tmp_path):
         "digits: 240 rounds on in-process", "40, 14", "0.812", "7.25", "3.50", "1234.5", "678.9",
         "2000.2", "secure", "5.00 MB", "2.50 MB", "0.125", "91.0 kB", "the prior alone", "6.25",
         "median 4.25, first percentile 2.50", "real images, held out to the nearest",
+        "read off the clients' images: not private", "all rounds, both ways",
         "100 received, 2 failed, 1 malformed, 3 missing",
     ):  # fmt: skip
         assert words in text
@@ -98,9 +99,12 @@ def test_the_files_are_named_with_the_last_picture(summary, tmp_path):
     (tmp_path / "samples").mkdir()
     for name in ("round-000020.png", "round-000240.png"):
         (tmp_path / "samples" / name).touch()
+    for name in ("summary.json", "side-by-side.png", "report.html"):
+        assert name not in printed(summary, tmp_path)
+        (tmp_path / name).touch()
+        assert f": {tmp_path / name}\n" in printed(summary, tmp_path)
     text = printed(summary, tmp_path)
     assert "round-000240.png" in text
     assert "round-000020.png" not in text
-    assert "summary.json" in text
     assert "tensorboard --logdir" in text
     assert "a note" in text

@@ -87,6 +87,11 @@ def test_every_method_has_a_row_with_epsilons_bytes_and_trust(
     assert 0 < ours["client_teraflops"] < theirs["client_teraflops"] < 1
     assert all(0 < row["device_seconds"] < 60 for row in (ours, theirs, low))
 
+    (by_seed,) = (note for note in found["notes"] if note.startswith("Fréchet distance by seed"))
+    assert by_seed.endswith(
+        "FedAvg-GAN " + ", ".join(f"{d:.2f}" for d in theirs["frechet_distances"])
+    )
+
     text = (folder / "table.md").read_text()
     assert "IS 11.25, FID 60.76" in text
     (ratio,) = (note for note in found["notes"] if note.startswith("GS-WGAN, as published (local)"))
