@@ -198,14 +198,14 @@ def _trained(
         experiment_id="attack", server_round=1, algorithm="gs-wgan", event=event,
         tensors=query.tensors, scalars=query.scalars,
     )  # fmt: skip
-    noise, total, bits = (
-        SecureNoise(),
-        np.zeros(event.size, np.int64),
-        modulus_bits_for(request, count),
-    )
+    bits = modulus_bits_for(request, count)
+
+    def view(number: int, images: ClientDataset) -> ClientView:
+        return ClientView(f"{number}", (f"{number}",), lambda: images, seeds)
+
+    noise, total = SecureNoise(), np.zeros(event.size, np.int64)
     for number, images in enumerate(clients):
-        view = ClientView(f"{number}", (f"{number}",), lambda images=images: images, seeds)
-        update = client.update(request, view)
+        update = client.update(request, view(number, images))
         total = (total + privatize(update.rows_RN, update.extra_E, event, noise)) % 2**bits
     mean = centred(total, bits) * grid_step(event) / count
     main = shape.rows * shape.numbers

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -73,21 +74,25 @@ def rows_of(kind: str, width: int) -> list[Row]:
     inputs = images, samples, labels, torch.rand(BATCH, generator=draws)
     config = CriticSettings(critic=kind, critic_width=width)
 
-    def autograd_step(critic, optimizer):
+    def autograd_step(critic: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
         set_gradient_by_autograd(critic, *inputs, config)
         optimizer.step()
 
-    def closed_form_step(critic, optimizer):
+    def closed_form_step(critic: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         critic_step(critic, optimizer, *inputs, config)
 
-    def answer(critic, optimizer):
+    def answer(critic: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         sample_gradient(critic, samples, labels)
 
     counted = build_critic(config, DataSpec(IMAGE_SHAPE, CLASSES), seed=0)
 
-    def counted_critic(images, labels):
-        return counted(images.view_as(images), labels)  # the counter takes no leaf of the graph
+    class CountedCritic(nn.Module):
+        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+            scores: Tensor = counted(images.view_as(images), labels)  # no leaf of the graph
+            return scores
+
+    counted_critic = CountedCritic()
 
     floors = {
         "step": gflop(partial(set_gradient_by_autograd, counted_critic, *inputs, config)),
@@ -110,7 +115,7 @@ def gflop(run: Callable[[], object]) -> float:
     """Count the operations of products and convolutions, an addition and a product each."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops() / 1e9)
 
 
 def peak_gflop_a_second() -> float:

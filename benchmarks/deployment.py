@@ -111,7 +111,7 @@ def work_seconds(folder: Path, settings: dict[str, Value]) -> float:
         command += ["--set", f"{key}={toml_value(value)}"]
     subprocess.run([*command, "--output", str(folder)], check=True, capture_output=True)
     rounds = read_rounds(folder)[WARM_UP_ROUNDS:]
-    return statistics.median(line["round_seconds"] for line in rounds)
+    return float(statistics.median(line["round_seconds"] for line in rounds))
 
 
 def print_table(found: dict[str, list[float]], work: float) -> None:

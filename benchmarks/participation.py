@@ -78,7 +78,7 @@ def main() -> None:
         seconds = []
         for asked in requests:
             blob, started = asked.encode(), time.perf_counter()
-            replies = host.answer(0, blob, client_ids)
+            replies = host.answer(0, [blob], client_ids)
             seconds.append(time.perf_counter() - started)
             assert all(len(reply) == release_bytes(asked) for reply in replies)
     later = statistics.median(seconds[1:])

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fed_gswgan.reporting.run_folder import RESUMABLE, SUMMARY
+from fed_gswgan.reporting.run_folder import SUMMARY
 from fed_gswgan.settings import toml_value
 from simulations.run import available_cores
 
@@ -24,15 +24,9 @@ def side_by_side(run: Callable[[Item], Found], items: Iterable[Item]) -> list[Fo
 
 
 def simulate(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Run in one process with these settings, or resume the folder's run under those of them that
-    it may change: up to other rounds, or with samples of another contrast.
-    """
+    """Run in one process with these settings."""
     words = [sys.executable, "-m", "simulations.run", "--runtime", "in-process", "--workers", "1"]
-    if folder.exists():
-        words += ["--resume", str(folder)]
-        settings = {key: value for key, value in settings.items() if key in RESUMABLE}
-    else:
-        words += ["--output", str(folder)]
+    words += ["--output", str(folder)]
     words += [f"--set={key}={toml_value(value)}" for key, value in settings.items()]
     started = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -5,8 +5,10 @@ Usage: ``python -m examples.federated_digits OUTPUT.png``
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torchvision.utils import save_image
 
@@ -31,7 +33,7 @@ def main(picture: Path) -> float:
     source, seeds = DigitsSource("digits", 1), SeedStream(0)
     spec = spec_of(source)
     clients = [
-        ClientView(writer, (writer,), lambda writer=writer: source.shard(writer), seeds)
+        ClientView(writer, (writer,), partial(source.shard, writer), seeds)
         for writer in source.writer_ids[:4]
     ]
 
@@ -66,7 +68,7 @@ def main(picture: Path) -> float:
             )
             # Each client answers with the bounded, noised gradient of its critic, and nothing else.
             replies = guard.answer(request.encode(), clients)
-            total = sum(decode_release(reply, request) for reply in replies)
+            total = np.sum([decode_release(reply, request) for reply in replies], axis=0)
             # The server steps along the mean; the noise averages out, a little.
             mean_RN = (total * grid_step(event) / len(replies)).reshape(shape.rows, shape.numbers)
             noise_of_mean = NOISE_STDDEV / len(replies) ** 0.5

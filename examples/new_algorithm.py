@@ -92,6 +92,6 @@ class MeanImages:
     Settings, Client, Server = Settings, Client, Server
 
     @staticmethod
-    def keeps_state(settings: Settings) -> bool:
+    def keeps_state(settings: object) -> bool:
         """Return False: a client remembers nothing."""
         return False

@@ -75,12 +75,12 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
         ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
         ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),
-        ("of the busiest user, all rounds, both ways",
+        ("of the busiest user, in all",
          f"{most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
         ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
         ("replies", f"{replies['received']} received, {replies['failed']} failed, "
                     f"{replies['malformed']} malformed, {replies['missing']} missing"),
-        *((f"{title} to the nearest training image, read off the clients' images: not private",
+        *((f"{title} to the nearest training image (not private)",
            f"median {of['median']:.2f}, first percentile {of['first_percentile']:.2f}")
           for title, of in summary["nearest_training_image"].items()),
     ]  # fmt: skip

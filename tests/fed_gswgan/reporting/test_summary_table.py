@@ -60,7 +60,7 @@ def test_the_table_tells_what_was_reached_and_what_it_cost(summary, tmp_path):
         "digits: 240 rounds on in-process", "40, 14", "0.812", "7.25", "3.50", "1234.5", "678.9",
         "2000.2", "secure", "5.00 MB", "2.50 MB", "0.125", "91.0 kB", "the prior alone", "6.25",
         "median 4.25, first percentile 2.50", "real images, held out to the nearest",
-        "read off the clients' images: not private", "all rounds, both ways",
+        "training image (not private)", "of the busiest user, in all",
         "100 received, 2 failed, 1 malformed, 3 missing",
     ):  # fmt: skip
         assert words in text
