@@ -84,7 +84,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 CONTRAST_COLUMNS: tuple[Column, ...] = (
     ("method", "method", None),
-    ("contrast", "contrast", None),
+    ("contrast", "contrast", 2),
     *METRICS,
 )
 
