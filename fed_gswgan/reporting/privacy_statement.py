@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 from fed_gswgan.accounting.calibrate import Remedies
@@ -28,6 +29,7 @@ def privacy_statement(
         f"epsilon = {epsilon:.4g} at delta = {delta:g} ({privacy['neighboring_relation']}; the "
         f"user is {privacy['unit']}), after {privacy['participations_max']} participations; "
         f"{said_of_finite_arithmetic(exponent, delta)}.",
+        _best_guess(privacy["mu"], privacy["neighboring_relation"]),
         *_believed(privacy, cohort, why_not_amplified),
     ]
     if privacy["seeded_noise"]:
@@ -42,6 +44,24 @@ def privacy_statement(
     if epsilon <= found.epsilon:
         return lines
     return lines + _remedies(privacy["participations_max"], trust == "central", found)
+
+
+def _best_guess(mu: float, relation: str) -> str:
+    """Return what epsilon is as the chance of the best guess at even odds, rounded up.
+
+    Source: Dong, Roth and Su, Gaussian Differential Privacy (arXiv 1905.02383): the best test of
+    N(0, 1) against N(mu, 1) is right with probability Phi(mu / 2).
+    """
+    percent = math.ceil(1000 * NormalDist().cdf(mu / 2)) / 10
+    guessed = (
+        "which of two sets of images a user has"
+        if relation == "replace-one"
+        else "whether a user's images are there"
+    )
+    return (
+        f"In words: who knows everybody else's images and guesses {guessed} is right in at most "
+        f"{percent:g} % of cases, where a coin is in 50 %."
+    )
 
 
 def _believed(privacy: Mapping[str, Any], cohort: int, why_not_amplified: str) -> list[str]:

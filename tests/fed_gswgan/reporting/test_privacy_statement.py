@@ -7,7 +7,7 @@ from fed_gswgan.reporting.privacy_statement import privacy_statement
 def statement(
     epsilon, *, delta=1e-5, users=1000, participations=24, seeded=False,
     affordable=3, affordable_with_message_clipping=16, noise_stddev=12.5, added=-3233.2,
-    trust="local", amplified=None, why_not="", form="ideal",
+    trust="local", amplified=None, why_not="", form="ideal", mu=1.0, relation="replace-one",
 ):  # fmt: skip
     found = Remedies(
         epsilon=10.0,
@@ -18,7 +18,7 @@ def statement(
     )
     privacy = {
         "epsilon_max": epsilon, "delta": delta, "trust_model": trust, "unit": "one person",
-        "neighboring_relation": "replace-one", "participations_max": participations,
+        "neighboring_relation": relation, "mu": mu, "participations_max": participations,
         "seeded_noise": seeded, "epsilon_amplified": amplified, "honest": 65,
         "epsilon_alone": 60.28, "secure_aggregation": form,
         "delta_of_finite_arithmetic_log10": added,
@@ -30,6 +30,17 @@ def test_the_first_sentence_says_epsilon_delta_relation_user_and_participations(
     first = statement(1234.5).splitlines()[0]
     for words in ("1234", "1e-05", "replace-one", "one person", "24 participations"):
         assert words in first
+
+
+def test_epsilon_is_said_as_the_chance_of_the_best_guess():
+    """Phi(mu / 2): 0.5532 at epsilon 1 and delta 1e-5, 0.6915 at mu = 1, by a table of Phi."""
+    assert "which of two sets of images a user has is right in at most 55.4 %" in statement(
+        1.0, mu=0.26805
+    )
+    assert "whether a user's images are there is right in at most 69.2 %" in statement(
+        1.0, relation="zero-out"
+    )
+    assert "in at most 100 %" in statement(1e5, mu=400.0)
 
 
 def test_it_is_said_against_whom_epsilon_holds_and_what_must_be_believed():
@@ -65,8 +76,8 @@ def test_under_central_trust_a_secret_selection_has_its_own_figure_or_a_reason()
 
 
 def test_a_small_epsilon_needs_no_remedies():
-    assert len(statement(9.9).splitlines()) == 2
-    assert len(statement(10.0).splitlines()) == 2
+    assert len(statement(9.9).splitlines()) == 3
+    assert len(statement(10.0).splitlines()) == 3
 
 
 def test_a_large_epsilon_is_called_what_it_is():
