@@ -70,7 +70,7 @@ class FederatedStrategy(Strategy):
         checkpoint_round: returns the newest round that the server could fall back to.
         on_round: gets every round's report.
         interrupted: True once the run shall end.
-        stopped: why the algorithm ended the run before; empty: it did not.
+        stopped: why the run ended before its last round; empty: it did not.
         finished: whether the algorithm has finished, and no round came after.
         noise_alone: returns how many answers of a round, by experiment and number, were noise
             alone; None: clients are devices, which do not tell.
@@ -388,8 +388,9 @@ class FederatedStrategy(Strategy):
         if not self.ledger.all_exhausted(self.registry, self.event):
             return False
         shared = self.config.shared
-        logger.warning(
-            "stopped before round %d: another release would take every user past max-epsilon=%g or "
-            "max-participations=%d", server_round, shared.max_epsilon, shared.max_participations,
-        )  # fmt: skip
+        self.stopped = (
+            "another release would take every user past "
+            f"max-epsilon={shared.max_epsilon:g} or max-participations={shared.max_participations}"
+        )
+        logger.warning("stopped before round %d: %s", server_round, self.stopped)
         return True

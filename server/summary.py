@@ -82,6 +82,9 @@ def summarize(
     }
     summary, undefined = finite_json(found)
     notes = [*metric_notes(summary["metrics"]), *undefined]
+    if strategy.stopped and recorder.finished_round < shared.rounds:
+        ended = f"ended after {recorder.finished_round} of {shared.rounds} rounds"
+        notes.insert(0, f"{ended}: {strategy.stopped}")
     for note in notes:
         logger.warning("%s", note)
     return {**summary, "notes": notes}

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,7 +23,13 @@ from rich.progress import (
 )
 
 from fed_gswgan.config import Config
-from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, read_run
+from fed_gswgan.reporting.run_folder import (
+    RUN,
+    SUMMARY,
+    changed_setting,
+    config_of_run,
+    read_run,
+)
 from fed_gswgan.settings import Value
 from simulations.run import Simulation
 from simulations.worker_process import end_with, environment
@@ -64,20 +71,36 @@ class FederatedRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end.
+        """Whether the run came to its end, with all of its rounds.
 
         Raises:
             ValueError: the run in the folder has other settings.
         """
         self._require_same_settings()
-        return (self.folder / SUMMARY).exists()
+        return self._ended and self.summary()["rounds"] == config_of_run(self.folder)["rounds"]
 
     def run(self) -> None:
         """Run to the end, or go on with the run in the folder.
 
+        A run that was killed within a round has paid for that round and has no budget for its last
+        one. Such a run would stand in the table for what it is not: it begins anew.
+
         Raises:
-            RuntimeError: it was interrupted; and what ``Simulation`` raises.
+            RuntimeError: it was interrupted, or ended early again; and what ``Simulation`` raises.
         """
+        for _ in range(2):
+            if self._ended and not self.finished:
+                shutil.rmtree(self.folder)
+            self._go_on()
+            if self.finished:
+                return
+        raise RuntimeError(f"{self.folder}: ended after {self.summary()['rounds']} rounds")
+
+    @property
+    def _ended(self) -> bool:
+        return (self.folder / SUMMARY).exists()
+
+    def _go_on(self) -> None:
         torch.set_num_threads(1)  # one thread a process: more of them spin against each other
         prepared = partial(Simulation.prepared, runtime="in-process", workers=1)
         if (self.folder / RUN).exists():

@@ -292,6 +292,13 @@ def test_a_shard_whose_ledger_is_gone_is_exhausted(small_run, left):
     assert (privacy["epsilon_from"], privacy["participations_max"]) == ("the server's count", 3)
 
 
+def test_a_run_that_its_budget_ends_early_says_so_in_its_notes(small_run):
+    folder = small_run(rounds=3, cohort_size=4, max_participations=2)
+    (note, *_) = summary_of(folder)["notes"]
+    assert note.startswith("ended after 2 of 3 rounds: another release would take every user past")
+    assert note in (folder / "run.log").read_text()
+
+
 def test_a_run_whose_own_count_is_gone_fails_with_a_line(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(words(folder, rounds=1)) == 0

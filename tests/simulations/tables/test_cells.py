@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,35 @@ def test_runs_go_into_folders_of_their_own_and_are_kept(tmp_path):
     assert "again" not in finished
     with pytest.raises(ValueError, match="critic-steps=5 must be 2, as in the run in"):
         _ = replace(cells[0], settings=SETTINGS | {"seed": 0, "critic-steps": 5}).finished
+
+
+def test_a_run_that_was_killed_within_a_round_begins_anew(tmp_path):
+    """Its budget has no more than the round that was lost."""
+    settings = {**SETTINGS, "noise-source": "secure", "epsilon": 10.0, "rounds": 1}
+    settings |= {"cohort-size": 4, "max-participations": 1}
+    del settings["noise-stddev"]
+    cell = FederatedRun(name="run", settings=settings, comparison=tmp_path)
+    cell.run()
+    first = json.loads((cell.folder / "run.json").read_text())["experiment_id"]
+    shutil.rmtree(cell.folder / "checkpoint")
+    for name in ("rounds.jsonl", "summary.json"):
+        (cell.folder / name).unlink()
+    assert not cell.finished
+    cell.run()
+    assert cell.finished
+    assert cell.summary()["rounds"] == cell.summary()["replies"]["received"] / 4 == 1
+    assert json.loads((cell.folder / "run.json").read_text())["experiment_id"] != first
+
+
+def test_a_run_that_ends_early_each_time_is_an_error(tmp_path, monkeypatch):
+    cell = FederatedRun(name="run", settings=SETTINGS, comparison=tmp_path)
+    cell.run()
+    summary = cell.summary() | {"rounds": 1}
+    (cell.folder / "summary.json").write_text(json.dumps(summary))
+    assert not cell.finished
+    monkeypatch.setattr(FederatedRun, "summary", lambda cell: {"rounds": 1})
+    with pytest.raises(RuntimeError, match="run: ended after 1 rounds"):
+        cell.run()
 
 
 def test_a_run_that_cannot_begin_is_named_with_its_error_and_stops_no_other(tmp_path):
