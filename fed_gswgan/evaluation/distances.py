@@ -255,7 +255,7 @@ def inception_score(judge: nn.Module, samples_NCHW: Tensor, seed: int) -> float:
         warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
         score = InceptionScore(feature=_Logits(judge), splits=min(SPLITS, len(samples_NCHW) // 2))
     with torch.no_grad():
-        for batch in torch.split(samples_NCHW, READING_BATCH_SIZE):
+        for batch in _batches("inception score", samples_NCHW):
             score.update(batch)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # The splits come from the global generator; one split has no standard deviation.

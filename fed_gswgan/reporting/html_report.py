@@ -12,12 +12,7 @@ from fed_gswgan.config import Config
 from fed_gswgan.privacy.refusals import LedgerUnavailable
 from fed_gswgan.reporting.explanation import explanation_of_run, explanation_text
 from fed_gswgan.reporting.round_log import read_rounds
-from fed_gswgan.reporting.run_folder import (
-    REPORT,
-    SIDE_BY_SIDE,
-    config_of_run,
-    replace_file,
-)
+from fed_gswgan.reporting.run_folder import REPORT, SIDE_BY_SIDE, config_of_run, replace_file
 from fed_gswgan.reporting.summary_table import metric_rows, summary_rows
 
 MOST_PICTURES = 12  # of the samples over the rounds

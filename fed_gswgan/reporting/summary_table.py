@@ -30,7 +30,7 @@ def print_summary(summary: Mapping[str, Any], folder: Path, console: Console) ->
             console.print(table)
     lines = [*summary["notes"], *summary["privacy"]["statement"]]
     files = {
-        "samples": next(iter(sorted((folder / "samples").glob("*.png"), reverse=True)), None),
+        "samples": max((folder / "samples").glob("*.png"), default=None),
         "samples beside prior and real images": folder / SIDE_BY_SIDE,
         "summary": folder / SUMMARY,
         "report, for a browser": folder / REPORT,
@@ -75,8 +75,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("noise", "seeded: protects nobody" if privacy["seeded_noise"] else "secure"),
         ("downlink", f"{sizes['downlink_total'] / 1e6:.2f} MB"),
         ("uplink", f"{sizes['uplink_total'] / 1e6:.2f} MB"),
-        ("of the busiest user, in all",
-         f"{most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
+        ("of the busiest user, in all", f"{most_of_a_client(sizes['by_client']) / 1e3:.1f} kB"),
         ("bytes against sending models", f"{sizes['model_exchange_ratio']:.3f}"),
         ("replies", f"{replies['received']} received, {replies['failed']} failed, "
                     f"{replies['malformed']} malformed, {replies['missing']} missing"),

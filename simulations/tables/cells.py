@@ -23,13 +23,7 @@ from rich.progress import (
 )
 
 from fed_gswgan.config import Config
-from fed_gswgan.reporting.run_folder import (
-    RUN,
-    SUMMARY,
-    changed_setting,
-    config_of_run,
-    read_run,
-)
+from fed_gswgan.reporting.run_folder import RUN, SUMMARY, changed_setting, config_of_run, read_run
 from fed_gswgan.settings import Value
 from simulations.run import Simulation
 from simulations.worker_process import end_with, environment
