@@ -60,7 +60,7 @@ def _best_guess(mu: float, relation: str) -> str:
     )
     return (
         f"In words: who knows everybody else's images and guesses {guessed} is right in at most "
-        f"{percent:g} % of cases, where a coin is in 50 %."
+        f"{percent:g} % of cases if both are as likely beforehand, where a coin is in 50 %."
     )
 
 

@@ -40,7 +40,7 @@ def test_epsilon_is_said_as_the_chance_of_the_best_guess():
     assert "whether a user's images are there is right in at most 69.2 %" in statement(
         1.0, relation="zero-out"
     )
-    assert "in at most 100 %" in statement(1e5, mu=400.0)
+    assert "in at most 100 % of cases if both are as likely beforehand" in statement(1e5, mu=400.0)
 
 
 def test_it_is_said_against_whom_epsilon_holds_and_what_must_be_believed():
